@@ -1,0 +1,82 @@
+"""Name an optimizer, get a `torch.optim.Optimizer` that behaves.
+
+Importing this package imports neither torch nor any plugin: each name loads on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hub.building import build
+    from hub.conduct import detach, eval_mode
+    from hub.errors import (
+        CheckpointError,
+        HubError,
+        HubWarning,
+        OptimArgsError,
+        PluginError,
+        PrecisionError,
+        TargetModulesError,
+        UnknownOptimizerError,
+        UnsupportedError,
+    )
+    from hub.hookspecs import hookimpl
+    from hub.names import describe, list_optimizers, list_schedulers
+    from hub.planning import Plan, plan
+    from hub.schedulers import build_scheduler
+    from hub.spec import BuildContext, Finding, Level, OptimizerSpec, SchedulerSpec, Trait
+
+__version__ = "2026.11.0"
+
+__all__ = [
+    "BuildContext",
+    "CheckpointError",
+    "Finding",
+    "HubError",
+    "HubWarning",
+    "Level",
+    "OptimArgsError",
+    "OptimizerSpec",
+    "Plan",
+    "PluginError",
+    "PrecisionError",
+    "SchedulerSpec",
+    "TargetModulesError",
+    "Trait",
+    "UnknownOptimizerError",
+    "UnsupportedError",
+    "build",
+    "build_scheduler",
+    "describe",
+    "detach",
+    "eval_mode",
+    "hookimpl",
+    "list_optimizers",
+    "list_schedulers",
+    "plan",
+]
+
+# Modules are named so that none shadows a public function (`hub.plan` lives in `hub.planning`):
+# importing a submodule sets it as an attribute of the package.
+_HOMES = {
+    "building": ("build",),
+    "conduct": ("detach", "eval_mode"),
+    "hookspecs": ("hookimpl",),
+    "names": ("describe", "list_optimizers", "list_schedulers"),
+    "planning": ("Plan", "plan"),
+    "schedulers": ("build_scheduler",),
+    "spec": ("BuildContext", "Finding", "Level", "OptimizerSpec", "SchedulerSpec", "Trait"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'hub' has no attribute '{name}'")
+    value = getattr(import_module(f"hub.{_HOME_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

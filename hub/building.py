@@ -1,0 +1,174 @@
+"""`hub.build`: make a plan, and execute it."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from hub import conduct
+from hub.catalogue import EXTRA_OF, install_command
+from hub.errors import HubError, HubWarning, PluginError, PrecisionError, UnsupportedError
+from hub.planning import prepare
+from hub.registry import default_registry
+from hub.spec import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch.nn import Module
+
+    from hub.groups import Rules
+    from hub.planning import Plan, Prepared
+    from hub.registry import Registry
+
+
+def build(
+    name: str,
+    model: Module,
+    *,
+    optim_args: str | Mapping[str, Any] | None = None,
+    target_modules: str | Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    param_rules: Rules | None = None,
+    precision: str | None = None,
+    gradient_accumulation_steps: int = 1,
+    max_grad_norm: float | None = None,
+    **hyperparameters: Any,
+) -> Optimizer:
+    """Build the optimizer with this name for a model's trainable parameters.
+
+    Args:
+        name: One of `hub.list_optimizers()`.
+        model: The model, on its device and in the dtype it will be trained in.
+        optim_args: What the user asks for, as `"key=value, key=value"` or a mapping.
+        target_modules: For low-rank optimizers: "all-linear", a module name or regular
+            expression, or several; see `hub.targets.select`.
+        defaults: What a trainer passes to every optimizer (learning rate, betas, …): used where
+            this one has the argument, overridden by everything else.
+        param_rules: Ordered `{pattern: {argument: value}}`; the first match wins. Besides the
+            optimizer's own per-group arguments, `lr_scale` multiplies the learning rate.
+            A rule's `weight_decay` replaces the coefficient of decayed parameters only.
+        precision: "fp32", "bf16" (bf16 parameters), "bf16-mixed" (fp32 parameters under
+            autocast), and so on, see `hub.precision.MODES`; None: as the parameters are.
+        gradient_accumulation_steps: Micro-batches per step. Gradients accumulate in `.grad` as
+            always; the number is part of the plan.
+        max_grad_norm: Clip the total gradient norm to this before each step. Leave it out where a
+            trainer clips.
+        hyperparameters: What the user asks for, as keywords.
+
+    Returns:
+        An instance of the optimizer's own class. Its groups carry `name` and `param_names`.
+
+    Raises:
+        UnknownOptimizerError: No installed plugin offers the name.
+        OptimArgsError: An argument is unknown, contradictory, of the wrong type or out of range.
+        TargetModulesError: `target_modules` or `param_rules` match nothing.
+        PrecisionError: The optimizer cannot train this dtype or on this device.
+        UnsupportedError: The model is on the meta device.
+        PluginError: The plugin or the package behind it fails.
+        HubError: There is nothing to train.
+    """
+    prepared = prepare(
+        name,
+        model,
+        optim_args=optim_args,
+        target_modules=target_modules,
+        defaults=defaults,
+        param_rules=param_rules,
+        precision=precision,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        max_grad_norm=max_grad_norm,
+        hyperparameters=hyperparameters,
+    )
+    return execute(prepared, default_registry())
+
+
+def execute(prepared: Prepared, registry: Registry) -> Optimizer:
+    """Build what a plan says, and tell the observers; raises as `build` does."""
+    plan = prepared.plan
+    _raise_refusals(plan)
+    optimizer = _checked(_call_factory(prepared), prepared)
+    conduct.attach(optimizer, plan)
+    for finding in plan.findings:
+        if finding.level in (Level.WARN, Level.ADJUST):
+            text = f"{plan.optimizer}: {finding.what}" + (f"; {finding.fix}" if finding.fix else "")
+            warnings.warn(text, HubWarning, stacklevel=3)
+    _tell_observers(optimizer, prepared, registry)
+    return optimizer
+
+
+def _raise_refusals(plan: Plan) -> None:
+    if "meta" in plan.precision.devices:
+        raise UnsupportedError(
+            "the model's parameters are on the meta device: there is nothing to optimize yet",
+            where="model",
+            fix="materialise it first; hub.plan works on the meta device",
+        )
+    for finding in plan.findings:
+        if finding.level is Level.REFUSE:
+            raise PrecisionError(
+                finding.what, where=plan.optimizer, fix=finding.fix, plugin=plan.distribution
+            )
+
+
+def _call_factory(prepared: Prepared) -> object:
+    plan = prepared.plan
+    try:
+        return prepared.plugin.hooks.hub_build_optimizer(
+            name=plan.optimizer,
+            optim_args=prepared.optim_args,
+            target_modules=prepared.targets,
+            context=prepared.context,
+        )
+    except HubError:
+        raise
+    except Exception as error:  # whatever the package behind a plugin raises
+        missing = isinstance(error, ImportError)
+        extra = EXTRA_OF.get(plan.optimizer)
+        reinstall = install_command(extra) if extra else f"pip install {plan.distribution}"
+        raise PluginError(
+            f"{plan.optimizer} "
+            + ("cannot import its package" if missing else "cannot be built")
+            + f": {type(error).__name__}: {error}",
+            where=plan.optimizer,
+            fix=f"{reinstall}, and see `hub doctor`" if missing else "",
+            plugin=plan.distribution,
+        ) from error
+
+
+def _checked(optimizer: object, prepared: Prepared) -> Optimizer:
+    """Hold a factory to P1 and P4: a torch optimizer over exactly the planned parameters."""
+    planned = [id(p) for group in prepared.context.groups for _, p in group.parameters]
+    if not isinstance(optimizer, Optimizer):
+        problem = f"returned a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+    elif planned != [
+        id(p) for p in chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    ]:
+        problem = "returned an optimizer over other parameters than planned"
+    else:
+        return optimizer
+    raise PluginError(
+        f"the factory of {prepared.plan.optimizer} {problem}",
+        where=prepared.plugin.source.module,
+        fix=f"report it to the author of {prepared.plan.distribution}",
+        plugin=prepared.plan.distribution,
+    )
+
+
+def _tell_observers(optimizer: Optimizer, prepared: Prepared, registry: Registry) -> None:
+    """Call every observer; a broken one costs a warning, not the optimizer."""
+    for plugin in [prepared.plugin, *registry.observers()]:
+        if isinstance(plugin, PluginError):
+            warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=4)
+            continue
+        try:
+            plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
+        except Exception as error:  # noqa: BLE001 - a stranger's code
+            warnings.warn(
+                f"the observer {plugin.source.distribution} failed: {error!r}",
+                HubWarning,
+                stacklevel=4,
+            )

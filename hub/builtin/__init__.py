@@ -1,0 +1,1 @@
+"""torch's own optimizers and the schedules: plugins like any other, in the core distribution."""

@@ -1,0 +1,31 @@
+"""The command `hub`: look names up, see plans, compare optimizers, check an installation."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from hub.cli import compare, doctor, listing, plan, show
+from hub.errors import HubError
+
+app = typer.Typer(
+    help="Name an optimizer, get a torch.optim.Optimizer that behaves.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command("list")(listing.list_names)
+app.command("show")(show.show)
+app.command("plan")(plan.plan)
+app.command("compare")(compare.compare)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; an error of hub's own is a message and exit status 2."""
+    try:
+        app()
+    except HubError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,48 @@
+"""`hub plan NAME`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def plan(
+    name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list`.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a Transformers configuration; by default a small Llama."),
+    ] = None,
+    optim_args: Annotated[str | None, typer.Option(help="key=value, key=value")] = None,
+    target_modules: Annotated[
+        list[str] | None, typer.Option(help="For low-rank optimizers; may be repeated.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, bf16-mixed, …")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what would be built for a model: arguments, groups and findings.
+
+    The model is made on the meta device, so its size does not matter. The exit status is 1 if the
+    build would be refused.
+    """
+    from hub.compare.model import skeleton
+    from hub.planning import plan as make_plan
+
+    made = make_plan(
+        name,
+        skeleton(model, precision),
+        optim_args=optim_args,
+        target_modules=target_modules[0]
+        if target_modules and len(target_modules) == 1
+        else target_modules,
+        precision=precision,
+    )
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+    else:
+        Console().print(made)
+    if made.refused:
+        raise typer.Exit(1)

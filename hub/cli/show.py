@@ -1,0 +1,78 @@
+"""`hub show NAME`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Column, Table
+
+from hub.catalogue import EXTRA_OF
+from hub.names import describe
+from hub.options import type_name
+from hub.registry import default_registry
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from hub.spec import OptimizerSpec
+
+
+def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list`.")]) -> None:
+    """Show what an optimizer takes and can do, with an example that runs."""
+    spec = describe(name)
+    console = Console()
+    console.print(f"[bold]{spec.name}[/bold]: {escape(spec.summary)}")
+    console.print(_facts(spec))
+    console.print(_arguments(spec))
+    for note in spec.notes:
+        console.print(f"- {escape(note)}")
+    console.print("\nExample:")
+    console.print(Syntax(example(spec), "python", background_color="default"))
+
+
+def example(spec: OptimizerSpec) -> str:
+    """Return a program that trains one step with this optimizer."""
+    targets = ', target_modules="all-linear"' if Trait.LOW_RANK in spec.traits else ""
+    lr = ", lr=1e-3" if "lr" in spec.arguments.model_fields else ""
+    return f"""\
+import torch
+import hub
+
+model = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.GELU(), torch.nn.Linear(256, 256))
+optimizer = hub.build("{spec.name}", model{targets}{lr})
+model(torch.randn(8, 256)).square().mean().backward()
+optimizer.step()
+optimizer.zero_grad()
+"""
+
+
+def _facts(spec: OptimizerSpec) -> Table:
+    table = Table(show_header=False, box=None)
+    distribution = default_registry().source("optimizer", spec.name).distribution
+    extra = EXTRA_OF.get(spec.name)
+    for key, value in (
+        ("from", f"{distribution}, which builds a class of {spec.package} ({spec.licence})"),
+        ("install", f'pip install "hub[{extra}]"' if extra else ""),
+        ("trains in", ", ".join(sorted(spec.precisions))),
+        ("runs on", ", ".join(sorted(spec.devices))),
+        ("traits", ", ".join(sorted(spec.traits))),
+        ("per group", ", ".join(sorted(spec.per_group))),
+        ("paper", spec.paper),
+        ("homepage", spec.homepage),
+    ):
+        if value:
+            table.add_row(key, escape(value))
+    return table
+
+
+def _arguments(spec: OptimizerSpec) -> Table:
+    table = Table(Column("argument", no_wrap=True), "type", "default", "meaning", box=SIMPLE_HEAD)
+    for key, field in spec.arguments.model_fields.items():
+        default = "required" if field.is_required() else repr(field.default)
+        meaning = " ".join((field.description or "").split())
+        table.add_row(key, escape(type_name(field)), escape(default), escape(meaning))
+    return table

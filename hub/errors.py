@@ -1,0 +1,61 @@
+"""What can go wrong: every error says what, where and the fix, in that order."""
+
+
+class HubError(Exception):
+    """Base of all errors that hub raises on purpose.
+
+    Attributes:
+        what: What is wrong, in one sentence.
+        where: The name, argument, module or distribution it is about.
+        fix: What to do about it.
+        plugin: The distribution that owns the optimizer, where one is to blame.
+    """
+
+    def __init__(self, what: str, where: str = "", fix: str = "", plugin: str = "") -> None:
+        super().__init__(what, where, fix, plugin)
+        self.what = what
+        self.where = where
+        self.fix = fix
+        self.plugin = plugin
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.plugin:
+            lines.append(f"  plugin: {self.plugin}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class UnknownOptimizerError(HubError):
+    """No installed plugin offers this optimizer or scheduler name."""
+
+
+class OptimArgsError(HubError):
+    """An argument is unknown, malformed, of the wrong type, out of range or given twice."""
+
+
+class TargetModulesError(HubError):
+    """`target_modules` or `param_rules` select nothing, or cannot be used here."""
+
+
+class PrecisionError(HubError):
+    """The optimizer cannot train parameters of this dtype, on this device or in this mode."""
+
+
+class UnsupportedError(HubError):
+    """The optimizer declares that it cannot do what was asked."""
+
+
+class PluginError(HubError):
+    """A plugin cannot be loaded, contradicts its metadata, or clashes with another one."""
+
+
+class CheckpointError(HubError):
+    """A state dict does not belong to this optimizer."""
+
+
+class HubWarning(UserWarning):
+    """What hub reports through `warnings`: legal, but probably not what was meant."""

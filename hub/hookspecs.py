@@ -1,0 +1,56 @@
+"""The hooks of a hub plugin. Mark implementations with `hub.hookimpl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+    from hub.planning import Plan
+    from hub.spec import BuildContext, Finding, OptimizerSpec, SchedulerSpec
+
+hookspec = pluggy.HookspecMarker("hub")
+hookimpl = pluggy.HookimplMarker("hub")
+
+
+@hookspec
+def hub_register_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-body]
+    """Return the specs of the optimizers that this plugin offers."""
+
+
+@hookspec
+def hub_register_schedulers() -> Iterable[SchedulerSpec]:  # type: ignore[empty-body]
+    """Return the specs of the learning-rate schedules that this plugin offers."""
+
+
+@hookspec(firstresult=True)
+def hub_build_optimizer(
+    name: str,
+    optim_args: BaseModel,
+    target_modules: Mapping[str, Module],
+    context: BuildContext,
+) -> Optimizer | None:
+    """Build the optimizer `name` from validated arguments and the planned groups."""
+
+
+@hookspec(firstresult=True)
+def hub_parse_optim_args(name: str, text: str) -> Mapping[str, object] | None:
+    """Parse an `optim_args` string, only where the schema-driven parser does not serve."""
+
+
+@hookspec
+def hub_validate_precision(  # type: ignore[empty-body]
+    name: str, optim_args: BaseModel, context: BuildContext
+) -> Iterable[Finding]:
+    """Return findings that refuse, warn about or adjust this precision or device."""
+
+
+@hookspec
+def hub_optimizer_built(optimizer: Optimizer, plan: Plan) -> None:
+    """Observe a finished optimizer; called once per `hub.build`."""

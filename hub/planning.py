@@ -1,0 +1,268 @@
+"""`hub.plan`: all that `hub.build` is going to do, decided and written down before it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from torch import nn
+
+from hub import groups as grouping
+from hub import options as optioning
+from hub import precision as precisions
+from hub import targets as targeting
+from hub.errors import HubError, OptimArgsError, TargetModulesError
+from hub.modules import trainable_parameters
+from hub.options import Argument, Options
+from hub.registry import default_registry
+from hub.spec import BuildContext, Finding, Level, ParameterGroup, Precision, Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from hub.groups import PlannedGroup, Rules
+    from hub.registry import Plugin, Registry
+    from hub.spec import OptimizerSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about one build: printable, comparable, and plain data through `to_dict`."""
+
+    optimizer: str
+    distribution: str
+    arguments: tuple[Argument, ...]
+    target_modules: tuple[str, ...]
+    groups: tuple[grouping.PlannedGroup, ...]
+    precision: Precision
+    gradient_accumulation_steps: int
+    max_grad_norm: float | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether `hub.build` will raise."""
+        return any(finding.level is Level.REFUSE for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for `json.dumps`."""
+        data: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` was called on, also after a trip through JSON."""
+        return _adapter().validate_python(data)
+
+    def __str__(self) -> str:
+        from hub.rendering import plan_text
+
+        return plan_text(self)
+
+    def __rich__(self) -> object:
+        from hub.rendering import plan_renderable
+
+        return plan_renderable(self)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan together with the live things it is about, for `hub.build` to execute."""
+
+    plan: Plan
+    plugin: Plugin
+    spec: OptimizerSpec
+    optim_args: BaseModel
+    targets: Mapping[str, nn.Module]
+    context: BuildContext
+
+
+def plan(
+    name: str,
+    model: nn.Module,
+    *,
+    optim_args: str | Mapping[str, Any] | None = None,
+    target_modules: str | Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    param_rules: Rules | None = None,
+    precision: str | None = None,
+    gradient_accumulation_steps: int = 1,
+    max_grad_norm: float | None = None,
+    **hyperparameters: Any,
+) -> Plan:
+    """Return what `hub.build` would do with the same arguments, building nothing.
+
+    The model may live on the meta device. Findings that make `hub.build` refuse are in the plan;
+    see `hub.build` for the arguments and for the errors that bad input raises here already.
+    """
+    return prepare(
+        name,
+        model,
+        optim_args=optim_args,
+        target_modules=target_modules,
+        defaults=defaults,
+        param_rules=param_rules,
+        precision=precision,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        max_grad_norm=max_grad_norm,
+        hyperparameters=hyperparameters,
+    ).plan
+
+
+def prepare(
+    name: str,
+    model: nn.Module,
+    *,
+    optim_args: str | Mapping[str, Any] | None = None,
+    target_modules: str | Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    param_rules: Rules | None = None,
+    precision: str | None = None,
+    gradient_accumulation_steps: int = 1,
+    max_grad_norm: float | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> Prepared:
+    """Resolve a name and its arguments against a model; see `hub.build` for both and the errors."""
+    _check_call(model, gradient_accumulation_steps, max_grad_norm)
+    plugin = (registry or default_registry()).plugin("optimizer", name)
+    spec = plugin.optimizers[name]
+    options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
+    trainable = trainable_parameters(model)
+    targets = _targets(spec, model, target_modules)
+    split = partial(
+        grouping.split,
+        model,
+        spec,
+        trainable=trainable,
+        low_rank=targets.weights,
+        param_rules=param_rules,
+    )
+    facts = precisions.detect(trainable, precision)
+    groups = split(options.model)
+    context = _context(model, dict(trainable), groups, facts)
+    results = plugin.hooks.hub_validate_precision(
+        name=name, optim_args=options.model, context=context
+    )
+    asked = tuple(finding for result in results for finding in result or ())
+    changes = {key: value for finding in asked for key, value in finding.adjust.items()}
+    if changes:
+        options = optioning.adjusted(name, options, changes)
+        groups = split(options.model)
+        context = _context(model, dict(trainable), groups, facts)
+    checked = precisions.check(spec, facts, trainable, _rates(options.model, groups))
+    return Prepared(
+        plan=Plan(
+            optimizer=name,
+            distribution=plugin.source.distribution,
+            arguments=options.arguments,
+            target_modules=tuple(targets.modules),
+            groups=groups,
+            precision=facts,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_grad_norm=max_grad_norm,
+            findings=(*checked, *asked, *targets.findings),
+        ),
+        plugin=plugin,
+        spec=spec,
+        optim_args=options.model,
+        targets=targets.modules,
+        context=context,
+    )
+
+
+def _check_call(model: object, accumulation: object, max_grad_norm: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise HubError(
+            f"model is a {type(model).__name__}, not a torch.nn.Module",
+            where="model",
+            fix="pass the model itself: hub needs the names and kinds of its layers",
+        )
+    if not isinstance(accumulation, int) or isinstance(accumulation, bool) or accumulation < 1:
+        raise OptimArgsError(
+            f"gradient_accumulation_steps={accumulation!r} is not a number of micro-batches",
+            where="gradient_accumulation_steps",
+            fix="a whole number from 1 on",
+        )
+    number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
+    if max_grad_norm is not None and not (number and max_grad_norm > 0):  # type: ignore[operator]
+        raise OptimArgsError(
+            f"max_grad_norm={max_grad_norm!r} is not a norm",
+            where="max_grad_norm",
+            fix="a number above 0, or None for no clipping",
+        )
+
+
+def _options(
+    plugin: Plugin,
+    spec: OptimizerSpec,
+    optim_args: str | Mapping[str, Any] | None,
+    hyperparameters: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None,
+) -> Options:
+    if isinstance(optim_args, str):
+        parsed = plugin.hooks.hub_parse_optim_args(name=spec.name, text=optim_args)
+        optim_args = optim_args if parsed is None else parsed
+    return optioning.resolve(
+        spec.name,
+        spec.arguments,
+        optim_args=optim_args,
+        hyperparameters=hyperparameters,
+        defaults=defaults,
+    )
+
+
+def _targets(
+    spec: OptimizerSpec, model: nn.Module, target_modules: str | Sequence[str] | None
+) -> targeting.Targets:
+    if Trait.LOW_RANK in spec.traits:
+        if target_modules is None:
+            raise TargetModulesError(
+                f"{spec.name} needs to know which linear layers to train in low rank",
+                where="target_modules",
+                fix='target_modules="all-linear", or a list such as ["attn", "mlp"]',
+            )
+        return targeting.select(model, target_modules)
+    if target_modules is not None:
+        raise TargetModulesError(
+            f"{spec.name} has no use for target_modules",
+            where="target_modules",
+            fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
+        )
+    return targeting.Targets({}, ())
+
+
+def _context(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    groups: Iterable[PlannedGroup],
+    precision: Precision,
+) -> BuildContext:
+    return BuildContext(
+        model=model,
+        groups=tuple(
+            ParameterGroup(
+                name=group.name,
+                parameters=tuple((p.name, parameters[p.name]) for p in group.parameters),
+                overrides=group.overrides,
+                low_rank=group.low_rank,
+            )
+            for group in groups
+        ),
+        precision=precision,
+    )
+
+
+def _rates(arguments: BaseModel, groups: Iterable[PlannedGroup]) -> list[float]:
+    """Return the learning rate of each group, where the optimizer has one."""
+    base = getattr(arguments, "lr", None)
+    rates = [group.overrides.get("lr", base) for group in groups]
+    return [rate for rate in rates if rate]
+
+
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)

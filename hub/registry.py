@@ -1,0 +1,272 @@
+"""Find the plugin that owns a name, from metadata alone, and load that plugin and no other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from fnmatch import fnmatchcase
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hub.catalogue import EXTRA_OF, install_command
+from hub.errors import HubError, PluginError, UnknownOptimizerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import pluggy
+
+    from hub.spec import OptimizerSpec, SchedulerSpec
+
+Kind = Literal["optimizer", "scheduler"]
+GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.schedulers"}
+OBSERVERS = "hub.plugins"
+
+
+class Source(NamedTuple):
+    """Where a plugin comes from: one hooks module of one distribution."""
+
+    distribution: str
+    module: str
+
+
+class Plugin(NamedTuple):
+    """A loaded plugin: its hooks, and the specs that its metadata promised."""
+
+    source: Source
+    hooks: pluggy.HookRelay
+    optimizers: dict[str, OptimizerSpec]
+    schedulers: dict[str, SchedulerSpec]
+
+
+class Registry:
+    """All that is installed, by name. Nothing is imported before a name is asked for.
+
+    Args:
+        entry_points: What to look names up in; by default the metadata of this environment.
+        environ: Read for `HUB_DISABLE_PLUGINS` (distribution names, separated by commas) and
+            `HUB_TRACE_PLUGINS` (set: hook calls are written to standard error).
+    """
+
+    def __init__(
+        self,
+        entry_points: Iterable[metadata.EntryPoint] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._given = None if entry_points is None else metadata.EntryPoints(entry_points)
+        self._disabled = {
+            _normalised(name) for name in environ.get("HUB_DISABLE_PLUGINS", "").split(",") if name
+        }
+        self._trace = bool(environ.get("HUB_TRACE_PLUGINS"))
+        self._loaded: dict[Source, Plugin | PluginError] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the metadata again, for what was installed since; loaded plugins stay loaded."""
+        points = metadata.entry_points() if self._given is None else self._given
+        self._points = {
+            group: [point for point in points.select(group=group) if not self._is_disabled(point)]
+            for group in (*GROUPS.values(), OBSERVERS)
+        }
+
+    def names(self, kind: Kind, pattern: str = "*") -> list[str]:
+        """Return the installed names that match a shell-style pattern, sorted."""
+        names = {point.name for point in self._points[GROUPS[kind]]}
+        return sorted(name for name in names if fnmatchcase(name, pattern))
+
+    def source(self, kind: Kind, name: str) -> Source:
+        """Return which plugin owns a name, without importing it.
+
+        Raises:
+            UnknownOptimizerError: No installed distribution has the name.
+            PluginError: Several have it.
+        """
+        sources = self.owners(kind, name)
+        if not sources:
+            self.refresh()
+            sources = self.owners(kind, name)
+        if not sources:
+            raise self._unknown(kind, name)
+        if len(sources) > 1:
+            owners = " and ".join(sorted(source.distribution for source in sources))
+            raise PluginError(
+                f"{kind} '{name}' is claimed by two distributions",
+                where=owners,
+                fix="uninstall one of them, or name it in HUB_DISABLE_PLUGINS",
+                plugin=owners,
+            )
+        return sources.pop()
+
+    def plugin(self, kind: Kind, name: str) -> Plugin:
+        """Return the plugin that owns a name, loaded.
+
+        Raises:
+            UnknownOptimizerError: No installed distribution has the name.
+            PluginError: The plugin cannot be used; the error says why and what to do.
+        """
+        return self.load(self.source(kind, name))
+
+    def optimizer(self, name: str) -> OptimizerSpec:
+        """Return the spec of an optimizer; raises as `plugin` does."""
+        return self.plugin("optimizer", name).optimizers[name]
+
+    def scheduler(self, name: str) -> SchedulerSpec:
+        """Return the spec of a schedule; raises as `plugin` does."""
+        return self.plugin("scheduler", name).schedulers[name]
+
+    def observers(self) -> Iterator[Plugin | PluginError]:
+        """Yield the loaded observer plugins, or the error of each that does not load."""
+        for source in sorted({_source(point) for point in self._points[OBSERVERS]}):
+            try:
+                yield self.load(source)
+            except PluginError as error:
+                yield error
+
+    def sources(self) -> list[Source]:
+        """Return every installed plugin."""
+        return sorted({_source(point) for points in self._points.values() for point in points})
+
+    def declared(self, source: Source, kind: Kind) -> set[str]:
+        """Return the names that a plugin's metadata declares."""
+        return {point.name for point in self._points[GROUPS[kind]] if _source(point) == source}
+
+    def load(self, source: Source) -> Plugin:
+        """Import a plugin and check it against its metadata, once.
+
+        Raises:
+            PluginError: It does not import, misspells a hook, has other specs than its metadata
+                says, or needs another version of something.
+        """
+        if source not in self._loaded:
+            try:
+                self._loaded[source] = self._load(source)
+            except PluginError as error:
+                self._loaded[source] = error
+        loaded = self._loaded[source]
+        if isinstance(loaded, PluginError):
+            raise loaded
+        return loaded
+
+    def _load(self, source: Source) -> Plugin:
+        problems = unmet_requirements(source.distribution)
+        if problems:
+            raise PluginError(
+                f"{source.distribution} does not fit what is installed: {'; '.join(problems)}",
+                where=source.distribution,
+                fix=f"pip install --upgrade {source.distribution}",
+                plugin=source.distribution,
+            )
+        try:
+            manager = self._manager(import_module(source.module))
+            optimizers = _by_name(manager.hook.hub_register_optimizers())
+            schedulers = _by_name(manager.hook.hub_register_schedulers())
+        except Exception as error:  # whatever a stranger's module raises costs its names only
+            raise PluginError(
+                f"{source.distribution} does not load: {type(error).__name__}: {error}",
+                where=source.module,
+                fix=f"pip install --upgrade --force-reinstall {source.distribution}, "
+                "or report it to its author",
+                plugin=source.distribution,
+            ) from error
+        for kind, specs in (("optimizer", optimizers), ("scheduler", schedulers)):
+            self._check_against_metadata(source, kind, set(specs))  # type: ignore[arg-type]
+        return Plugin(source, manager.hook, optimizers, schedulers)
+
+    def _manager(self, module: object) -> pluggy.PluginManager:
+        """Register one plugin with a manager of its own, so that no plugin answers for another."""
+        import pluggy
+
+        from hub import hookspecs
+
+        manager = pluggy.PluginManager("hub")
+        manager.add_hookspecs(hookspecs)
+        if self._trace:
+            manager.trace.root.setwriter(sys.stderr.write)
+            manager.enable_tracing()
+        manager.register(module)
+        manager.check_pending()
+        return manager
+
+    def _check_against_metadata(self, source: Source, kind: Kind, specs: set[str]) -> None:
+        declared = self.declared(source, kind)
+        if specs == declared:
+            return
+        differences = [
+            f"{', '.join(sorted(names))} only in its {place}"
+            for names, place in ((declared - specs, "metadata"), (specs - declared, "specs"))
+            if names
+        ]
+        raise PluginError(
+            f"{source.distribution} contradicts itself: {kind} {' and '.join(differences)}",
+            where=f"entry points '{GROUPS[kind]}' and {source.module}",
+            fix=f"report it to the author of {source.distribution}",
+            plugin=source.distribution,
+        )
+
+    def owners(self, kind: Kind, name: str) -> set[Source]:
+        """Return all plugins that claim a name: none, one, or a clash."""
+        return {_source(point) for point in self._points[GROUPS[kind]] if point.name == name}
+
+    def _is_disabled(self, point: metadata.EntryPoint) -> bool:
+        return bool(self._disabled) and _normalised(_source(point).distribution) in self._disabled
+
+    def _unknown(self, kind: Kind, name: str) -> HubError:
+        if kind == "optimizer" and name in EXTRA_OF:
+            return UnknownOptimizerError(
+                f"optimizer '{name}' is known, but its plugin is not installed",
+                where=name,
+                fix=install_command(EXTRA_OF[name]),
+            )
+        from difflib import get_close_matches
+
+        known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
+        near = get_close_matches(str(name), sorted(known), n=3, cutoff=0.5)
+        return UnknownOptimizerError(
+            f"there is no {kind} '{name}'",
+            where=str(name),
+            fix=(f"did you mean {' or '.join(near)}? " if near else "")
+            + f"hub.list_{kind}s() has all names",
+        )
+
+
+def unmet_requirements(distribution: str) -> list[str]:
+    """Return which of a distribution's requirements this environment does not meet, in words."""
+    from packaging.requirements import Requirement
+
+    problems = []
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"needs {requirement}, which is not installed")
+        else:
+            if not requirement.specifier.contains(version, prereleases=True):
+                problems.append(f"needs {requirement}, but {requirement.name} is {version}")
+    return problems
+
+
+def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
+    return {spec.name: spec for specs in results for spec in specs}
+
+
+def _source(point: metadata.EntryPoint) -> Source:
+    return Source(point.dist.metadata["Name"] if point.dist else "", point.module)
+
+
+def _normalised(name: str) -> str:
+    """Return a distribution name as PyPI compares them."""
+    return name.strip().lower().replace("_", "-").replace(".", "-")
+
+
+_default: Registry | None = None
+
+
+def default_registry() -> Registry:
+    """Return the registry of this environment, made on first use."""
+    global _default  # noqa: PLW0603 - the one place that holds it
+    if _default is None:
+        _default = Registry()
+    return _default

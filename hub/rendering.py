@@ -1,0 +1,85 @@
+"""Plans as tables, for terminals and for plain text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hub.groups import PlannedGroup
+    from hub.planning import Plan
+
+
+def plan_text(plan: Plan, width: int = 100) -> str:
+    """Return a plan as plain text, `width` characters wide."""
+    console = Console(file=StringIO(), width=width, color_system=None)
+    console.print(plan_renderable(plan))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def plan_renderable(plan: Plan) -> Group:
+    """Return a plan as tables that rich can print."""
+    facts = plan.precision
+    title = (
+        f"{plan.optimizer} ({plan.distribution})  precision {facts.mode}, "
+        f"parameters {'+'.join(facts.dtypes)} on {'+'.join(facts.devices)}"
+    )
+    extras = [f"{len(plan.target_modules)} target modules"] if plan.target_modules else []
+    if plan.gradient_accumulation_steps > 1:
+        extras.append(f"{plan.gradient_accumulation_steps} micro-batches a step")
+    if plan.max_grad_norm is not None:
+        extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
+    findings = [
+        escape(f"{finding.level}: {finding.what}" + (f"; {finding.fix}" if finding.fix else ""))
+        for finding in plan.findings
+    ]
+    lines = [escape(title), *([", ".join(extras)] if extras else [])]
+    return Group(*lines, _arguments(plan), _groups(plan), *findings)
+
+
+def _arguments(plan: Plan) -> Table:
+    table = Table("argument", "value", "from")
+    for argument in plan.arguments:
+        table.add_row(argument.name, escape(repr(argument.value)), argument.origin)
+    return table
+
+
+def _groups(plan: Plan) -> Table:
+    table = Table("group", "of its own", "tensors", "elements", "why", "parameters")
+    for group in plan.groups:
+        table.add_row(
+            escape(group.name),
+            escape(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
+            f"{len(group.parameters):,}",
+            f"{elements(group):,}",
+            escape(_reasons(group)),
+            escape(_sample(group)),
+        )
+    return table
+
+
+def elements(group: PlannedGroup) -> int:
+    """Return the number of scalars in a group."""
+    total = 0
+    for parameter in group.parameters:
+        count = 1
+        for size in parameter.shape:
+            count *= size
+        total += count
+    return total
+
+
+def _reasons(group: PlannedGroup) -> str:
+    counts = Counter(parameter.why for parameter in group.parameters)
+    return ", ".join(f"{why} ×{count}" for why, count in counts.most_common(3))
+
+
+def _sample(group: PlannedGroup, count: int = 2) -> str:
+    names = [parameter.name for parameter in group.parameters]
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

@@ -1,0 +1,158 @@
+"""The vocabulary of the plugin contract: what a plugin says about itself and what it is given.
+
+Plain frozen data without torch, so that a plugin's `hooks.py` imports in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import BaseModel
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class Trait(StrEnum):
+    """A property of an optimizer that decides how hub may build and conduct it."""
+
+    LOW_RANK = "low_rank"
+    """Projects the gradients of chosen linear layers: `target_modules` is required."""
+
+    PER_PARAMETER = "per_parameter"
+    """The update of one parameter reads nothing of another."""
+
+    COMPENSATED = "compensated"
+    """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
+
+    TRAIN_EVAL_MODES = "train_eval_modes"
+    """Holds different weights for training and for evaluation: `hub.eval_mode` switches."""
+
+    SCHEDULE_FREE = "schedule_free"
+    """Anneals by averaging: a decaying learning-rate schedule on top is a mistake."""
+
+
+class Level(StrEnum):
+    """How serious a finding is."""
+
+    REFUSE = "refuse"
+    """`hub.build` raises."""
+    WARN = "warn"
+    """`hub.build` warns with `HubWarning`."""
+    ADJUST = "adjust"
+    """`hub.build` uses other arguments than were asked for, and says so."""
+    NOTE = "note"
+    """Only the plan shows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about a planned build that its user should know."""
+
+    level: Level
+    what: str
+    fix: str = ""
+    adjust: Mapping[str, Any] = field(default_factory=dict)
+    """With `Level.ADJUST`: the arguments to use instead, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What a model trains in, as found from its parameters and as declared by the caller.
+
+    dtypes and devices are those of the trainable parameters, the most numerous elements first.
+    """
+
+    mode: str
+    """One of `hub.precision.MODES`, such as "fp32", "bf16" or "bf16-mixed"."""
+    dtypes: tuple[str, ...]
+    """Short dtype names: "fp32", "bf16", "fp16", "fp64"."""
+    devices: tuple[str, ...]
+    """Device types: "cpu", "cuda", "meta"."""
+    grad_scaler: bool = False
+    """Whether the loss is scaled, as fp16 training needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """What one optimizer name is, takes and can do."""
+
+    name: str
+    summary: str
+    """One line."""
+    arguments: type[BaseModel]
+    """A pydantic model whose fields are the optimizer's arguments, their defaults upstream's."""
+    traits: frozenset[Trait] = frozenset()
+    precisions: frozenset[str] = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
+    """The modes of `hub.precision.MODES` it trains correctly in; elsewhere the build is refused."""
+    devices: frozenset[str] = frozenset({"cpu", "cuda"})
+    per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
+    """The arguments that `param_rules` may set for some of the parameters."""
+    package: str = "torch"
+    """The distribution whose class is built."""
+    licence: str = "BSD-3-Clause"
+    paper: str = ""
+    homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
+    notes: tuple[str, ...] = ()
+    """What to know before using it, and what hub does differently from the bare package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSpec:
+    """What one learning-rate schedule is and takes."""
+
+    name: str
+    summary: str
+    """One line."""
+    arguments: type[BaseModel]
+    """A pydantic model of its own arguments, besides the numbers of warm-up and training steps."""
+    build: Callable[[Optimizer, int, int | None, Any], LRScheduler]
+    """Called with optimizer, num_warmup_steps, num_training_steps and the validated arguments."""
+    needs_training_steps: bool = False
+    uses_warmup_steps: bool = True
+    decays: bool = True
+    """Whether the learning rate ends below its peak."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """One group of parameters, as the plan decided it."""
+
+    name: str
+    parameters: tuple[tuple[str, Parameter], ...]
+    """Names and tensors, in model order."""
+    overrides: Mapping[str, Any]
+    """Arguments that differ from the optimizer's own for this group."""
+    low_rank: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """All that a plugin may want to know about the model it builds an optimizer for."""
+
+    model: Module
+    groups: tuple[ParameterGroup, ...]
+    precision: Precision
+
+    def param_groups(self, low_rank: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return fresh `torch.optim` parameter groups, for an optimizer's constructor.
+
+        Args:
+            low_rank: Keys that only low-rank groups get.
+        """
+        return [
+            {
+                "params": [parameter for _, parameter in group.parameters],
+                "param_names": [name for name, _ in group.parameters],
+                "name": group.name,
+                **group.overrides,
+                **((low_rank or {}) if group.low_rank else {}),
+            }
+            for group in self.groups
+        ]
