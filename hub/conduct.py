@@ -62,7 +62,8 @@ def eval_mode(optimizer: Optimizer) -> Iterator[None]:
 
 def _clipping(max_grad_norm: float) -> Any:
     def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(value is not None for value in (*args, *kwargs.values())):
+        # torch 2.13 hands over the optimizer itself as the first of the arguments of `step`.
+        if any(value is not None for value in (*args[1:], *kwargs.values())):
             raise UnsupportedError(
                 "max_grad_norm cannot clip gradients that a closure computes inside the step",
                 where="max_grad_norm",

@@ -72,21 +72,21 @@ class Options:
     arguments: tuple[Argument, ...]
 
 
-def parse(text: str, owner: str = "optim_args") -> dict[str, Any]:
-    """Parse `key=value, key=value` into plain values.
+def parse(text: str, owner: str = "optim_args") -> dict[str, str]:
+    """Split `key=value, key=value` into keys and the texts of their values.
 
     Values are Python literals or bare words; brackets and quotes protect commas. Nothing is
-    evaluated.
+    evaluated; what a text means is decided by the schema, in `validate`.
 
     Raises:
         OptimArgsError: With the place in the text where it stops making sense.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, str] = {}
     for item in _items(text, owner):
         if item.key in values:
             raise _error_at(text, item.key_at, owner, f"'{item.key}' is given twice", "remove one")
         try:
-            values[item.key] = read_value(item.value)
+            read_value(item.value)
         except ValueError as error:
             raise _error_at(
                 text,
@@ -95,6 +95,7 @@ def parse(text: str, owner: str = "optim_args") -> dict[str, Any]:
                 f"the value of '{item.key}' is neither a literal nor a word: {error}",
                 "quote it, or write a Python literal such as 64, 1e-4, True or (0.9, 0.95)",
             ) from error
+        values[item.key] = item.value.strip()
     return values
 
 
@@ -147,7 +148,7 @@ def resolve(
         if key not in known:
             raise _unknown_key(name, key, known, text)
     for key in asked.keys() & keywords.keys():
-        if asked[key] != keywords[key]:
+        if _read(asked[key]) != _read(keywords[key]):
             raise OptimArgsError(
                 f"'{key}' is given twice with two values: {asked[key]!r} in optim_args and "
                 f"{keywords[key]!r} as a keyword",
@@ -180,7 +181,7 @@ def validate(
     origins: Mapping[str, Origin] | None = None,
     text: str | None = None,
 ) -> BaseModel:
-    """Validate values strictly: text is read by the grammar first, lists count as tuples.
+    """Validate values strictly. Text is read by the grammar first; lists count as tuples.
 
     Raises:
         OptimArgsError: With the argument, the value, the reason and what is allowed.

@@ -1,0 +1,188 @@
+"""A hub-built optimizer is the class built by hand, and building leaves no trace."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from tests.conftest import assert_same_weights, train, unchanged
+
+import hub
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CLASSES = {
+    "adamw_torch": (torch.optim.AdamW, {"lr": 1e-2, "weight_decay": 0.1, "betas": (0.8, 0.9)}),
+    "adamw_torch-foreach": (torch.optim.AdamW, {"lr": 1e-2, "foreach": True, "amsgrad": True}),
+    "adamw_torch_fused": (torch.optim.AdamW, {"lr": 1e-2, "fused": True}),
+    "sgd": (torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "adagrad": (torch.optim.Adagrad, {"lr": 1e-2, "lr_decay": 0.1, "weight_decay": 0.1}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 1e-2, "momentum": 0.5, "centered": True}),
+}
+
+
+def by_hand(model, cls, arguments):
+    """Group as `tests/test_groups.py` says the model splits."""
+    undecayed = lambda name, p: p.ndim < 2 or "norm" in name  # noqa: E731
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return cls(
+        [
+            {"params": [p for name, p in named if not undecayed(name, p)]},
+            {"params": [p for name, p in named if undecayed(name, p)], "weight_decay": 0.0},
+        ],
+        **arguments,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("case", CLASSES)
+def test_trains_like_the_class_built_by_hand(case, dtype, make_model):
+    cls, arguments = CLASSES[case]
+    name = case.partition("-")[0]
+    ours, theirs = make_model().to(dtype), make_model().to(dtype)
+    optimizer = hub.build(name, ours, **arguments)
+    assert type(optimizer) is cls
+    train(ours, optimizer, 5)
+    train(theirs, by_hand(theirs, cls, arguments), 5)
+    assert_same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_defaults_are_those_of_the_class(name):
+    """Each argument that the class has too has the same default, unless the spec's notes name it."""
+    import inspect
+
+    spec = hub.describe(name)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    targets = "all-linear" if hub.Trait.LOW_RANK in spec.traits else None
+    cls = type(hub.build(name, model, target_modules=targets))
+    while cls.__module__.startswith("hub_"):
+        cls = cls.__mro__[1] if "hub" not in cls.__mro__[1].__module__ else cls.__mro__[2]
+    parameters = inspect.signature(cls).parameters
+    notes = " ".join(spec.notes)
+    for key, field in spec.arguments.model_fields.items():
+        if key in parameters and field.default != parameters[key].default:
+            assert name == "adamw_torch_fused" or key in notes, key
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_resumes_exactly_from_plain_data(name, dtype, make_model, tmp_path):
+    """Six steps equal three, a file read with weights_only=True, and three more."""
+    low_rank = hub.Trait.LOW_RANK in hub.describe(name).traits
+    extra = {"target_modules": ["mlp"], "rank": 4, "update_proj_gap": 2} if low_rank else {}
+
+    def start():
+        model = make_model().to(dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", hub.HubWarning)
+            return model, hub.build(name, model, lr=1e-2, weight_decay=0.1, **extra)
+
+    whole, optimizer = start()
+    train(whole, optimizer, 6)
+    half, optimizer = start()
+    train(half, optimizer, 3)
+    file = tmp_path / "checkpoint.pt"
+    torch.save({"model": half.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    resumed, optimizer = start()
+    checkpoint = torch.load(file, weights_only=True)
+    resumed.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    train(resumed, optimizer, 3, start=3)
+    assert_same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_building_leaves_no_trace(name, model, capfd):
+    targets = "all-linear" if hub.Trait.LOW_RANK in hub.describe(name).traits else None
+    hub.build(name, model, target_modules=targets)  # imports the backend, which may print
+    capfd.readouterr()
+    with unchanged(model):
+        optimizer = hub.build(name, model, target_modules=targets)
+        hub.detach(optimizer)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_a_plan_is_plain_data(name, model):
+    targets = "all-linear" if hub.Trait.LOW_RANK in hub.describe(name).traits else None
+    plan = hub.plan(name, model, target_modules=targets, max_grad_norm=1.0)
+    assert hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert plan.optimizer in str(plan)
+    for group in plan.groups:
+        assert group.name in str(plan)
+    optimizer = hub.build(name, model, target_modules=targets, max_grad_norm=1.0)
+    assert optimizer.hub_plan == plan
+
+
+def test_a_plan_of_the_meta_model_equals_that_of_the_real_one_but_for_the_device(make_model):
+    model = make_model()
+    plan = hub.plan("galore_adamw", model, target_modules="mlp")
+    with torch.device("meta"):
+        meta = hub.plan("galore_adamw", make_model(), target_modules="mlp")
+    assert (plan.groups, plan.arguments, plan.target_modules) == (
+        meta.groups,
+        meta.arguments,
+        meta.target_modules,
+    )
+
+
+def test_max_grad_norm_clips_before_the_step(make_model):
+    ours, theirs = make_model(), make_model()
+    optimizer = hub.build("sgd", ours, lr=1.0, max_grad_norm=0.01)
+    reference = by_hand(theirs, torch.optim.SGD, {"lr": 1.0})
+    for model, step in ((ours, optimizer.step), (theirs, reference.step)):
+        model(torch.arange(16).view(2, 8)).square().sum().backward()
+        if model is theirs:
+            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 0.01)
+        step()
+    for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=0, msg=name)
+
+
+def test_max_grad_norm_refuses_a_closure_and_can_be_detached(model):
+    optimizer = hub.build("sgd", model, max_grad_norm=1.0)
+    with pytest.raises(hub.UnsupportedError, match="closure"):
+        optimizer.step(lambda: 0.0)
+    hub.detach(optimizer)
+    assert optimizer.step(lambda: 0.0) == 0.0
+
+
+def test_trainer_defaults_are_used_where_there_is_such_an_argument(model):
+    defaults = {"lr": 0.5, "betas": (0.8, 0.9), "eps": 1e-7, "weight_decay": 0.3}
+    sgd = hub.build("sgd", model, defaults=defaults, lr=0.1)
+    assert sgd.param_groups[0]["lr"] == 0.1
+    assert sgd.param_groups[0]["weight_decay"] == 0.3
+    origins = {a.name: a.origin for a in sgd.hub_plan.arguments}
+    assert origins["lr"] == "keyword"
+    assert origins["weight_decay"] == "trainer"
+    assert origins["momentum"] == "default"
+
+
+def test_eval_mode_switches_where_there_are_two_modes(model):
+    plain = hub.build("sgd", model)
+    with hub.eval_mode(plain):
+        pass
+    optimizer = hub.build("schedule_free_adamw", model, lr=0.1)
+    train(model, optimizer, 3)
+    before = [p.clone() for p in model.parameters()]
+    with hub.eval_mode(optimizer):
+        assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    for p, q in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+    assert optimizer.param_groups[0]["train_mode"]
+
+
+def test_the_optimizer_of_a_wrapper_is_switched(model):
+    class Wrapper:
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    optimizer = hub.build("schedule_free_adamw", model, lr=0.1)
+    with hub.eval_mode(Wrapper(optimizer)):
+        assert not optimizer.param_groups[0]["train_mode"]
+
+
+def test_warnings_come_through_warnings(model):
+    with pytest.warns(hub.HubWarning, match="round to nothing") as record:
+        hub.build("adamw_torch", model.bfloat16(), lr=1e-6)
+    assert record[0].filename == __file__

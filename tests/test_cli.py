@@ -1,0 +1,81 @@
+"""The command line, as a user sees it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import hub
+from hub.cli import app
+from hub.cli.show import example
+
+
+def run(*arguments, status=0):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_list_shows_what_is_installed_and_how_to_get_the_rest(monkeypatch):
+    rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
+    assert rows["adamw_torch"]["distribution"] == "hub"
+    assert rows["adamw_torch"]["version"] == hub.__version__
+    assert rows["cosine"]["kind"] == "scheduler"
+    from hub.registry import Registry
+
+    monkeypatch.setattr(
+        "hub.registry._default", Registry(environ={"HUB_DISABLE_PLUGINS": "hub-galore"})
+    )
+    rows = {row["name"]: row for row in json.loads(run("list", "galore*", "--json"))}
+    assert rows["galore_adamw"]["installed"] is False
+    assert rows["galore_adamw"]["install"] == 'pip install "hub[galore]"'
+    assert "galore_adamw" in run("list", "galore*")
+
+
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_show_has_everything_and_its_example_runs(name):
+    output = run("show", name)
+    for key in hub.describe(name).arguments.model_fields:
+        assert key in output
+    exec(compile(example(hub.describe(name)), name, "exec"), {})  # noqa: S102
+
+
+def test_every_argument_has_a_meaning():
+    for name in hub.list_optimizers():
+        for key, field in hub.describe(name).arguments.model_fields.items():
+            assert field.description, (name, key)
+
+
+def test_plan_prints_and_exits_with_1_where_build_would_refuse():
+    assert "low_rank" in run("plan", "galore_adamw", "--target-modules", "attn")
+    plan = json.loads(run("plan", "adamw_torch", "--optim-args", "lr=0.5", "--json"))
+    assert hub.Plan.from_dict(plan).precision.devices == ("meta",)
+    output = run("plan", "adamw_torch", "--precision", "fp16", status=1)
+    assert "does not train correctly in fp16" in output
+
+
+def test_plan_takes_a_local_model(tmp_path):
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=300).save_pretrained(tmp_path)
+    assert "transformer.wte.weight" in run("plan", "sgd", "--model", str(tmp_path))
+
+
+def test_doctor_is_content():
+    output = run("doctor")
+    assert "hub-galore" in output
+    assert "ok" in output
+
+
+def test_errors_are_messages_and_the_module_is_the_command():
+    result = subprocess.run(
+        [sys.executable, "-m", "hub", "show", "adamw_toch"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "did you mean adamw_torch" in result.stderr
+    assert "Traceback" not in result.stderr

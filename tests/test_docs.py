@@ -1,0 +1,48 @@
+"""What the documents show is executed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import hub
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_python_of_the_readme_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert blocks(path, "python")
+    for block in blocks(path, "python"):
+        exec(compile(block, str(path), "exec"), {})  # noqa: S102
+
+
+def test_the_first_lines_of_python_are_ten():
+    assert len(blocks(ROOT / "README.md", "python")[0].strip().splitlines()) <= 10
+
+
+def test_readme_names_everything_there_is():
+    text = (ROOT / "README.md").read_text()
+    for name in [*hub.list_optimizers(), *hub.list_schedulers()]:
+        assert f"`{name}`" in text
+    for name in ("build", "plan", "describe", "eval_mode", "detach", "build_scheduler"):
+        assert f"hub.{name}(" in text
+
+
+def test_links_lead_somewhere():
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/README.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), (path.name, link)
+
+
+def test_ci_calls_the_readmes_test_command():
+    command = blocks(ROOT / "README.md", "sh")[1].strip()
+    assert command.removeprefix("pip install ") in (ROOT / ".ci/run").read_text().replace(
+        "--quiet ", ""
+    )

@@ -1,0 +1,293 @@
+"""Lookup from metadata alone, and what a plugin that cannot be used costs."""
+
+import subprocess
+import sys
+import types
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import hub
+from hub.registry import Registry
+
+
+class Distribution:
+    def __init__(self, name):
+        self.metadata = {"Name": name}
+
+
+def point(name, module, distribution, group="hub.optimizers"):
+    entry = EntryPoint(name, module, group)
+    vars(entry)["dist"] = Distribution(distribution)
+    return entry
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """Make a module importable; it needs nothing and comes from a distribution of its own."""
+    monkeypatch.setattr("hub.registry.unmet_requirements", lambda _: [])
+
+    def make(name, **attributes):
+        module = types.ModuleType(name)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return make
+
+
+def registers(*names):
+    spec = hub.describe("sgd")
+
+    @hub.hookimpl
+    def hub_register_optimizers():
+        from dataclasses import replace
+
+        return [replace(spec, name=name) for name in names]
+
+    return hub_register_optimizers
+
+
+def test_listing_imports_neither_torch_nor_a_plugin():
+    program = (
+        "import hub, sys; names = hub.list_optimizers(); hub.list_schedulers('c*'); "
+        "assert 'adamw_torch' in names and 'galore_adamw' in names; "
+        "bad = [m for m in ('torch', 'pydantic', 'pluggy', 'hub_galore', 'rich') if m in sys.modules]; "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_describing_imports_no_backend():
+    program = (
+        "import hub, sys; hub.describe('galore_adamw'); "
+        "bad = [m for m in ('torch', 'galore_torch', 'hub_schedulefree') if m in sys.modules]; "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_importing_hub_changes_no_global():
+    program = (
+        "import warnings, logging, random; f, h = list(warnings.filters), list(logging.root.handlers); "
+        "import hub; hub.build; hub.plan; hub.eval_mode; hub.build_scheduler; "
+        "assert h == logging.root.handlers"
+    )
+    subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("*", ["a", "b_one", "b_two"]), ("b_*", ["b_one", "b_two"]), ("c", [])]
+)
+def test_patterns(pattern, found):
+    registry = Registry([point(n, "m", "d") for n in ("b_two", "a", "b_one")])
+    assert registry.names("optimizer", pattern) == found
+
+
+def test_a_disabled_distribution_is_not_there():
+    points = [point("a", "m", "Hub_A"), point("b", "m", "hub-b")]
+    registry = Registry(points, {"HUB_DISABLE_PLUGINS": "hub-a, other"})
+    assert registry.names("optimizer") == ["b"]
+
+
+def test_two_distributions_with_one_name_are_both_named():
+    registry = Registry(
+        [point("a", "m", "hub-x"), point("a", "n", "hub-y"), point("b", "m", "hub-x")]
+    )
+    assert registry.names("optimizer") == ["a", "b"]
+    with pytest.raises(hub.PluginError, match="hub-x and hub-y"):
+        registry.source("optimizer", "a")
+    assert registry.source("optimizer", "b").distribution == "hub-x"
+
+
+def test_only_the_owner_is_loaded_and_once(plugin):
+    loads = []
+
+    @hub.hookimpl
+    def hub_register_optimizers():
+        loads.append("a")
+        return registers("a")()
+
+    plugin("fake_a", hub_register_optimizers=hub_register_optimizers)
+    registry = Registry([point("a", "fake_a", "hub-a"), point("b", "no_such_module", "hub-b")])
+    assert registry.optimizer("a").name == "a"
+    assert registry.optimizer("a").name == "a"
+    assert loads == ["a"]
+    for _ in range(2):
+        with pytest.raises(hub.PluginError, match="hub-b does not load: ModuleNotFoundError"):
+            registry.optimizer("b")
+
+
+def test_a_misspelt_hook_is_an_error_that_names_the_plugin(plugin):
+    misspelt = registers("a")
+    misspelt.__name__ = "hub_register_optimisers"
+    plugin("fake_misspelt", hub_register_optimisers=misspelt)
+    with pytest.raises(hub.PluginError, match=r"hub-odd.*hub_register_optimisers"):
+        Registry([point("a", "fake_misspelt", "hub-odd")]).optimizer("a")
+
+
+@pytest.mark.parametrize(
+    ("specs", "says"),
+    [(("a",), "b only in its metadata"), (("a", "b", "c"), "c only in its specs")],
+)
+def test_specs_and_metadata_must_agree(plugin, specs, says):
+    plugin("fake_contradiction", hub_register_optimizers=registers(*specs))
+    points = [point(name, "fake_contradiction", "hub-odd") for name in "ab"]
+    with pytest.raises(hub.PluginError, match=says):
+        Registry(points).optimizer("a")
+
+
+def test_requirements_that_are_not_met_are_told(monkeypatch):
+    from hub import registry
+
+    requirements = [
+        "hub>=2099",
+        "no-such-package-anywhere>1",
+        "torch>=2",
+        "never; extra == 'x'",
+        "never; python_version < '3'",
+    ]
+    monkeypatch.setattr(registry.metadata, "requires", lambda _: requirements)
+    assert registry.unmet_requirements("any") == [
+        f"needs hub>=2099, but hub is {hub.__version__}",
+        "needs no-such-package-anywhere>1, which is not installed",
+    ]
+
+
+def test_tracing_writes_hook_calls(plugin, capsys):
+    plugin("fake_traced", hub_register_optimizers=registers("a"))
+    Registry([point("a", "fake_traced", "hub-a")], {"HUB_TRACE_PLUGINS": "1"}).optimizer("a")
+    assert "hub_register_optimizers" in capsys.readouterr().err
+
+
+class Observed(list):
+    @hub.hookimpl
+    def hub_optimizer_built(self, optimizer, plan):
+        self.append((optimizer, plan))
+
+
+def build_with(registry, model, name="sgd"):
+    from hub.building import execute
+    from hub.planning import prepare
+
+    return execute(prepare(name, model, registry=registry), registry)
+
+
+def sgd_and(*points):
+    own = next(p for p in Registry()._points["hub.optimizers"] if p.name == "sgd")
+    builtin = [p for p in Registry()._points["hub.optimizers"] if p.module == own.module]
+    return Registry([*builtin, *points])
+
+
+def test_observers_see_the_optimizer_and_the_plan(plugin, model):
+    seen = Observed()
+    plugin("fake_observer", hub_optimizer_built=seen.hub_optimizer_built)
+    registry = sgd_and(point("watch", "fake_observer", "hub-watch", group="hub.plugins"))
+    optimizer = build_with(registry, model)
+    assert seen == [(optimizer, optimizer.hub_plan)]
+
+
+def test_a_broken_observer_costs_a_warning(plugin, model):
+    @hub.hookimpl
+    def hub_optimizer_built():
+        raise RuntimeError("offline")
+
+    plugin("fake_observer", hub_optimizer_built=hub_optimizer_built)
+    points = [
+        point("watch", "fake_observer", "hub-watch", group="hub.plugins"),
+        point("gone", "no_such_module", "hub-gone", group="hub.plugins"),
+    ]
+    with pytest.warns(hub.HubWarning) as record:
+        build_with(sgd_and(*points), model)
+    texts = " ".join(str(warning.message) for warning in record)
+    assert "hub-watch failed: RuntimeError('offline')" in texts
+    assert "hub-gone does not load" in texts
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (lambda context: None, "returned a NoneType"),  # noqa: ARG005
+        (lambda context: context.model, "not a torch.optim.Optimizer"),
+        (
+            lambda context: __import__("torch").optim.SGD(context.param_groups()[:1], lr=1.0),
+            "other parameters than planned",
+        ),
+        (lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),  # noqa: ARG005
+        (lambda context: __import__("no_such_backend"), "cannot import its package"),  # noqa: ARG005
+    ],
+    ids=["nothing", "no optimizer", "parameters missing", "raises", "backend missing"],
+)
+def test_a_factory_is_held_to_the_plan(plugin, model, result, says):
+    @hub.hookimpl
+    def hub_build_optimizer(context):
+        return result(context)
+
+    plugin(
+        "fake_factory",
+        hub_register_optimizers=registers("a"),
+        hub_build_optimizer=hub_build_optimizer,
+    )
+    with pytest.raises(hub.PluginError, match=says) as raised:
+        build_with(Registry([point("a", "fake_factory", "hub-odd")]), model, "a")
+    assert raised.value.plugin == "hub-odd"
+
+
+def test_a_plugin_may_parse_its_own_arguments(plugin, model):
+    @hub.hookimpl
+    def hub_parse_optim_args(name, text):
+        return {"lr": float(text.removeprefix(f"{name} at "))}
+
+    @hub.hookimpl
+    def hub_build_optimizer(optim_args, context):
+        import torch
+
+        return torch.optim.SGD(context.param_groups(), **optim_args.model_dump())
+
+    plugin(
+        "fake_parser",
+        hub_register_optimizers=registers("a"),
+        hub_parse_optim_args=hub_parse_optim_args,
+        hub_build_optimizer=hub_build_optimizer,
+    )
+    from hub.planning import prepare
+
+    registry = Registry([point("a", "fake_parser", "hub-a")])
+    prepared = prepare("a", model, optim_args="a at 0.5", registry=registry)
+    assert prepared.optim_args.lr == 0.5
+
+
+def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
+    from hub.building import execute
+    from hub.planning import prepare
+
+    found = []
+
+    @hub.hookimpl
+    def hub_validate_precision(name, optim_args, context):
+        return found
+
+    @hub.hookimpl
+    def hub_build_optimizer(optim_args, context):
+        import torch
+
+        return torch.optim.SGD(context.param_groups(), **optim_args.model_dump())
+
+    plugin(
+        "fake_finder",
+        hub_register_optimizers=registers("a"),
+        hub_validate_precision=hub_validate_precision,
+        hub_build_optimizer=hub_build_optimizer,
+    )
+    registry = Registry([point("a", "fake_finder", "hub-a")])
+    found.append(
+        hub.Finding(level=hub.Level.ADJUST, what="no foreach here", adjust={"foreach": False})
+    )
+    with pytest.warns(hub.HubWarning, match="no foreach here"):
+        optimizer = execute(prepare("a", model, registry=registry), registry)
+    assert optimizer.defaults["foreach"] is False
+    origins = {a.name: a.origin for a in optimizer.hub_plan.arguments}
+    assert origins["foreach"] == "precision"
+    found.append(hub.Finding(level=hub.Level.REFUSE, what="not on a Sunday"))
+    with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
+        execute(prepare("a", model, registry=registry), registry)
