@@ -91,7 +91,7 @@ def execute(prepared: Prepared, registry: Registry) -> Optimizer:
     plan = prepared.plan
     _raise_refusals(plan)
     optimizer = _checked(_call_factory(prepared), prepared)
-    conduct.attach(optimizer, plan)
+    conduct.attach(optimizer, plan, prepared.spec)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
             text = f"{plan.optimizer}: {finding.what}" + (f"; {finding.fix}" if finding.fix else "")

@@ -1,21 +1,202 @@
-"""State dicts of tensors and plain data: what a plugin attaches to a class whose own are not.
+"""Safe, portable state dicts: tensors and plain data that know which optimizer they belong to.
 
-Everything goes through torch's state-dict hooks, so `step()` is never wrapped.
+Everything goes through torch's state-dict hooks, so `step()` is never wrapped. `translate_state`,
+`keep_state_dtypes` and `HookedLoading` are for plugins whose upstream class saves anything else.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
+
+from hub.errors import CheckpointError, HubWarning
 
 State = dict[str, Any]
 """The state of one parameter, as in `optimizer.state[parameter]`."""
 Group = dict[str, Any]
 """One of `optimizer.param_groups`, its `params` being parameters or, in a state dict, numbers."""
 StateDict = dict[str, Any]
+
+KEY = "hub"
+"""Where a state dict keeps its `Record`; torch ignores it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint says about the optimizer that wrote it."""
+
+    version: str
+    """hub's."""
+    optimizer: str
+    """The name, or the one whose checkpoints it shares."""
+    arguments: dict[str, Any]
+    shaping: frozenset[str] = field(default=frozenset(), compare=False)
+    """The arguments that decide what the state looks like; not saved."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is saved."""
+        arguments = {key: value for key, value in self.arguments.items() if _is_plain(value)}
+        return {"version": self.version, "optimizer": self.optimizer, "arguments": arguments}
+
+
+def attach(optimizer: torch.optim.Optimizer, record: Record) -> None:
+    """Sign the optimizer's state dicts, and check and align those that are loaded into it."""
+
+    def sign(_: torch.optim.Optimizer, state_dict: StateDict) -> StateDict:
+        return {**state_dict, KEY: record.plain()}
+
+    def align(optimizer: torch.optim.Optimizer, state_dict: StateDict) -> StateDict:
+        if KEY in state_dict:
+            _check_record(record, state_dict[KEY], state_dict["param_groups"])
+        return _aligned(optimizer, state_dict)
+
+    optimizer.register_state_dict_post_hook(sign)
+    optimizer.register_load_state_dict_pre_hook(align, prepend=True)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _check_record(record: Record, saved: dict[str, Any], groups: list[Group]) -> None:
+    """Refuse another optimizer's state, or state of another shape; explain other differences."""
+    if saved["optimizer"] != record.optimizer:
+        raise CheckpointError(
+            f"this is a checkpoint of {saved['optimizer']}, not of {record.optimizer}",
+            where="load_state_dict",
+            fix=f"build {saved['optimizer']}, or start without optimizer state",
+        )
+    ours = record.plain()["arguments"]
+    changed = {
+        key: f"{key} {value!r} → {ours[key]!r}"
+        for key, value in saved["arguments"].items()
+        if key in ours and _comparable(value) != _comparable(ours[key])
+    }
+    unusable = [text for key, text in changed.items() if key in record.shaping]
+    if unusable:
+        raise CheckpointError(
+            f"the checkpoint's state has another shape: {', '.join(unusable)}",
+            where=f"load_state_dict of {record.optimizer}",
+            fix="build with the checkpoint's values, or start without optimizer state",
+        )
+    if changed:
+        used = [
+            f"{text} ({'checkpoint' if key in groups[0] else 'new'} value is used)"
+            for key, text in changed.items()
+        ]
+        warnings.warn(
+            f"{record.optimizer} resumes with other arguments than were saved: {', '.join(used)}",
+            HubWarning,
+            stacklevel=5,
+        )
+
+
+def _comparable(value: Any) -> Any:
+    return tuple(_comparable(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _aligned(optimizer: torch.optim.Optimizer, state_dict: StateDict) -> StateDict:
+    """Return the state dict in the optimizer's own order of parameters, matched by name.
+
+    Where either side has no names torch matches by position, which needs the same groups.
+    """
+    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    if not all("param_names" in group for group in (*groups, *saved)):
+        _check_sizes(groups, saved)
+        return {
+            **state_dict,
+            "param_groups": [_completed(*pair) for pair in zip(groups, saved, strict=True)],
+        }
+    origin = {
+        name: (number, group)
+        for group in saved
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+    }
+    names = [name for group in groups for name in group["param_names"]]
+    _check_names(set(names), set(origin))
+    number_of = {name: number for number, name in enumerate(names)}
+    state = {key: value for key, value in state_dict["state"].items() if not isinstance(key, int)}
+    for name, number in number_of.items():
+        if origin[name][0] in state_dict["state"]:
+            state[number] = state_dict["state"][origin[name][0]]
+    return {
+        **state_dict,
+        "state": state,
+        "param_groups": [
+            {
+                **_completed(group, _origin_of(group, origin)),
+                "params": [number_of[name] for name in group["param_names"]],
+                "param_names": list(group["param_names"]),
+            }
+            for group in groups
+        ],
+    }
+
+
+def _completed(group: Group, saved: Group) -> Group:
+    """Return the saved group, with what only the live one has, which torch would drop."""
+    own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    return {**own, **saved}
+
+
+def _origin_of(group: Group, origin: dict[str, tuple[int, Group]]) -> Group:
+    """Return the saved group that a live one continues."""
+    candidates = {id(origin[name][1]): origin[name][1] for name in group["param_names"]}
+    if len(candidates) > 1:
+        settings = [
+            {
+                key: value
+                for key, value in saved.items()
+                if key not in ("params", "param_names", "name")
+            }
+            for saved in candidates.values()
+        ]
+        if any(other != settings[0] for other in settings):
+            raise CheckpointError(
+                f"the group '{group.get('name', '')}' joins parameters that the checkpoint has in "
+                "groups with other settings",
+                where="load_state_dict",
+                fix="build with the parameter rules and targets of the checkpoint",
+            )
+    return next(iter(candidates.values()), group)
+
+
+def _check_sizes(groups: list[Group], saved: list[Group]) -> None:
+    ours, theirs = ([len(group["params"]) for group in side] for side in (groups, saved))
+    if ours != theirs:
+        raise CheckpointError(
+            f"the checkpoint has {theirs} parameters in its groups, this optimizer {ours}, and "
+            "without names they cannot be matched",
+            where="load_state_dict",
+            fix="build with groups like the checkpoint's",
+        )
+
+
+def _check_names(ours: set[str], theirs: set[str]) -> None:
+    if ours == theirs:
+        return
+    shown = 3
+    parts = [
+        f"{label} {', '.join(sorted(names)[:shown])}"
+        + (f" and {len(names) - shown} more" if len(names) > shown else "")
+        for label, names in (
+            ("only the checkpoint has", theirs - ours),
+            ("only the model has", ours - theirs),
+        )
+        if names
+    ]
+    raise CheckpointError(
+        f"the checkpoint is of other parameters: {'; '.join(parts)}",
+        where="load_state_dict",
+        fix="load it into the model it was written for, with the same parameters trainable",
+    )
 
 
 class HookedLoading:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import hub
+from hub import checkpoint
 from hub.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.planning import Plan
+    from hub.spec import OptimizerSpec
 
 
-def attach(optimizer: Optimizer, plan: Plan) -> None:
+def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec) -> None:
     """Put the plan, and the hooks it asks for, on an optimizer.
 
     The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
@@ -26,6 +29,15 @@ def attach(optimizer: Optimizer, plan: Plan) -> None:
     handles = []
     if plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
+    checkpoint.attach(
+        optimizer,
+        checkpoint.Record(
+            version=hub.__version__,
+            optimizer=spec.state_of or spec.name,
+            arguments={argument.name: argument.value for argument in plan.arguments},
+            shaping=spec.shaping,
+        ),
+    )
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
 
@@ -50,7 +62,10 @@ def eval_mode(optimizer: Optimizer) -> Iterator[None]:
     while not hasattr(optimizer, "eval") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     switch: Any = optimizer
-    if not hasattr(switch, "eval") or not switch.param_groups[0].get("train_mode", True):
+    # Before the first step both modes have the same weights, and switching would leave empty
+    # entries in the state of schedulefree 1.4.1.
+    switches = hasattr(switch, "eval") and switch.state
+    if not switches or not switch.param_groups[0].get("train_mode", True):
         yield
         return
     switch.eval()

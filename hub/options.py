@@ -134,7 +134,8 @@ def resolve(
         arguments: Its arguments model.
         optim_args: A string in hub's grammar, or a mapping.
         hyperparameters: Keywords.
-        defaults: What a trainer passes to every optimizer; unknown keys are ignored.
+        defaults: What a trainer passes to every optimizer. Ignored are keys that this one has not,
+            and values of another shape than its own: one number where it takes a pair.
 
     Raises:
         OptimArgsError: A key is unknown, given twice with two values, of the wrong type or out
@@ -155,7 +156,11 @@ def resolve(
                 where=f"argument '{key}' of {name}",
                 fix="remove one of them",
             )
-    trainer = {key: value for key, value in (defaults or {}).items() if key in known}
+    trainer = {
+        key: value
+        for key, value in (defaults or {}).items()
+        if key in known and not _of_another_shape(arguments, key, value)
+    }
     origins: dict[str, Origin] = {
         **dict.fromkeys(trainer, "trainer"),
         **dict.fromkeys(asked, "optim_args"),
@@ -269,6 +274,15 @@ def _read(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_read(item) for item in value)
     return value
+
+
+def _of_another_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:
+    try:
+        arguments.model_validate({key: _read(value)}, strict=True)
+    except ValidationError as error:
+        kinds = {details["type"] for details in error.errors() if details["loc"][:1] == (key,)}
+        return bool(kinds & {"tuple_type", "too_long", "missing"})
+    return False
 
 
 def _described(model: BaseModel, origins: Mapping[str, Origin]) -> Iterator[Argument]:

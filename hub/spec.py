@@ -94,6 +94,10 @@ class OptimizerSpec:
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
+    shaping: frozenset[str] = frozenset()
+    """The arguments that decide what the state looks like: a checkpoint with others is refused."""
+    state_of: str = ""
+    """The name whose checkpoints these are, where several names share them."""
     package: str = "torch"
     """The distribution whose class is built."""
     licence: str = "BSD-3-Clause"

@@ -179,6 +179,9 @@ def test_the_optimizer_of_a_wrapper_is_switched(model):
 
     optimizer = hub.build("schedule_free_adamw", model, lr=0.1)
     with hub.eval_mode(Wrapper(optimizer)):
+        assert not optimizer.state
+    train(model, optimizer, 1)
+    with hub.eval_mode(Wrapper(optimizer)):
         assert not optimizer.param_groups[0]["train_mode"]
 
 

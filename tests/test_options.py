@@ -101,6 +101,14 @@ def test_each_value_has_its_origin():
     assert origins["bits"] == (24, "default")
 
 
+@pytest.mark.parametrize(
+    "default", [{"betas": 0.9}, {"betas": (0.9, 0.95, 0.99)}, {"betas": (0.9,)}], ids=str
+)
+def test_a_trainers_default_of_another_shape_is_ignored(default):
+    options = resolve("typed", Typed, defaults=default)
+    assert {a.origin for a in options.arguments} == {"default"}
+
+
 def test_a_trainers_default_is_validated_too():
     with pytest.raises(OptimArgsError, match="from trainer"):
         resolve("typed", Typed, defaults={"scale": "fast"})

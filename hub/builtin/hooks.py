@@ -114,7 +114,12 @@ class RMSpropArguments(TorchArguments):
 
 
 def _spec(
-    name: str, summary: str, arguments: type[Arguments], per_group: set[str], paper: str
+    name: str,
+    summary: str,
+    arguments: type[Arguments],
+    per_group: set[str],
+    paper: str = "",
+    state_of: str = "",
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
@@ -125,6 +130,7 @@ def _spec(
         per_group=frozenset({"lr", "weight_decay", "eps", "maximize"} & set(arguments.model_fields))
         | per_group,
         paper=paper,
+        state_of=state_of,
     )
 
 
@@ -146,13 +152,13 @@ def hub_register_optimizers() -> list[OptimizerSpec]:
             FusedAdamWArguments,
             {"betas", "amsgrad"},
             decoupled,
+            state_of="adamw_torch",
         ),
         _spec(
             "sgd",
             "Stochastic gradient descent, with momentum if asked for",
             SGDArguments,
             {"momentum", "dampening", "nesterov"},
-            "",
         ),
         _spec(
             "adagrad",

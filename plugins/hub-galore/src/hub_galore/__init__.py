@@ -1,0 +1,1 @@
+"""GaLore optimizers for hub: `hub.build("galore_adamw", model, target_modules="all-linear")`."""

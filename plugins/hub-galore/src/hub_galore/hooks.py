@@ -1,0 +1,220 @@
+"""What the GaLore names are and take. Imports neither torch nor galore_torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from hub.arguments import Arguments, Beta, Betas, Eps, LearningRate, WeightDecay
+from hub.errors import OptimArgsError, UnsupportedError
+from hub.hookspecs import hookimpl
+from hub.spec import OptimizerSpec, Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+    from torch.optim import Optimizer
+
+    from hub.spec import BuildContext
+
+PLUGIN = "hub-galore"
+
+
+class LowRankArguments(Arguments):
+    """How the gradients of the target modules are projected.
+
+    galore_torch 1.0 reads these from the group and has no defaults for them; these are the ones
+    of Transformers' integration (5.23, `trainer_optimizer.py`).
+    """
+
+    rank: PositiveInt = 128
+    """Number of singular directions that the gradient of a target weight is projected onto. Above
+    the weight's smaller side all of them are kept, which saves no memory."""
+    update_proj_gap: PositiveInt = 200
+    """Number of steps between two computations of the projection, each one SVD a target weight."""
+    scale: float = Field(default=0.25, gt=0)
+    """Factor on the updates of target weights, on top of the learning rate."""
+    proj_type: Literal["std", "reverse_std", "right", "left", "full"] = "std"
+    """Which side is projected: the smaller one (std), the larger one (reverse_std), always the
+    columns (right) or the rows (left), or both (full)."""
+
+
+class AdamWArguments(LowRankArguments):
+    """Arguments of `galore_torch.GaLoreAdamW`."""
+
+    lr: LearningRate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-6
+    weight_decay: WeightDecay = 0.0
+    correct_bias: bool = True
+    """Correct the running averages for their start at zero; the first BERT did not."""
+
+
+class AdamW8bitArguments(LowRankArguments):
+    """Arguments of `galore_torch.GaLoreAdamW8bit`."""
+
+    lr: LearningRate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: WeightDecay = 1e-2
+    min_8bit_size: int = Field(default=4096, ge=0)
+    """Tensors of fewer elements keep 32-bit state; for target weights the projected size counts."""
+
+
+class AdafactorArguments(LowRankArguments):
+    """Arguments of `galore_torch.GaLoreAdafactor`.
+
+    `lr`, `scale_parameter` and `relative_step` have the values that Transformers' trainer passes
+    for this name (5.23, `trainer_optimizer.py`); the class has None, True and True.
+    """
+
+    lr: LearningRate | None = 1e-3
+    """Learning rate; None with `relative_step`."""
+    eps: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1e-30, 1e-3)
+    """Added to the squared gradient, and the least root mean square of a weight that
+    `scale_parameter` scales by."""
+    clip_threshold: float = Field(default=1.0, gt=0)
+    """Largest root mean square of an update before the learning rate."""
+    decay_rate: float = Field(default=-0.8, le=0)
+    """Power of the step number in the decay rate of the running averages."""
+    beta1: Beta | None = None
+    """Decay rate of the running average of updates; None keeps none, which saves its memory."""
+    weight_decay: WeightDecay = 0.0
+    scale_parameter: bool = False
+    """Multiply the learning rate by the root mean square of the weight."""
+    relative_step: bool = False
+    """Compute the learning rate from the step number instead of taking `lr`."""
+    warmup_init: bool = False
+    """Start the computed learning rate near zero."""
+
+    @model_validator(mode="after")
+    def _has_one_learning_rate(self) -> Self:
+        if self.relative_step and self.lr is not None:
+            message = (
+                "relative_step=True computes the learning rate, so it cannot go with "
+                f"lr={self.lr}; pass lr=None as well, or leave relative_step out"
+            )
+            raise ValueError(message)
+        if self.lr is None and not self.relative_step:
+            raise ValueError("lr=None needs relative_step=True; pass it as well, or a number as lr")
+        if self.warmup_init and not self.relative_step:
+            raise ValueError(
+                "warmup_init=True needs relative_step=True and lr=None; pass both as well"
+            )
+        return self
+
+
+_MODES = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
+_NOTES = (
+    "Every update_proj_gap steps all projections are computed again: that step is slow.",
+    "A gradient with NaN or infinity fails in the SVD of such a step instead of spreading.",
+)
+
+
+def _spec(
+    name: str,
+    summary: str,
+    arguments: type[LowRankArguments],
+    *notes: str,
+    per_group: frozenset[str] = frozenset({"lr", "weight_decay", "betas", "eps"}),
+    modes: frozenset[str] = _MODES,
+) -> OptimizerSpec:
+    return OptimizerSpec(
+        name=name,
+        summary=summary,
+        arguments=arguments,
+        traits=frozenset({Trait.LOW_RANK, Trait.PER_PARAMETER}),
+        precisions=modes,
+        per_group=per_group,
+        shaping=frozenset({"rank", "proj_type"}),
+        package="galore-torch",
+        licence="Apache-2.0",
+        paper="https://arxiv.org/abs/2403.03507",
+        homepage="https://github.com/jiaweizzhao/GaLore",
+        notes=notes + _NOTES,
+    )
+
+
+SPECS = (
+    _spec(
+        "galore_adamw",
+        "AdamW whose state for the target modules is low-rank.",
+        AdamWArguments,
+    ),
+    _spec(
+        "galore_adamw_8bit",
+        "AdamW whose state for the target modules is low-rank and kept in 8 bits.",
+        AdamW8bitArguments,
+        "Trains on CPU too, where the bare class fails, and trains the small and zero tensors.",
+        modes=_MODES | {"fp16"},
+    ),
+    _spec(
+        "galore_adafactor",
+        "Adafactor whose state for the target modules is low-rank.",
+        AdafactorArguments,
+        "lr=1e-3, scale_parameter=False and relative_step=False are the defaults of Transformers' "
+        "trainer for this name; the class has None, True and True.",
+        "Keeps fp32 moments and an fp32 projection for bf16 and fp16 weights too.",
+        per_group=frozenset({"lr", "weight_decay", "eps"}),
+        modes=_MODES | {"fp16"},
+    ),
+)
+_NOT_SHARDED = frozenset({"galore_adamw_8bit", "galore_adafactor"})
+
+
+@hookimpl
+def hub_register_optimizers() -> Iterable[OptimizerSpec]:
+    """Offer the three GaLore optimizers."""
+    return SPECS
+
+
+@hookimpl
+def hub_build_optimizer(
+    name: str, optim_args: LowRankArguments, context: BuildContext
+) -> Optimizer | None:
+    """Build one of them, or refuse what would fail in its first step."""
+    if name not in {spec.name for spec in SPECS}:
+        return None
+    _refuse_sharded(name, context)
+    if optim_args.proj_type == "reverse_std":
+        _refuse_reverse_std(optim_args.rank, context)
+    from hub_galore import factory
+
+    low_rank = optim_args.model_dump(include=set(LowRankArguments.model_fields))
+    arguments = optim_args.model_dump(exclude=set(low_rank))
+    return factory.build(name, context.param_groups(low_rank), arguments)
+
+
+def _refuse_reverse_std(rank: int, context: BuildContext) -> None:
+    """Refuse what galore_torch 1.0 projects but cannot project back.
+
+    `GaLoreProjector.project_back` tells the side from the shape of the projected gradient, which
+    for a weight with more columns than rows stops working at a rank of its number of rows.
+    """
+    for group in context.groups:
+        for parameter_name, parameter in group.parameters if group.low_rank else ():
+            rows, columns = parameter.shape
+            if rows < columns and rank >= rows:
+                raise OptimArgsError(
+                    f"proj_type='reverse_std' cannot project a {rows}x{columns} weight at rank "
+                    f"{rank}: there it needs a rank below the number of rows",
+                    where=parameter_name.removesuffix(".weight"),
+                    fix=f"use proj_type='std', a rank below {rows}, or leave the module out of "
+                    "target_modules",
+                    plugin=PLUGIN,
+                )
+
+
+def _refuse_sharded(name: str, context: BuildContext) -> None:
+    """Refuse parameters that are DTensors where the optimizer mixes them with plain tensors."""
+    for group in context.groups:
+        for parameter_name, parameter in group.parameters:
+            if name in _NOT_SHARDED and hasattr(parameter, "device_mesh"):
+                raise UnsupportedError(
+                    f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism",
+                    where=parameter_name,
+                    fix="use galore_adamw, or DDP",
+                    plugin=PLUGIN,
+                )
