@@ -59,8 +59,11 @@ def test_plan_prints_and_exits_with_1_where_build_would_refuse():
 def test_plan_takes_a_local_model(tmp_path):
     from transformers import GPT2Config
 
-    GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=300).save_pretrained(tmp_path)
-    assert "transformer.wte.weight" in run("plan", "sgd", "--model", str(tmp_path))
+    config = GPT2Config(
+        n_layer=1, n_embd=8, n_head=2, vocab_size=300, bos_token_id=0, eos_token_id=0
+    )
+    config.save_pretrained(tmp_path)
+    assert "transformer.wte.weight" in run("plan", "sgd", "--model", str(tmp_path), "--json")
 
 
 def test_doctor_is_content():

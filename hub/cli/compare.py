@@ -58,5 +58,7 @@ def compare(
     from hub.compare import run
 
     comparison = run(settings, Console())
+    if comparison.interrupted:
+        raise typer.Exit(130)
     if any(row.error for row in comparison.rows):
         raise typer.Exit(1)

@@ -109,4 +109,6 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
         return False, f"{name}: {error.what}"
     except HubError as error:
         return True, str(error)
+    except Exception as error:  # noqa: BLE001 - a stranger's hook
+        return True, f"{name} cannot be planned: {type(error).__name__}: {error}"
     return False, ""

@@ -28,12 +28,15 @@ def plan(
     The model is made on the meta device, so its size does not matter. The exit status is 1 if the
     build would be refused.
     """
+    import torch
+
     from hub.compare.model import skeleton
     from hub.planning import plan as make_plan
 
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "", torch.float32)
     made = make_plan(
         name,
-        skeleton(model, precision),
+        skeleton(model, dtype),
         optim_args=optim_args,
         target_modules=target_modules[0]
         if target_modules and len(target_modules) == 1

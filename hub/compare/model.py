@@ -1,0 +1,136 @@
+"""The model that every optimizer trains: a small Llama, or one from a local folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from hub.compare import extra
+from hub.errors import HubError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from hub.compare.settings import Settings
+
+VOCABULARY = 256
+"""One token for each byte."""
+SMALL_LLAMA = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+}
+"""1.9 million parameters: large enough to learn words in 100 steps of a tenth of a second."""
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Never reach for the network, and never run code that lies beside a checkpoint.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+def check(settings: Settings) -> None:
+    """Refuse a model folder that cannot be trained here, before any process is started.
+
+    Raises:
+        HubError: Transformers is missing, the folder has no usable configuration, or the model is
+            too small for bytes or for the sequence length.
+    """
+    extra.require("transformers")
+    if settings.model is not None:
+        _configuration(settings.model, settings.sequence_length)
+
+
+def build(settings: Settings, dtype: torch.dtype) -> torch.nn.Module:
+    """Make the model, with the weights of its folder or with fresh ones from torch's generator.
+
+    Raises:
+        HubError: As `check`, or the weights do not load.
+    """
+    auto = extra.load("transformers").AutoModelForCausalLM
+    path = settings.model
+    if path is None:
+        config = _small_llama(settings.sequence_length)
+    else:
+        config = _configuration(path, settings.sequence_length)
+        if any((path / name).exists() for name in WEIGHTS):
+            return cast("torch.nn.Module", _pretrained(auto, path, dtype))
+    return cast("torch.nn.Module", auto.from_config(config, dtype=dtype))
+
+
+def skeleton(path: Path | None, dtype: torch.dtype) -> torch.nn.Module:
+    """Return the model on the meta device: names, shapes and kinds of layers, no memory.
+
+    Raises:
+        HubError: Transformers is missing, or the folder has no usable configuration.
+    """
+    import torch
+
+    transformers = extra.load("transformers")
+    config = _small_llama(1) if path is None else _read_configuration(path)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return cast("torch.nn.Module", model)
+
+
+def _small_llama(sequence_length: int) -> Any:
+    return extra.load("transformers").LlamaConfig(
+        **SMALL_LLAMA, max_position_embeddings=sequence_length
+    )
+
+
+def _configuration(path: Path, sequence_length: int) -> Any:
+    config = _read_configuration(path)
+    _check_sizes(path, config.get_text_config(), sequence_length)
+    return config
+
+
+def _read_configuration(path: Path) -> Any:
+    if not (path / "config.json").is_file():
+        raise HubError(
+            "there is no Transformers configuration in this folder",
+            where=str(path),
+            fix="name a local folder with a config.json",
+        )
+    try:
+        return extra.load("transformers").AutoConfig.from_pretrained(path, **LOCAL)
+    except (OSError, ValueError, KeyError) as error:
+        raise HubError(
+            f"Transformers cannot use the configuration: {error}",
+            where=str(path / "config.json"),
+            fix="name the folder of a causal language model that Transformers has the code of",
+        ) from error
+
+
+def _check_sizes(path: Path, config: Any, sequence_length: int) -> None:
+    vocabulary = getattr(config, "vocab_size", 0)
+    if vocabulary < VOCABULARY:
+        raise HubError(
+            f"the model has {vocabulary} tokens, and bytes need {VOCABULARY}",
+            where=str(path / "config.json"),
+            fix=f"use a model whose vocab_size is {VOCABULARY} or more",
+        )
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and longest < sequence_length:
+        raise HubError(
+            f"the model takes {longest} tokens at most, and the sequences have {sequence_length}",
+            where=str(path / "config.json"),
+            fix=f"use a sequence length of {longest} or less",
+        )
+
+
+def _pretrained(auto: Any, path: Path, dtype: torch.dtype) -> Any:
+    try:
+        return auto.from_pretrained(path, dtype=dtype, **LOCAL)
+    except Exception as error:  # every file format has errors of its own
+        raise HubError(
+            f"the weights do not load: {error}",
+            where=str(path),
+            fix="repair the folder, or remove its weights to start from fresh ones",
+        ) from error
