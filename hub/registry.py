@@ -53,7 +53,7 @@ class Registry:
         entry_points: Iterable[metadata.EntryPoint] | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._given = None if entry_points is None else metadata.EntryPoints(entry_points)
+        self.given = None if entry_points is None else tuple(entry_points)
         self._disabled = {
             _normalised(name) for name in environ.get("HUB_DISABLE_PLUGINS", "").split(",") if name
         }
@@ -63,7 +63,8 @@ class Registry:
 
     def refresh(self) -> None:
         """Read the metadata again, for what was installed since; loaded plugins stay loaded."""
-        points = metadata.entry_points() if self._given is None else self._given
+        given = self.given
+        points = metadata.entry_points() if given is None else metadata.EntryPoints(given)
         self._points = {
             group: [point for point in points.select(group=group) if not self._is_disabled(point)]
             for group in (*GROUPS.values(), OBSERVERS)
@@ -160,7 +161,7 @@ class Registry:
             manager = self._manager(import_module(source.module))
             optimizers = _by_name(manager.hook.hub_register_optimizers())
             schedulers = _by_name(manager.hook.hub_register_schedulers())
-        except Exception as error:  # whatever a stranger's module raises costs its names only
+        except (Exception, SystemExit) as error:  # whatever a stranger does costs its names only
             raise PluginError(
                 f"{source.distribution} does not load: {type(error).__name__}: {error}",
                 where=source.module,
@@ -249,7 +250,11 @@ def unmet_requirements(distribution: str) -> list[str]:
 
 
 def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
-    return {spec.name: spec for specs in results for spec in specs}
+    by_name = {spec.name: spec for specs in results for spec in specs}
+    for name, spec in by_name.items():
+        if not hasattr(spec.arguments, "model_fields"):  # looked at without importing pydantic
+            raise TypeError(f"the arguments of '{name}' are no pydantic model")
+    return by_name
 
 
 def _source(point: metadata.EntryPoint) -> Source:

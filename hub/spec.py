@@ -94,6 +94,8 @@ class OptimizerSpec:
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     shaping: frozenset[str] = frozenset()
     """The arguments that decide what the state looks like: a checkpoint with others is refused."""
     state_of: str = ""

@@ -47,7 +47,7 @@ class Model(nn.Module):
         self.conv = nn.Conv1d(width, width, 3, padding=1)
         self.layers = nn.ModuleList(Block(width) for _ in range(depth))
         self.frozen = nn.Linear(width, width)
-        self.frozen.requires_grad_(False)  # noqa: FBT003
+        self.frozen.requires_grad_(False)
         self.head = nn.Linear(width, 32, bias=False)
         self.head.weight = self.embed.weight
 

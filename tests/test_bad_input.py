@@ -255,7 +255,7 @@ def test_is_refused_with_a_reason(case, call, model, capfd):
     ("model", "says"),
     [
         (nn.Sequential(), "has no parameters"),
-        (nn.Linear(2, 2).requires_grad_(False), "all parameters of the model are frozen"),  # noqa: FBT003
+        (nn.Linear(2, 2).requires_grad_(False), "all parameters of the model are frozen"),
         ([nn.Parameter()], "model is a list, not a torch.nn.Module"),
     ],
     ids=["empty", "frozen", "not a model"],

@@ -5,9 +5,9 @@ import warnings
 
 import pytest
 import torch
-from tests.conftest import assert_same_weights, train, unchanged
 
 import hub
+from tests.conftest import assert_same_weights, train, unchanged
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = {
@@ -48,7 +48,7 @@ def test_trains_like_the_class_built_by_hand(case, dtype, make_model):
 
 @pytest.mark.parametrize("name", hub.list_optimizers())
 def test_defaults_are_those_of_the_class(name):
-    """Each argument that the class has too has the same default, unless the spec's notes name it."""
+    """Each argument that the class has too has its default, unless the notes name it."""
     import inspect
 
     spec = hub.describe(name)

@@ -163,7 +163,7 @@ def test_distributed_checkpoint_functions_round_trip(make_model, name, arguments
 
 def test_frozen_parameters_unfrozen_later_join_as_a_group(make_model):
     model, optimizer = trained(make_model)
-    model.frozen.requires_grad_(True)  # noqa: FBT003
+    model.frozen.requires_grad_(True)
     named = list(model.frozen.named_parameters())
     optimizer.add_param_group(
         {"params": [p for _, p in named], "param_names": [f"frozen.{n}" for n, _ in named]}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 from typer.testing import CliRunner
@@ -39,7 +40,9 @@ def test_show_has_everything_and_its_example_runs(name):
     output = run("show", name)
     for key in hub.describe(name).arguments.model_fields:
         assert key in output
-    exec(compile(example(hub.describe(name)), name, "exec"), {})  # noqa: S102
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hub.HubWarning)  # of a tiny model in fp32
+        exec(compile(example(hub.describe(name)), name, "exec"), {})
 
 
 def test_every_argument_has_a_meaning():
@@ -82,3 +85,14 @@ def test_errors_are_messages_and_the_module_is_the_command():
     assert result.returncode == 2
     assert "did you mean adamw_torch" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_check_runs_the_kit_and_exits_with_1_where_a_promise_is_broken(monkeypatch):
+    assert "kept" in run("check", "sgd")
+    from hub.testing import promises
+
+    def broken(subject):
+        raise AssertionError(f"{subject.name} is broken")
+
+    monkeypatch.setattr(promises, "CHECKS", {**promises.CHECKS, "covers": broken})
+    assert "covers-sgd-bf16: sgd is broken" in run("check", "sgd", status=1)

@@ -38,7 +38,7 @@ def test_modes_of_fp32_parameters(declared, mode):
 
 
 def test_found_from_trainable_parameters_only():
-    model = nn.Sequential(linear(torch.bfloat16), linear().requires_grad_(False))  # noqa: FBT003
+    model = nn.Sequential(linear(torch.bfloat16), linear().requires_grad_(False))
     assert hub.plan("adamw_torch", model, lr=1.0).precision.dtypes == ("bf16",)
 
 

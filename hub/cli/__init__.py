@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from hub.cli import compare, doctor, listing, plan, show
+from hub.cli import check, compare, doctor, listing, plan, show
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("list")(listing.list_names)
 app.command("show")(show.show)
 app.command("plan")(plan.plan)
 app.command("compare")(compare.compare)
+app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 
 

@@ -102,6 +102,7 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
                 name,
                 nn.Sequential(nn.Linear(256, 256, device="cpu"), nn.Linear(256, 256, device="cpu")),
                 target_modules="all-linear" if low_rank else None,
+                hyperparameters=plugin.optimizers[name].trial,
                 registry=registry,
             )
             execute(prepared, registry)

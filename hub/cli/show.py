@@ -37,13 +37,14 @@ def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list
 def example(spec: OptimizerSpec) -> str:
     """Return a program that trains one step with this optimizer."""
     targets = ', target_modules="all-linear"' if Trait.LOW_RANK in spec.traits else ""
-    lr = ", lr=1e-3" if "lr" in spec.arguments.model_fields else ""
+    arguments = {"lr": 1e-3} if "lr" in spec.arguments.model_fields else {}
+    given = "".join(f", {key}={value!r}" for key, value in {**arguments, **spec.trial}.items())
     return f"""\
 import torch
 import hub
 
 model = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.GELU(), torch.nn.Linear(256, 256))
-optimizer = hub.build("{spec.name}", model{targets}{lr})
+optimizer = hub.build("{spec.name}", model{targets}{given})
 model(torch.randn(8, 256)).square().mean().backward()
 optimizer.step()
 optimizer.zero_grad()

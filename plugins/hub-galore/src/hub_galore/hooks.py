@@ -128,6 +128,7 @@ def _spec(
         traits=frozenset({Trait.LOW_RANK, Trait.PER_PARAMETER}),
         precisions=modes,
         per_group=per_group,
+        trial={"rank": 4, "update_proj_gap": 2},
         shaping=frozenset({"rank", "proj_type"}),
         package="galore-torch",
         licence="Apache-2.0",

@@ -106,7 +106,12 @@ _NOTES = (
 
 
 def _spec(
-    name: str, summary: str, arguments: type[BaseModel], per_group: set[str], *modes: str
+    name: str,
+    summary: str,
+    arguments: type[BaseModel],
+    per_group: set[str],
+    *modes: str,
+    trial: dict[str, object] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
@@ -115,6 +120,7 @@ def _spec(
         traits=frozenset({Trait.TRAIN_EVAL_MODES, Trait.SCHEDULE_FREE}),
         precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed", *modes}),
         per_group=frozenset({"lr", "weight_decay", *per_group}),
+        trial=trial or {},
         package="schedulefree",
         licence="Apache-2.0",
         paper="https://arxiv.org/abs/2405.15682",
@@ -135,6 +141,7 @@ SPECS = (
         "RAdam that averages its weights: needs neither a schedule nor a warm-up.",
         RAdamArguments,
         {"betas", "eps"},
+        trial={"silent_sgd_phase": False},  # the first steps are to show something
     ),
     _spec(
         "schedule_free_sgd",

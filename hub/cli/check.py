@@ -1,0 +1,46 @@
+"""`hub check NAME`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+
+def check(
+    names: Annotated[list[str], typer.Argument(help="Optimizers, as in `hub list`.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Run the conformance kit: does an optimizer keep hub's promises on this machine?
+
+    The exit status is 1 if it breaks one.
+    """
+    from hub.testing import cases, run
+
+    console = Console()
+    results: dict[tuple[str, str, str], str] = {}
+    reasons = []
+    for case in track(cases(names, device), "checking", console=console, transient=True):
+        key = (case.subject.name, case.check, case.subject.precision)
+        try:
+            run(case.check, case.subject)
+        except Exception as error:  # noqa: BLE001 - an upstream class may raise anything
+            results[key] = "[red]broken[/red]"
+            reasons.append(f"{case.id}: {error}")
+        else:
+            results[key] = "kept"
+    precisions = list(dict.fromkeys(precision for _, _, precision in results))
+    table = Table("optimizer", "check", *precisions, box=SIMPLE_HEAD)
+    for name, check_name in dict.fromkeys((name, check_name) for name, check_name, _ in results):
+        row = [results.get((name, check_name, precision), "–") for precision in precisions]
+        table.add_row(name, check_name, *row)
+    console.print(table)
+    for reason in reasons:
+        console.print(escape(reason), highlight=False)
+    if reasons:
+        raise typer.Exit(1)

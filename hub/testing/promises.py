@@ -1,0 +1,50 @@
+"""The promises of hub's design as checks: each fails with AssertionError and says what is broken.
+
+P9 (several processes) is not here yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.testing import building, state, updates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hub.testing.subject import Subject
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "is_optimizer": building.is_optimizer,  # P1
+    "follows_lr": updates.follows_lr,  # P2
+    "hyperparameters": updates.hyperparameters,  # P3
+    "decay": updates.decay,  # P3
+    "covers": building.covers,  # P4
+    "resume": state.resume,  # P5
+    "plain_state": state.plain_state,  # P5
+    "other_checkpoint": state.other_checkpoint,  # P5, P12
+    "accumulates": updates.accumulates,  # P6
+    "clips": updates.clips,  # P7
+    "modes": state.modes,  # P8
+    "trains": updates.trains,  # P10
+    "refused": building.refused,  # P10
+    "no_trace": building.no_trace,  # P11
+    "bad_input": building.bad_input,  # P12
+}
+"""Name of the check, and the check."""
+
+
+def run(check: str, subject: Subject) -> None:
+    """Run one check.
+
+    Raises:
+        AssertionError: The optimizer breaks the promise; the message says how.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
+    try:
+        CHECKS[check](subject)
+    finally:
+        torch.set_num_threads(threads)

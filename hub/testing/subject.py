@@ -1,0 +1,137 @@
+"""One optimizer in one setting: how the checks build and train it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.building import execute
+from hub.errors import HubWarning
+from hub.planning import prepare
+from hub.registry import Registry, default_registry
+from hub.spec import Trait
+from hub.testing.problem import Model, batch, loss_of, make_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from hub.spec import OptimizerSpec
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp64": torch.float64,
+}
+LR = 1e-2
+LARGE = 0.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An optimizer name at a precision on a device; `registry` is where it is looked up."""
+
+    name: str
+    precision: str = "fp32"
+    device: str = "cpu"
+    registry: Registry = field(default_factory=default_registry, compare=False)
+
+    @property
+    def spec(self) -> OptimizerSpec:
+        """What the optimizer says about itself."""
+        return self.registry.optimizer(self.name)
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it takes target modules."""
+        return Trait.LOW_RANK in self.spec.traits
+
+    def has(self, *arguments: str) -> bool:
+        """Whether the optimizer has all these arguments."""
+        return set(arguments) <= set(self.spec.arguments.model_fields)
+
+    def model(self) -> Model:
+        """Return the kit's model in this setting."""
+        return make_model(DTYPES[self.precision], self.device)
+
+    def build(self, model: Model, **arguments: Any) -> Optimizer:
+        """Build the optimizer for a model; warnings about precision are expected and silent.
+
+        Args:
+            model: From `model()`.
+            arguments: Of `hub.build`, or of the optimizer.
+        """
+        named = ("optim_args", "target_modules", "defaults", "param_rules", "max_grad_norm")
+        call = {key: arguments.pop(key) for key in named if key in arguments}
+        if self.low_rank:
+            call.setdefault("target_modules", "all-linear")
+        lr = {"lr": LR} if self.has("lr") else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HubWarning)
+            prepared = prepare(
+                self.name,
+                model,
+                hyperparameters={**lr, **self.spec.trial, **arguments},
+                registry=self.registry,
+                **call,
+            )
+            return execute(prepared, self.registry)
+
+    def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
+        """Return a fresh model and its optimizer."""
+        model = self.model()
+        return model, self.build(model, **arguments)
+
+
+def backward(model: Model, step: int, parts: int = 1) -> Tensor:
+    """Compute the gradients of a step, in `parts` micro-batches; return its loss."""
+    model.take_detour = step % 2 == 0
+    total = torch.zeros(())
+    for tokens in batch(step).chunk(parts):
+        loss = loss_of(model, tokens) / parts
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach().cpu()
+    return total
+
+
+def train(
+    model: Model,
+    optimizer: Optimizer,
+    steps: int,
+    start: int = 0,
+    after_step: Callable[[], Any] = lambda: None,
+) -> list[float]:
+    """Take steps on data that depends on the step's number only; return the losses."""
+    losses = []
+    for step in range(start, start + steps):
+        losses.append(backward(model, step).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        after_step()
+    return losses
+
+
+def weights(model: Model) -> dict[str, Tensor]:
+    """Return copies of all parameters, frozen ones included, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    """Return the names whose tensors are not equal bit for bit."""
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def drowned(subject: Subject) -> set[str]:
+    """Return the parameters whose updates may round to nothing.
+
+    In bf16 and fp16 that happens where the weight is large, as the ones of a norm are.
+    """
+    if subject.precision in ("fp32", "fp64"):
+        return set()
+    return {name for name, p in subject.model().named_parameters() if p.max() >= LARGE}

@@ -1,0 +1,1 @@
+"""Optimizers that each break one promise."""

@@ -1,0 +1,86 @@
+"""One row an optimizer: its class, and what is wrong with its spec."""
+
+from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from hub.arguments import Arguments, Betas, LearningRate, WeightDecay
+from hub.hookspecs import hookimpl
+from hub.spec import OptimizerSpec, Trait
+
+
+class AdamArguments(Arguments):
+    """Arguments."""
+
+    lr: LearningRate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    weight_decay: WeightDecay = 0.01
+
+
+class TakesAnything(BaseModel):
+    """Checks nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+    lr: object = 1e-3
+    betas: object = (0.9, 0.999)
+    weight_decay: object = 0.01
+
+
+class Crashes(AdamArguments):
+    """Fails with an exception of its own."""
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _parse(cls, value):
+        if isinstance(value, int | float):
+            return value
+        raise RuntimeError("boom")
+
+
+BASE = OptimizerSpec(
+    name="",
+    summary="Broken on purpose",
+    arguments=AdamArguments,
+    per_group=frozenset({"lr", "weight_decay", "betas"}),
+)
+MODES = frozenset({Trait.TRAIN_EVAL_MODES})
+ROWS = {
+    "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
+    "keeps_its_first_lr": ("KeepsItsFirstLr", {}),
+    "decays_everything": ("DecaysEverything", {}),
+    "forgets_decay": ("ForgetsDecay", {}),
+    "ignores_betas": ("IgnoresBetas", {}),
+    "moves_frozen": ("MovesFrozen", {}),
+    "forgets_on_load": ("ForgetsOnLoad", {}),
+    "keeps_state_elsewhere": ("KeepsStateElsewhere", {}),
+    "pickles_an_object": ("PicklesAnObject", {}),
+    "grows": ("Grows", {}),
+    "takes_any_checkpoint": ("TakesAnyCheckpoint", {}),
+    "sees_the_last_micro_batch": ("SeesTheLastMicroBatch", {}),
+    "hides_gradients": ("HidesGradients", {}),
+    "evaluates_training_weights": ("EvaluatesTrainingWeights", {"traits": MODES}),
+    "does_not_come_back": ("DoesNotComeBack", {"traits": MODES}),
+    "climbs": ("Climbs", {}),
+    "claims_too_little": ("Plain", {"precisions": frozenset({"fp32", "bf16"})}),
+    "draws_random_numbers": ("DrawsRandomNumbers", {}),
+    "prints": ("Prints", {}),
+    "marks_the_model": ("MarksTheModel", {}),
+    "takes_any_input": ("TakesAnyInput", {"arguments": TakesAnything}),
+    "crashes_on_bad_input": ("Plain", {"arguments": Crashes}),
+}
+
+
+@hookimpl
+def hub_register_optimizers():
+    """Return them all."""
+    return [replace(BASE, name=name, **changes) for name, (_, changes) in ROWS.items()]
+
+
+@hookimpl
+def hub_build_optimizer(name, optim_args, context):
+    """Build one."""
+    from hub_broken import optimizers
+
+    cls = getattr(optimizers, ROWS[name][0])
+    extra = {"model": context.model} if name == "moves_frozen" else {}
+    return cls(context.param_groups(), **extra, **optim_args.model_dump())

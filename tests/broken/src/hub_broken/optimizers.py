@@ -1,0 +1,210 @@
+"""Each class is `torch.optim.AdamW` with one promise broken, in a way that was seen in the wild."""
+
+import copy
+import sys
+
+import torch
+from torch.optim import AdamW
+
+
+class Plain(AdamW):
+    """Breaks nothing by itself."""
+
+
+class KeepsItsFirstLr(AdamW):
+    """As layerwise optimizers of Transformers 5.23 do: the schedule writes, nobody reads."""
+
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, lr=lr, **arguments)
+        self.first = [group["lr"] for group in self.param_groups]
+
+    def step(self, closure=None):
+        shown = [group["lr"] for group in self.param_groups]
+        for group, lr in zip(self.param_groups, self.first, strict=True):
+            group["lr"] = lr
+        super().step(closure)
+        for group, lr in zip(self.param_groups, shown, strict=True):
+            group["lr"] = lr
+
+
+class DecaysEverything(AdamW):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["weight_decay"], group["saved"] = (
+                self.defaults["weight_decay"],
+                group["weight_decay"],
+            )
+        super().step(closure)
+        for group in self.param_groups:
+            group["weight_decay"] = group.pop("saved")
+
+
+class ForgetsDecay(AdamW):
+    """As Transformers 5.23 does for GaLore and LOMO: the group says one thing, the step another."""
+
+    def step(self, closure=None):
+        asked = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["weight_decay"] = 0.0
+        super().step(closure)
+        for group, value in zip(self.param_groups, asked, strict=True):
+            group["weight_decay"] = value
+
+
+class IgnoresBetas(AdamW):
+    """As Transformers 5.23 does for GaLore: the argument is taken, and used for one group only."""
+
+    def step(self, closure=None):
+        asked = [group["betas"] for group in self.param_groups]
+        self.param_groups[-1]["betas"] = (0.9, 0.999)
+        super().step(closure)
+        for group, betas in zip(self.param_groups, asked, strict=True):
+            group["betas"] = betas
+
+
+class MovesFrozen(AdamW):
+    def __init__(self, params, model, **arguments):
+        super().__init__(params, **arguments)
+        self.frozen = [p for p in model.parameters() if not p.requires_grad]
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for p in self.frozen:
+                p.mul_(0.99)
+
+
+class ForgetsOnLoad(AdamW):
+    """As GrokAdamW 0.1.2 does: loads without complaint and starts over."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.state.clear()
+
+
+class KeepsStateElsewhere(AdamW):
+    """As AdaLomo 0.1.1 does: what it remembers is an attribute."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.add_(p.grad, alpha=group["lr"] / self.steps)
+        super().step(closure)
+
+
+class Projector:
+    pass
+
+
+class PicklesAnObject(AdamW):
+    """As GaLore 1.0 does."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for state in self.state.values():
+            state["projector"] = Projector()
+
+
+class Grows(AdamW):
+    """As GrokAdamW 0.1.2 does: entries of former lives are saved again."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state[f"old_{len(state)}"] = torch.ones(4)
+
+
+class TakesAnyCheckpoint(AdamW):
+    def load_state_dict(self, state_dict):
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "hub"})
+
+
+class SeesTheLastMicroBatch(AdamW):
+    """As LOMO 0.1.1 does: every backward pass counts on its own."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.last = {}
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_hook(lambda grad, p=p: self.last.__setitem__(p, grad.clone()))
+
+    def step(self, closure=None):
+        for p, grad in self.last.items():
+            if p.grad is not None:
+                p.grad.copy_(grad)
+        super().step(closure)
+
+
+class HidesGradients(AdamW):
+    """As LOMO 0.1.1 does: updates on gradients as they come, before anything can clip them."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_post_accumulate_grad_hook(self._update)
+
+    @torch.no_grad()
+    def _update(self, p):
+        p.add_(p.grad, alpha=-self.param_groups[0]["lr"])
+
+
+class EvaluatesTrainingWeights(AdamW):
+    def eval(self):
+        pass
+
+    def train(self):
+        pass
+
+
+class DoesNotComeBack(AdamW):
+    """Switches to evaluation weights and stays there."""
+
+    def eval(self):
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.mul_(0.5)
+
+    def train(self):
+        pass
+
+
+class Climbs(AdamW):
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments, maximize=True)
+
+
+class DrawsRandomNumbers(AdamW):
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        torch.rand(1)
+
+
+class Prints(AdamW):
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        sys.stdout.write("Using a very good optimizer!\n")
+
+
+class MarksTheModel(AdamW):
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.saved_data = copy.copy(p.shape)
+
+
+class TakesAnyInput(AdamW):
+    """Swallows what it does not understand."""
+
+    def __init__(self, params, **_):
+        super().__init__(params)
