@@ -1,0 +1,1 @@
+"""Signum for hub: `hub.build("signum", model)`."""
