@@ -1,4 +1,4 @@
-"""A step of a hub-built optimizer, against the same class built by hand, in turns in one process."""
+"""A step of a hub-built optimizer, against the same class built by hand, in one process."""
 
 import statistics
 import time
@@ -63,7 +63,9 @@ def compare(name: str, cls: type[torch.optim.Optimizer], **arguments: object) ->
 
     measured = statistics.median(one_round((ours, theirs), bool(i % 2)) for i in range(ROUNDS))
     control = statistics.median(one_round((theirs, theirs), bool(i % 2)) for i in range(ROUNDS))
-    print(f"{name:20} {arguments}: ratio {measured:.3f} (at most 1.03), by hand twice {control:.3f}")
+    print(
+        f"{name:20} {arguments}: ratio {measured:.3f} (at most 1.03), by hand twice {control:.3f}"
+    )
 
 
 def main() -> None:

@@ -16,13 +16,13 @@ from hub.registry import default_registry
 from hub.spec import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch.nn import Module
 
     from hub.groups import Rules
     from hub.planning import Plan, Prepared
-    from hub.registry import Registry
+    from hub.registry import Plugin
 
 
 def build(
@@ -83,10 +83,10 @@ def build(
         max_grad_norm=max_grad_norm,
         hyperparameters=hyperparameters,
     )
-    return execute(prepared, default_registry())
+    return execute(prepared, default_registry().observers())
 
 
-def execute(prepared: Prepared, registry: Registry) -> Optimizer:
+def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) -> Optimizer:
     """Build what a plan says, and tell the observers; raises as `build` does."""
     plan = prepared.plan
     _raise_refusals(plan)
@@ -96,7 +96,7 @@ def execute(prepared: Prepared, registry: Registry) -> Optimizer:
         if finding.level in (Level.WARN, Level.ADJUST):
             text = f"{plan.optimizer}: {finding.what}" + (f"; {finding.fix}" if finding.fix else "")
             warnings.warn(text, HubWarning, stacklevel=3)
-    _tell_observers(optimizer, prepared, registry)
+    _tell(observers, optimizer, prepared)
     return optimizer
 
 
@@ -127,16 +127,24 @@ def _call_factory(prepared: Prepared) -> object:
         raise
     except Exception as error:  # whatever the package behind a plugin raises
         missing = isinstance(error, ImportError)
-        extra = EXTRA_OF.get(plan.optimizer)
-        reinstall = install_command(extra) if extra else f"pip install {plan.distribution}"
         raise PluginError(
             f"{plan.optimizer} "
             + ("cannot import its package" if missing else "cannot be built")
             + f": {type(error).__name__}: {error}",
             where=plan.optimizer,
-            fix=f"{reinstall}, and see `hub doctor`" if missing else "",
+            fix=_how_to_install(plan, error) if missing else "",
             plugin=plan.distribution,
         ) from error
+
+
+def _how_to_install(plan: Plan, error: Exception) -> str:
+    extra = EXTRA_OF.get(plan.optimizer)
+    if extra:
+        return f"{install_command(extra)}, and see `hub doctor`"
+    return (
+        f"install {getattr(error, 'name', None) or 'what is missing'}, and ask the author of "
+        f"{plan.distribution} to declare it"
+    )
 
 
 def _checked(optimizer: object, prepared: Prepared) -> Optimizer:
@@ -158,9 +166,11 @@ def _checked(optimizer: object, prepared: Prepared) -> Optimizer:
     )
 
 
-def _tell_observers(optimizer: Optimizer, prepared: Prepared, registry: Registry) -> None:
-    """Call every observer; a broken one costs a warning, not the optimizer."""
-    for plugin in [prepared.plugin, *registry.observers()]:
+def _tell(
+    observers: Iterable[Plugin | PluginError], optimizer: Optimizer, prepared: Prepared
+) -> None:
+    """Call every observer once; a broken one costs a warning, not the optimizer."""
+    for plugin in observers:
         if isinstance(plugin, PluginError):
             warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=4)
             continue

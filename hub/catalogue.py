@@ -4,8 +4,30 @@
 """
 
 NAMES_BY_EXTRA: dict[str, tuple[str, ...]] = {
+    "apollo": ("apollo_adamw",),
+    "bitsandbytes": (
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "ademamix",
+        "ademamix_8bit",
+        "lion_32bit",
+        "lion_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+        "paged_ademamix_32bit",
+        "paged_ademamix_8bit",
+        "paged_lion_32bit",
+        "paged_lion_8bit",
+        "rmsprop_bnb",
+        "rmsprop_bnb_32bit",
+        "rmsprop_bnb_8bit",
+    ),
+    "flashoptim": ("flash_adam", "flash_adamw", "flash_lion", "flash_sgd", "flash_sgdw"),
     "galore": ("galore_adafactor", "galore_adamw", "galore_adamw_8bit"),
+    "grokadamw": ("grokadamw",),
+    "optimi": ("stable_adamw",),
     "schedulefree": ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
+    "torchao": ("adamw_torch_4bit", "adamw_torch_8bit"),
 }
 
 EXTRA_OF: dict[str, str] = {

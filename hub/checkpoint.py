@@ -165,7 +165,16 @@ def _origin_of(group: Group, origin: dict[str, tuple[int, Group]]) -> Group:
                 where="load_state_dict",
                 fix="build with the parameter rules and targets of the checkpoint",
             )
-    return next(iter(candidates.values()), group)
+    saved = next(iter(candidates.values()), group)
+    # What was never signed has no such key, and is taken as it is.
+    if "name" in saved and saved.get("low_rank") != group.get("low_rank"):
+        raise CheckpointError(
+            f"the group '{group['name']}' is {'' if group.get('low_rank') else 'not '}low-rank, "
+            "and its parameters are otherwise in the checkpoint",
+            where="load_state_dict",
+            fix="build with the target_modules of the checkpoint",
+        )
+    return saved
 
 
 def _check_sizes(groups: list[Group], saved: list[Group]) -> None:

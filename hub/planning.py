@@ -13,7 +13,7 @@ from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
 from hub import targets as targeting
-from hub.errors import HubError, OptimArgsError, TargetModulesError
+from hub.errors import HubError, OptimArgsError, PluginError, TargetModulesError
 from hub.modules import trainable_parameters
 from hub.options import Argument, Options
 from hub.registry import default_registry
@@ -145,16 +145,14 @@ def prepare(
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)
     context = _context(model, dict(trainable), groups, facts)
-    results = plugin.hooks.hub_validate_precision(
-        name=name, optim_args=options.model, context=context
-    )
-    asked = tuple(finding for result in results for finding in result or ())
+    asked = _asked(plugin, name, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
         options = optioning.adjusted(name, options, changes)
         groups = split(options.model)
         context = _context(model, dict(trainable), groups, facts)
-    checked = precisions.check(spec, facts, trainable, _rates(options.model, groups))
+    lacking = {trait for finding in asked for trait in finding.lacks}
+    checked = precisions.check(spec, facts, trainable, _rates(options.model, groups), lacking)
     return Prepared(
         plan=Plan(
             optimizer=name,
@@ -214,6 +212,26 @@ def _options(
         hyperparameters=hyperparameters,
         defaults=defaults,
     )
+
+
+def _asked(
+    plugin: Plugin, name: str, options: Options, context: BuildContext
+) -> tuple[Finding, ...]:
+    """Return what the plugin itself finds."""
+    try:
+        results = plugin.hooks.hub_validate_precision(
+            name=name, optim_args=options.model, context=context
+        )
+        return tuple(finding for result in results for finding in result or ())
+    except HubError:
+        raise
+    except Exception as error:  # a stranger's code
+        raise PluginError(
+            f"the plugin of {name} fails to check the precision: {type(error).__name__}: {error}",
+            where="hub_validate_precision",
+            fix=f"report it to the author of {plugin.source.distribution}",
+            plugin=plugin.source.distribution,
+        ) from error
 
 
 def _targets(

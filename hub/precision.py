@@ -13,7 +13,7 @@ from hub.groups import dtype_name
 from hub.spec import Finding, Level, Precision, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from hub.groups import Named
     from hub.spec import OptimizerSpec
@@ -72,7 +72,11 @@ def detect(trainable: Named, declared: str | None = None) -> Precision:
 
 
 def check(
-    spec: OptimizerSpec, precision: Precision, trainable: Named, rates: list[float]
+    spec: OptimizerSpec,
+    precision: Precision,
+    trainable: Named,
+    rates: list[float],
+    lacks: Collection[Trait] = (),
 ) -> Iterator[Finding]:
     """Yield what the spec alone says about this precision and device.
 
@@ -81,6 +85,7 @@ def check(
         precision: From `detect`.
         trainable: Looked at for the size of the weights.
         rates: The learning rates of all groups.
+        lacks: The traits that it has not with the arguments it is built with.
     """
     yield from _unsupported(spec, precision)
     expected = MODES.get(precision.mode)
@@ -91,7 +96,7 @@ def check(
             f"parameters of this model are {precision.dtypes[0]}",
             fix=f"convert the model, or say precision='{precision.dtypes[0]}'",
         )
-    if Trait.COMPENSATED not in spec.traits:
+    if Trait.COMPENSATED not in spec.traits - frozenset(lacks):
         yield from _stalling(precision, trainable, rates)
 
 

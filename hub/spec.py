@@ -59,7 +59,9 @@ class Finding:
     what: str
     fix: str = ""
     adjust: Mapping[str, Any] = field(default_factory=dict)
-    """With `Level.ADJUST`: the arguments to use instead, by name."""
+    """The arguments to use instead, by name; at any level."""
+    lacks: frozenset[Trait] = frozenset()
+    """The traits that the optimizer has in general, but not with these arguments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,8 @@ class BuildContext:
     def param_groups(self, low_rank: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return fresh `torch.optim` parameter groups, for an optimizer's constructor.
 
+        Low-rank groups have `low_rank=True` besides what is given for them.
+
         Args:
             low_rank: Keys that only low-rank groups get.
         """
@@ -158,7 +162,7 @@ class BuildContext:
                 "param_names": [name for name, _ in group.parameters],
                 "name": group.name,
                 **group.overrides,
-                **((low_rank or {}) if group.low_rank else {}),
+                **({"low_rank": True, **(low_rank or {})} if group.low_rank else {}),
             }
             for group in self.groups
         ]

@@ -171,3 +171,11 @@ def test_frozen_parameters_unfrozen_later_join_as_a_group(make_model):
     before = model.frozen.weight.clone()
     train(model, optimizer, 1)
     assert not torch.equal(before, model.frozen.weight)
+
+
+@pytest.mark.parametrize("targets", ["layers.0.mlp", "layers.1.mlp", "attn"])
+def test_other_target_modules_are_refused(make_model, targets):
+    _, saved = trained(make_model, "galore_adamw", **GALORE)
+    _, other = trained(make_model, "galore_adamw", **{**GALORE, "target_modules": targets})
+    with pytest.raises(hub.CheckpointError, match=r"low-rank|joins parameters"):
+        other.load_state_dict(saved.state_dict())

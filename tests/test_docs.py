@@ -8,7 +8,11 @@ import pytest
 import hub
 
 ROOT = Path(__file__).parents[1]
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
+READMES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("contrib/*/README.md")),
+]
 
 
 def blocks(path, language):
@@ -36,7 +40,7 @@ def test_readme_names_everything_there_is():
 
 
 def test_links_lead_somewhere():
-    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/README.md")]:
+    for path in [*READMES, *ROOT.glob("docs/*.md"), ROOT / "contrib/README.md"]:
         for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / link).exists(), (path.name, link)
 

@@ -173,7 +173,7 @@ def build_with(registry, model, name="sgd"):
     from hub.building import execute
     from hub.planning import prepare
 
-    return execute(prepare(name, model, registry=registry), registry)
+    return execute(prepare(name, model, registry=registry), registry.observers())
 
 
 def sgd_and(*points):
@@ -287,10 +287,10 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
         hub.Finding(level=hub.Level.ADJUST, what="no foreach here", adjust={"foreach": False})
     )
     with pytest.warns(hub.HubWarning, match="no foreach here"):
-        optimizer = execute(prepare("a", model, registry=registry), registry)
+        optimizer = execute(prepare("a", model, registry=registry))
     assert optimizer.defaults["foreach"] is False
     origins = {a.name: a.origin for a in optimizer.hub_plan.arguments}
     assert origins["foreach"] == "precision"
     found.append(hub.Finding(level=hub.Level.REFUSE, what="not on a Sunday"))
     with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
-        execute(prepare("a", model, registry=registry), registry)
+        execute(prepare("a", model, registry=registry))

@@ -105,7 +105,7 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
                 hyperparameters=plugin.optimizers[name].trial,
                 registry=registry,
             )
-            execute(prepared, registry)
+            execute(prepared)
     except PrecisionError as error:
         return False, f"{name}: {error.what}"
     except HubError as error:

@@ -31,7 +31,10 @@ def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list
     for note in spec.notes:
         console.print(f"- {escape(note)}")
     console.print("\nExample:")
-    console.print(Syntax(example(spec), "python", background_color="default"))
+    if console.is_terminal:
+        console.print(Syntax(example(spec), "python", background_color="default"))
+    else:  # to be copied: lines as they are
+        typer.echo(example(spec))
 
 
 def example(spec: OptimizerSpec) -> str:

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-WIDTH = 24
+WIDTH = 32
 VOCABULARY = 128
 SEQUENCES, LENGTH = 4, 24
 

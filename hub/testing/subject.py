@@ -81,7 +81,7 @@ class Subject:
                 registry=self.registry,
                 **call,
             )
-            return execute(prepared, self.registry)
+            return execute(prepared)
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""

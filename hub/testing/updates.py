@@ -43,9 +43,7 @@ def follows_lr(subject: Subject) -> None:
         return
     built, _ = _trained(subject, lr=LR / 4)
     written, optimizer = subject.start()
-    expect(
-        all(float(group["lr"]) == LR for group in optimizer.param_groups), "lr does not read back"
-    )
+    _reads_back(optimizer, LR)
     _write_lr(optimizer, LR / 4)
     train(written, optimizer, STEPS)
     wrong = differing(weights(built), weights(written))
@@ -63,13 +61,17 @@ def _follows_schedule(subject: Subject) -> None:
     schedule = LambdaLR(optimizer, factors.__getitem__)
     by_hand, other = subject.start()
     for step in range(len(factors) - 1):
-        rates = [float(group["lr"]) for group in optimizer.param_groups]
-        expect(all(abs(rate - LR * factors[step]) < ROUNDING for rate in rates), (step, rates))
+        _reads_back(optimizer, LR * factors[step])
         _write_lr(other, LR * factors[step])
         train(model, optimizer, 1, step, after_step=schedule.step)
         train(by_hand, other, 1, step)
     wrong = differing(weights(by_hand), weights(model))
     expect(not wrong, f"a scheduler's lr is not what is used: {wrong}")
+
+
+def _reads_back(optimizer: Optimizer, lr: float) -> None:
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    expect(all(abs(rate - lr) < ROUNDING for rate in rates), f"lr {lr} reads back as {rates}")
 
 
 def _stands_still_at_zero(subject: Subject) -> None:
@@ -78,8 +80,14 @@ def _stands_still_at_zero(subject: Subject) -> None:
     before = weights(model)
     _write_lr(optimizer, 0.0)
     train(model, optimizer, 1, STEPS)
-    moved = differing(before, weights(model))
-    expect(not moved, f"parameters move at lr 0: {moved}")
+    after = weights(model)
+    if subject.precision == "bf16" and Trait.COMPENSATED in subject.spec.traits:
+        # What earlier updates left over may still carry a weight to the next number.
+        for name in before:
+            torch.testing.assert_close(after[name], before[name], rtol=2**-7, atol=0)
+    else:
+        moved = differing(before, after)
+        expect(not moved, f"parameters move at lr 0: {moved}")
 
 
 def decay(subject: Subject) -> None:

@@ -13,6 +13,7 @@ from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 from galore_torch.galore_projector import GaLoreProjector
 
 from hub.checkpoint import HookedLoading, keep_state_dtypes, translate_state
+from hub.mending import enable_grad_in_closures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,22 +46,9 @@ def _adafactor(groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
 
 
 def _mended(optimizer: Optimizer) -> Optimizer:
-    optimizer.register_step_pre_hook(_enable_grad_in_closure)
+    enable_grad_in_closures(optimizer)
     optimizer.register_step_post_hook(_compact_projectors)
     return optimizer
-
-
-def _enable_grad_in_closure(
-    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Let a closure call `backward()`.
-
-    `step` of galore_torch 1.0 (adamw.py, adafactor.py) calls it with gradients disabled.
-    """
-    closure = args[1] if len(args) > 1 else kwargs.get("closure")
-    if closure is None:
-        return None
-    return (optimizer, torch.enable_grad()(closure)), {}
 
 
 def _compact_projectors(optimizer: Optimizer, _args: object, _kwargs: object) -> None:

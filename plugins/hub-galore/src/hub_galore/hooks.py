@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from hub import backend
 from hub.arguments import Arguments, Beta, Betas, Eps, LearningRate, WeightDecay
 from hub.errors import OptimArgsError, UnsupportedError
 from hub.hookspecs import hookimpl
@@ -181,11 +182,11 @@ def hub_build_optimizer(
     _refuse_sharded(name, context)
     if optim_args.proj_type == "reverse_std":
         _refuse_reverse_std(optim_args.rank, context)
-    from hub_galore import factory
-
     low_rank = optim_args.model_dump(include=set(LowRankArguments.model_fields))
     arguments = optim_args.model_dump(exclude=set(low_rank))
-    return factory.build(name, context.param_groups(low_rank), arguments)
+    factory = backend.load("hub_galore.factory")
+    optimizer: Optimizer = factory.build(name, context.param_groups(low_rank), arguments)
+    return optimizer
 
 
 def _refuse_reverse_std(rank: int, context: BuildContext) -> None:

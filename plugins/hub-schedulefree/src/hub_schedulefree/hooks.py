@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from hub import backend
 from hub.arguments import Arguments, Beta, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
 from hub.spec import OptimizerSpec, Trait
@@ -166,6 +167,6 @@ def hub_build_optimizer(
     """Build one of them, ready to train."""
     if name not in {spec.name for spec in SPECS}:
         return None
-    from hub_schedulefree import factory
-
-    return factory.build(name, context.param_groups(), optim_args.model_dump())
+    factory = backend.load("hub_schedulefree.factory")
+    optimizer: Optimizer = factory.build(name, context.param_groups(), optim_args.model_dump())
+    return optimizer

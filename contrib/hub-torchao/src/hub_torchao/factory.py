@@ -1,0 +1,154 @@
+"""Builds torchao's optimizers and mends what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+# What the first step would import, and fail in where warnings are errors.
+import torch._inductor.compile_fx
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch.utils._triton import has_triton
+from torchao.optim import AdamW4bit, AdamW8bit
+from torchao.optim.subclass_4bit import OptimState4bit
+from torchao.optim.subclass_8bit import OptimState8bit
+
+from hub.errors import CheckpointError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch.optim import Optimizer
+
+    StateDict = dict[str, Any]
+
+
+class _Kind(NamedTuple):
+    """An optimizer and the tensor subclass that its state is made of."""
+
+    optimizer: type[Optimizer]
+    tensor: type[torch.Tensor]
+    bits: int
+
+
+_KINDS = {
+    "adamw_torch_4bit": _Kind(AdamW4bit, OptimState4bit, 4),
+    "adamw_torch_8bit": _Kind(AdamW8bit, OptimState8bit, 8),
+}
+_PARTS = ("codes", "scale", "qmap")
+
+
+def build(
+    name: str, groups: list[dict[str, Any]], arguments: dict[str, Any], devices: Iterable[str]
+) -> Optimizer:
+    """Return upstream's own class, with learning rates and state dicts like any other's.
+
+    Raises:
+        UnsupportedError: `torch.compile` cannot compile for one of the devices here.
+    """
+    _check_compilers(name, devices)
+    kind = _KINDS[name]
+    optimizer = kind.optimizer(groups, **arguments)
+    optimizer.register_step_pre_hook(_make_rates_tensors)
+    optimizer.register_load_state_dict_post_hook(_make_rates_tensors)
+    optimizer.register_state_dict_post_hook(_taken_apart)
+
+    def rebuilt(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        return _rebuilt(kind, optimizer, state_dict)
+
+    optimizer.register_load_state_dict_pre_hook(rebuilt)
+    return optimizer
+
+
+def _check_compilers(name: str, devices: Iterable[str]) -> None:
+    """Refuse what would fail in the first step, which is compiled unless torch was told not to."""
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        return
+    if torch._dynamo.config.disable:  # noqa: SLF001 - has no other name
+        raise _refusal(name, "TORCH_COMPILE_DISABLE breaks", "")
+    if "cpu" in devices:
+        try:
+            get_cpp_compiler()
+        except (RuntimeError, OSError) as error:
+            fix = "install g++ or set CXX, or "
+            raise _refusal(name, "finds no C++ compiler that works", fix) from error
+    if "cuda" in devices and not has_triton():
+        raise _refusal(name, "needs triton on CUDA, and finds none", "install it, or ")
+
+
+def _refusal(name: str, what: str, fix: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name} steps through torch.compile, which {what}",
+        where=name,
+        fix=f"{fix}set TORCHDYNAMO_DISABLE=1 to step without compiling, in more memory",
+        plugin="hub-torchao",
+    )
+
+
+def _make_rates_tensors(optimizer: Optimizer, *_: object) -> None:
+    """Turn learning rates into what torchao made of the first ones (0.18, `add_param_group`).
+
+    Its step raises for a number, which is what schedulers, users and checkpoints put there.
+    """
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], torch.Tensor):
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
+
+
+def _taken_apart(_: Optimizer, state_dict: StateDict) -> StateDict:
+    """Replace tensor subclasses by the tensors in them, and learning rates by numbers."""
+    return {
+        **state_dict,
+        "state": {
+            number: {key: _parts(value) for key, value in state.items()}
+            for number, state in state_dict["state"].items()
+        },
+        "param_groups": [
+            {**group, "lr": float(group["lr"])} for group in state_dict["param_groups"]
+        ],
+    }
+
+
+def _parts(value: Any) -> Any:
+    if not isinstance(value, OptimState4bit | OptimState8bit):
+        return value
+    return {**{part: getattr(value, part) for part in _PARTS}, "signed": value.signed}
+
+
+def _rebuilt(kind: _Kind, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+    """Put tensor subclasses together before torch casts state to the dtype of the parameter.
+
+    The cast leaves their parts alone, and would round them by themselves. All tensors are copies:
+    torch (2.13) would share them with the state dict, which may be a live one.
+    """
+    numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    states = dict(state_dict["state"])
+    for number, parameter in zip(numbers, parameters, strict=False):  # torch compares the groups
+        if number in states:
+            states[number] = {
+                key: _loaded(kind, key, value, parameter) for key, value in states[number].items()
+            }
+    return {**state_dict, "state": states}
+
+
+def _loaded(kind: _Kind, key: str, value: Any, parameter: torch.Tensor) -> Any:
+    if key == "step":  # which upstream keeps on CPU, where powers of betas round as before
+        return value.to("cpu", copy=True)
+    saved = _parts(value)
+    if not isinstance(saved, dict):
+        return saved.to(parameter.device, copy=True)
+    if saved["codes"].numel() * 8 != parameter.numel() * kind.bits:
+        raise CheckpointError(
+            f"the checkpoint has {saved['codes'].numel()} bytes of codes for a parameter of "
+            f"{parameter.numel()} elements, which is not {kind.bits}-bit state of it",
+            where=f"load_state_dict, {key}",
+            fix="build the optimizer and the model that the checkpoint was written by",
+            plugin="hub-torchao",
+        )
+    shape = [parameter.shape] if kind.tensor is OptimState4bit else []
+    parts = [saved[part].to(parameter.device, copy=True) for part in _PARTS]
+    return kind.tensor(*parts, saved["signed"], *shape, dtype=parameter.dtype)

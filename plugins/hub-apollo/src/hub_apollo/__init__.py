@@ -1,0 +1,1 @@
+"""APOLLO for hub: `hub.build("apollo_adamw", model, target_modules="all-linear")`."""

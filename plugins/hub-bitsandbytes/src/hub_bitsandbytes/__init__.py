@@ -1,0 +1,1 @@
+"""bitsandbytes' optimizers for hub: `hub.build("adamw_8bit", model)`."""

@@ -1,0 +1,1 @@
+"""FlashOptim's optimizers for hub: `hub.build("flash_adamw", model)`."""

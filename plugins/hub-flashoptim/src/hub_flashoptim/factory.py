@@ -1,0 +1,216 @@
+"""Builds flashoptim's optimizers and mends what is wrong with them."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import flashoptim
+import torch
+from flashoptim.optimizers import quantize
+from torch.optim import Optimizer
+
+from hub.errors import CheckpointError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+
+    Group = dict[str, Any]
+    State = dict[str, Any]
+
+
+def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
+    """Return a subclass of upstream's class.
+
+    Raises:
+        UnsupportedError: Its kernels would run on another GPU than the parameters are on.
+    """
+    if arguments["quantize"] or arguments["fused"] or arguments["master_weight_bits"]:
+        _refuse_other_gpus(name, groups)
+    with warnings.catch_warnings():
+        # What upstream says about master_weight_bits=None is a finding of the plan.
+        warnings.filterwarnings("ignore", message="master_weight_bits=None")
+        return CLASSES[name](groups, **arguments)
+
+
+def _refuse_other_gpus(name: str, groups: list[Group]) -> None:
+    """Refuse parameters elsewhere than on the current GPU, where triton launches kernels."""
+    for parameter in chain.from_iterable(group["params"] for group in groups):
+        if parameter.is_cuda and parameter.device.index != torch.cuda.current_device():
+            raise UnsupportedError(
+                f"{name} runs its kernels on the current GPU, {torch.cuda.current_device()}, and "
+                f"the model has parameters on {parameter.device}",
+                where="model",
+                fix=f"call torch.cuda.set_device({parameter.device.index}) first; for a model on "
+                "several GPUs pass quantize=False, fused=False, master_weight_bits=None",
+                plugin="hub-flashoptim",
+            )
+
+
+class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
+    """Mends flashoptim 0.1.4 (optimizers.py); list it before one of its classes."""
+
+    _decouple_lr: bool
+
+    def __init__(self, params: list[Group], **arguments: Any) -> None:
+        super().__init__(params, **arguments)
+        self._note_reference_rates()
+        self.register_load_state_dict_pre_hook(_Mended._prepare_loading)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group without `initial_lr`, for schedulers to start from the group's own rate.
+
+        Upstream gives every group the constructor's rate as `initial_lr`, and torch's schedulers
+        set groups back to that, whatever rate of their own they were built with.
+        """
+        self.defaults.pop("initial_lr", None)
+        super().add_param_group(param_group)
+        self._note_reference_rates()
+
+    def _note_reference_rates(self) -> None:
+        """Note what `decouple_lr` compares a group's rate with until a scheduler says."""
+        if self._decouple_lr:
+            for group in self.param_groups:
+                group.setdefault("reference_lr", group["lr"])
+
+    def _do_step(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        errors: Tensor | None,
+        param_state: State,
+        hparams: Group,
+    ) -> None:
+        if self._decouple_lr and "initial_lr" not in hparams:
+            hparams = {**hparams, "initial_lr": hparams["reference_lr"]}
+        if self._would_write_into(grad, hparams):
+            grad = grad.clone()
+        super()._do_step(param, grad, errors, param_state, hparams)
+
+    def _would_write_into(self, grad: Tensor, group: Group) -> bool:
+        """Return whether upstream adds the L2 penalty to this gradient in place."""
+        in_kernel = self._fused and group.get("momentum", 1) > 0
+        coupled = not getattr(self, "_decoupled", True)  # Lion has no such attribute
+        return (
+            coupled and group["weight_decay"] > 0 and grad.dtype is torch.float32 and not in_kernel
+        )
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Load as torch does, after `_prepare_loading`.
+
+        Upstream's method changes the caller's dictionary and writes `initial_lr` into groups.
+        """
+        Optimizer.load_state_dict(self, state_dict)
+
+    def _prepare_loading(self, state_dict: State) -> State:
+        """Refuse state of another layout, and quantize what was saved in fp32 (a load pre-hook).
+
+        torch would round fp32 state to the parameter's dtype. Upstream quantizes it first too, but
+        by one dtype for all parameters: beside a bf16 one it destroys the scales of all others.
+        """
+        saved = {
+            number: group for group in state_dict["param_groups"] for number in group["params"]
+        }
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        state = dict(state_dict["state"])
+        for (number, group), parameter in zip(saved.items(), parameters, strict=True):
+            if number in state:
+                self._check_layout(group, state[number], parameter)
+                state[number] = self._quantized(state[number], parameter)
+        return {**state_dict, "state": state}
+
+    def _check_layout(self, group: Group, state: State, parameter: Parameter) -> None:
+        """Refuse what upstream would take for state of its own layout.
+
+        hub's own checkpoints say which arguments differ; this is for those of the bare classes.
+        """
+        own = {"quantize": self._quantize, "master_bytewidth": self._master_bytewidth}
+        theirs = {key: group.get(key, value) for key, value in own.items()}
+        if theirs != own:
+            problem = f"{theirs} in the checkpoint, {own} here"
+        elif "error_bits" in state and state["error_bits"].dtype != parameter.dtype:
+            problem = f"error bits of {state['error_bits'].dtype} weights, {parameter.dtype} here"
+        else:
+            return
+        raise CheckpointError(
+            f"the checkpoint's state has another layout: {problem}",
+            where="load_state_dict",
+            fix="build with the arguments, device and dtype of the checkpoint, or start without "
+            "optimizer state",
+            plugin="hub-flashoptim",
+        )
+
+    def _quantized(self, state: State, parameter: Parameter) -> State:
+        """Return the state with moments quantized, in the form that `state_dict` saves."""
+        if not self._quantize:
+            return state
+        result = dict(state)
+        for key, spec in self.quantized_state_spec.items():
+            if key in state:
+                moment = self._get_local_tensor(result.pop(key)).to(parameter.device)
+                values, scales = quantize(
+                    moment, signed=spec.signed, sqrt=spec.sqrt, softsign=spec.softsign
+                )
+                # Seen as bf16, fp16 scales survive torch's cast to the dtype of a bf16 parameter.
+                is_bf16 = parameter.dtype is torch.bfloat16
+                result[f"{key}::quantized"] = values
+                result[f"{key}::scales"] = scales.view(torch.bfloat16) if is_bf16 else scales
+        return result
+
+    def __getstate__(self) -> State:
+        """Return upstream's settings too, which torch leaves out of copies and pickles."""
+        settings = {
+            key: value for key, value in vars(self).items() if isinstance(value, bool | int)
+        }
+        return {**settings, **super().__getstate__()}
+
+    def __setstate__(self, state: State) -> None:
+        """Take over the state of `load_state_dict`, or all of it where this is to be a copy."""
+        if "defaults" in state:
+            self._transient_state: dict[int, Any] = {}
+            Optimizer.__setstate__(self, state)
+            self.register_load_state_dict_pre_hook(_Mended._prepare_loading)
+            return
+        # Upstream decides from groups that it has not replaced yet which state SGD has.
+        self.param_groups = state["param_groups"]
+        self.__dict__.pop("quantized_state_spec", None)
+        super().__setstate__(state)
+
+    @torch.no_grad()
+    def set_fp32_model_state_dict(self, model: Module, fp32_state_dict: dict[str, Tensor]) -> None:
+        """Set weights and their error bits, which upstream drops before the first step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._ensure_state_initialized(parameter, group)
+        super().set_fp32_model_state_dict(model, fp32_state_dict)
+
+
+class FlashAdam(_Mended, flashoptim.FlashAdam):  # type: ignore[misc]
+    """Upstream's class, mended."""
+
+
+class FlashAdamW(_Mended, flashoptim.FlashAdamW):  # type: ignore[misc]
+    """Upstream's class, mended."""
+
+
+class FlashSGD(_Mended, flashoptim.FlashSGD):  # type: ignore[misc]
+    """Upstream's class, mended."""
+
+
+class FlashSGDW(_Mended, flashoptim.FlashSGDW):  # type: ignore[misc]
+    """Upstream's class, mended."""
+
+
+class FlashLion(_Mended, flashoptim.FlashLion):  # type: ignore[misc]
+    """Upstream's class, mended."""
+
+
+CLASSES: dict[str, type[_Mended]] = {
+    "flash_adam": FlashAdam,
+    "flash_adamw": FlashAdamW,
+    "flash_sgd": FlashSGD,
+    "flash_sgdw": FlashSGDW,
+    "flash_lion": FlashLion,
+}

@@ -1,0 +1,1 @@
+"""GrokAdamW for hub: `hub.build("grokadamw", model)`."""

@@ -1,0 +1,5 @@
+"""`grokadamw` keeps hub's promises."""
+
+from hub.testing import conformance
+
+test_conformance = conformance("grokadamw")

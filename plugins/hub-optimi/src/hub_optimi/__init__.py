@@ -1,0 +1,1 @@
+"""optimi's StableAdamW for hub: `hub.build("stable_adamw", model)`."""

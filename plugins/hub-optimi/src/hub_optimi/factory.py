@@ -1,0 +1,133 @@
+"""Builds optimi's StableAdamW and mends what is wrong with it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import optimi
+import torch
+from optimi.utils import _default_to_triton
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    Group = dict[str, Any]
+
+_IMPLEMENTATION = ("triton", "foreach")
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+
+def build(groups: list[Group], arguments: dict[str, Any]) -> StableAdamW:
+    """Return the optimizer; what optimi warns of when building is in the plan."""
+    with warnings.catch_warnings():
+        for message in ("Parameter `foreach` is deprecated", "You are using weight_decay up to"):
+            warnings.filterwarnings("ignore", message)
+        return StableAdamW(groups, **arguments)
+
+
+class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
+    """optimi 0.3.3's, on any device, with the betas and decay that its groups say.
+
+    - `group["triton"]` is decided from all parameters of the group, at its first step. Upstream
+      (`optimi/stableadamw.py`, `_init_group`) decides from a list that it has not filled yet: for
+      triton, wherever that can be imported.
+    - Loading a state dict keeps the implementation that this object was asked for, and gives the
+      state the form that it works with. Upstream takes the one that the saving process chose.
+    - `group["betas"]` is followed, as torch's schedulers write it.
+    - With `decouple_lr`, the decay of a group with a learning rate of its own is relative to that
+      one's maximum; upstream (`optimi/optimizer.py`) divides by the optimizer's.
+    """
+
+    def __init__(self, params: list[Group], lr: float, **arguments: Any) -> None:
+        super().__init__(params, lr, **arguments)
+        self.defaults["betas"] = (self.defaults["beta1"], self.defaults["beta2"])
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, filling in what upstream would take from the optimizer's own values."""
+        group = dict(param_group)
+        if "betas" in group:
+            group["beta1"], group["beta2"] = group["betas"]
+        decoupled = group.get("decouple_lr", self.defaults["decouple_lr"])
+        if decoupled and "lr" in group and group.get("max_lr") is None:
+            group["max_lr"] = self._max_lr(group["lr"])
+        super().add_param_group(group)
+        _add_betas(self.param_groups[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the implementation as it was asked for, not as it was chosen."""
+        saved: dict[str, Any] = super().state_dict()
+        for group in saved["param_groups"]:  # torch has copied them
+            group.update(self._asked())
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load moments and settings, but not the implementation of whoever saved them."""
+        groups = [
+            {key: value for key, value in group.items() if key not in _IMPLEMENTATION}
+            for group in state_dict["param_groups"]
+        ]
+        for group in groups:
+            _add_betas(group)
+        super().load_state_dict({**state_dict, "param_groups": groups})
+        for group in self.param_groups:
+            if "step" in group:  # upstream reads it by `.item()`, which would wait for a GPU
+                group["step"] = group["step"].cpu()
+            if any(group[key] is not None for key in _IMPLEMENTATION):
+                self._fit_state(group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # torch calls this from `load_state_dict` too, before any load hook looks at the groups.
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.update(self._asked())
+
+    def _init_group(self, group: Group, **lists: list[Any]) -> None:
+        group["beta1"], group["beta2"] = group["betas"]
+        if all(group[key] is None for key in _IMPLEMENTATION):
+            group["triton"] = _triton_serves(group["params"])
+            self._fit_state(group)
+        super()._init_group(group, **lists)
+
+    def _asked(self) -> dict[str, bool | None]:
+        return {key: self.defaults[key] for key in _IMPLEMENTATION}
+
+    def _max_lr(self, lr: float) -> float:
+        """Return the largest learning rate of a group that starts from this one; never 0."""
+        base, largest = self.defaults["lr"], self.defaults["max_lr"]
+        own = lr if largest in (base, None) else largest * lr / base if base else largest
+        return own or largest or base
+
+    def _fit_state(self, group: Group) -> None:
+        """Give loaded state the tensors that the implementation and the weights' dtype need."""
+        for parameter in group["params"]:
+            state = self.state.get(parameter, {})
+            if "kahan_comp" not in state:
+                continue
+            if parameter.dtype in _LOW_PRECISION and group["kahan_sum"] is not False:
+                group["kahan_sum"] = True
+                kept = state["kahan_comp"]
+                if kept is None or kept.shape != parameter.shape:
+                    state["kahan_comp"] = torch.zeros_like(parameter)
+            else:
+                state["kahan_comp"] = _scratch(parameter, torch.uint8) if group["triton"] else None
+            if group["triton"]:
+                state["mean_square"] = _scratch(parameter, torch.float32)
+
+
+def _add_betas(group: Group) -> None:
+    """Add the betas where a group has only upstream's names for them."""
+    if "betas" not in group and "beta1" in group:
+        group["betas"] = (group["beta1"], group["beta2"])
+
+
+def _triton_serves(parameters: Sequence[Tensor]) -> bool:
+    """Return whether upstream's kernels can and should update these: they compute in fp32."""
+    is_exact = all(parameter.dtype != torch.float64 for parameter in parameters)
+    return bool(parameters) and is_exact and _default_to_triton(parameters)
+
+
+def _scratch(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(1, dtype=dtype, device=parameter.device)
