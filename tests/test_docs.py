@@ -1,6 +1,7 @@
 """What the documents show is executed."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,15 @@ def test_ci_calls_the_readmes_test_command():
     assert command.removeprefix("pip install ") in (ROOT / ".ci/run").read_text().replace(
         "--quiet ", ""
     )
+
+
+def test_the_page_of_optimizers_is_current():
+    """Given that all promises are kept, which the conformance tests show."""
+    from hub.testing import cases
+
+    path = ROOT / "docs" / "generate_optimizers.py"
+    generator = runpy.run_path(str(path))
+    results = dict.fromkeys(cases(hub.list_optimizers()), True)
+    assert generator["page"](results) == path.with_name("optimizers.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert generator["with_matrix"](readme, generator["summary"](results)) == readme
