@@ -40,7 +40,7 @@ class Record:
 
     def plain(self) -> dict[str, Any]:
         """Return what is saved."""
-        arguments = {key: value for key, value in self.arguments.items() if _is_plain(value)}
+        arguments = {key: value for key, value in self.arguments.items() if is_plain(value)}
         return {"version": self.version, "optimizer": self.optimizer, "arguments": arguments}
 
 
@@ -59,10 +59,13 @@ def attach(optimizer: torch.optim.Optimizer, record: Record) -> None:
     optimizer.register_load_state_dict_pre_hook(align, prepend=True)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether `torch.load(weights_only=True)` reads it: tensors, numbers, text and containers."""
     if isinstance(value, tuple | list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
+        return all(is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(is_plain(item) for item in value.values())
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
 
 
 def _check_record(record: Record, saved: dict[str, Any], groups: list[Group]) -> None:

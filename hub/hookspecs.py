@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -49,6 +49,13 @@ def hub_validate_precision(  # type: ignore[empty-body]
     name: str, optim_args: BaseModel, context: BuildContext
 ) -> Iterable[Finding]:
     """Return findings that refuse, warn about or adjust this precision or device."""
+
+
+@hookspec(firstresult=True)
+def hub_convert_state(
+    name: str, state: Mapping[str, Any], group: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Return one parameter's state of the bare class as tensors and plain data."""
 
 
 @hookspec

@@ -1,13 +1,13 @@
 """A hub-built optimizer is the class built by hand, and building leaves no trace."""
 
 import json
-import warnings
 
 import pytest
 import torch
 
 import hub
-from tests.conftest import assert_same_weights, train, unchanged
+from hub.testing import Subject
+from tests.conftest import assert_same_weights, train
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = {
@@ -52,9 +52,7 @@ def test_defaults_are_those_of_the_class(name):
     import inspect
 
     spec = hub.describe(name)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    targets = "all-linear" if hub.Trait.LOW_RANK in spec.traits else None
-    cls = type(hub.build(name, model, target_modules=targets))
+    cls = type(Subject(name).start()[1])
     while cls.__module__.startswith("hub_"):
         cls = cls.__mro__[1] if "hub" not in cls.__mro__[1].__module__ else cls.__mro__[2]
     parameters = inspect.signature(cls).parameters
@@ -64,54 +62,15 @@ def test_defaults_are_those_of_the_class(name):
             assert name == "adamw_torch_fused" or key in notes, key
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", hub.list_optimizers())
-def test_resumes_exactly_from_plain_data(name, dtype, make_model, tmp_path):
-    """Six steps equal three, a file read with weights_only=True, and three more."""
-    low_rank = hub.Trait.LOW_RANK in hub.describe(name).traits
-    extra = {"target_modules": ["mlp"], "rank": 4, "update_proj_gap": 2} if low_rank else {}
-
-    def start():
-        model = make_model().to(dtype)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", hub.HubWarning)
-            return model, hub.build(name, model, lr=1e-2, weight_decay=0.1, **extra)
-
-    whole, optimizer = start()
-    train(whole, optimizer, 6)
-    half, optimizer = start()
-    train(half, optimizer, 3)
-    file = tmp_path / "checkpoint.pt"
-    torch.save({"model": half.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    resumed, optimizer = start()
-    checkpoint = torch.load(file, weights_only=True)
-    resumed.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    train(resumed, optimizer, 3, start=3)
-    assert_same_weights(whole, resumed)
-
-
-@pytest.mark.parametrize("name", hub.list_optimizers())
-def test_building_leaves_no_trace(name, model, capfd):
-    targets = "all-linear" if hub.Trait.LOW_RANK in hub.describe(name).traits else None
-    hub.build(name, model, target_modules=targets)  # imports the backend, which may print
-    capfd.readouterr()
-    with unchanged(model):
-        optimizer = hub.build(name, model, target_modules=targets)
-        hub.detach(optimizer)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("name", hub.list_optimizers())
-def test_a_plan_is_plain_data(name, model):
-    targets = "all-linear" if hub.Trait.LOW_RANK in hub.describe(name).traits else None
-    plan = hub.plan(name, model, target_modules=targets, max_grad_norm=1.0)
+def test_a_plan_is_plain_data(name):
+    optimizer = Subject(name).start(max_grad_norm=1.0)[1]
+    plan = optimizer.hub_plan
     assert hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     assert plan.optimizer in str(plan)
     for group in plan.groups:
         assert group.name in str(plan)
-    optimizer = hub.build(name, model, target_modules=targets, max_grad_norm=1.0)
-    assert optimizer.hub_plan == plan
+    assert [group.name for group in plan.groups] == [g["name"] for g in optimizer.param_groups]
 
 
 def test_a_plan_of_the_meta_model_equals_that_of_the_real_one_but_for_the_device(make_model):

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from hub.cli import check, compare, doctor, listing, plan, show
+from hub.cli import check, compare, convert, doctor, listing, plan, show
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("show")(show.show)
 app.command("plan")(plan.plan)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("convert-checkpoint")(convert.convert_checkpoint)
 app.command("doctor")(doctor.doctor)
 
 

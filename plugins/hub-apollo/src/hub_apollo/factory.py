@@ -253,3 +253,8 @@ def _seed_behind(projector: GradientProjector, state: State) -> int:
 def build(groups: list[Group], arguments: dict[str, Any]) -> APOLLOAdamW:
     """Return the optimizer over groups that have `param_names`."""
     return APOLLOAdamW(groups, **arguments)
+
+
+def converted(state: State, group: Group) -> State:
+    """Return what hub saves for one parameter's state of the bare class."""
+    return _saved(_loaded(state, group), group)

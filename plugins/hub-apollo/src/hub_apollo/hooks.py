@@ -219,3 +219,11 @@ def _refuse_sides_without_channels(context: BuildContext, low_rank: Mapping[str,
                 fix="use proj_type='std', or scale_type='tensor'",
                 plugin=PLUGIN,
             )
+
+
+@hookimpl
+def hub_convert_state(state: Mapping[str, Any], group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the projector object out of one parameter's state."""
+    factory = backend.load("hub_apollo.factory")
+    plain: Mapping[str, Any] = factory.converted(state, group)
+    return plain

@@ -209,3 +209,8 @@ _BUILDERS: dict[str, Callable[[list[Group], dict[str, Any]], Optimizer]] = {
     "galore_adamw_8bit": _adamw_8bit,
     "galore_adafactor": _adafactor,
 }
+
+
+def converted(state: State, group: Group) -> State:
+    """Return what hub saves for one parameter's state of the bare class."""
+    return _saved(state, group)

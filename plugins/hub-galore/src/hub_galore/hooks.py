@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -13,7 +13,7 @@ from hub.hookspecs import hookimpl
 from hub.spec import OptimizerSpec, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
     from torch.optim import Optimizer
@@ -220,3 +220,11 @@ def _refuse_sharded(name: str, context: BuildContext) -> None:
                     fix="use galore_adamw, or DDP",
                     plugin=PLUGIN,
                 )
+
+
+@hookimpl
+def hub_convert_state(state: Mapping[str, Any], group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the projector object out of one parameter's state."""
+    factory = backend.load("hub_galore.factory")
+    plain: Mapping[str, Any] = factory.converted(state, group)
+    return plain
