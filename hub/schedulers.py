@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hub.errors import HubWarning, OptimArgsError
 from hub.options import resolve
 from hub.registry import default_registry
+from hub.spec import Trait
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -42,7 +43,22 @@ def build_scheduler(
     spec = default_registry().scheduler(name)
     options = resolve(name, spec.arguments, hyperparameters=kwargs)
     _check_steps(spec, num_warmup_steps, num_training_steps)
+    _check_optimizer(spec, optimizer)
     return spec.build(optimizer, num_warmup_steps or 0, num_training_steps, options.model)
+
+
+def _check_optimizer(spec: SchedulerSpec, optimizer: Optimizer) -> None:
+    """Warn where an optimizer that anneals by itself is annealed once more."""
+    plan = getattr(optimizer, "hub_plan", None)
+    if plan is None or not spec.decays:
+        return
+    if Trait.SCHEDULE_FREE in default_registry().optimizer(plan.optimizer).traits:
+        warnings.warn(
+            f"{plan.optimizer} anneals by averaging, and '{spec.name}' lowers its learning rate on "
+            "top of that; use 'constant' or 'constant_with_warmup'",
+            HubWarning,
+            stacklevel=3,
+        )
 
 
 def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> None:

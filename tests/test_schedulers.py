@@ -67,3 +67,10 @@ def test_bad_input(name, arguments, says):
 def test_a_warmup_that_has_no_effect_is_told():
     with pytest.warns(hub.HubWarning, match="use 'constant_with_warmup'"):
         hub.build_scheduler("constant", optimizer(), num_warmup_steps=5)
+
+
+@pytest.mark.parametrize(("name", "warned"), [("linear", True), ("constant_with_warmup", False)])
+def test_annealing_twice_is_told(name, warned, recwarn):
+    free = hub.build("schedule_free_adamw", torch.nn.Linear(2, 2))
+    hub.build_scheduler(name, free, num_training_steps=10)
+    assert [str(w.message)[:19] for w in recwarn] == ["schedule_free_adamw"] * warned

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hub.registry import Registry, default_registry
 from hub.testing.promises import CHECKS
-from hub.testing.subject import Subject
+from hub.testing.subject import DTYPES, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,16 +34,17 @@ def cases(
 ) -> list[Case]:
     """Return every check of every name in fp32 and bf16 on a device.
 
-    Where the optimizer does not declare the precision or the device, the only check is that
-    building is refused with the reason.
+    In every dtype that the optimizer does not declare, and on a device that it does not, the only
+    check is that building is refused with the reason.
     """
     registry = registry or default_registry()
     found = []
     for name in names:
         spec = registry.optimizer(name)
-        for precision in PRECISIONS:
+        for precision in DTYPES:
             subject = Subject(name, precision, device, registry)
-            declared = precision in spec.precisions and device in spec.devices
-            checks = [check for check in CHECKS if (check == "refused") != declared]
-            found += [Case(check, subject) for check in checks]
+            if precision not in spec.precisions or device not in spec.devices:
+                found.append(Case("refused", subject))
+            elif precision in PRECISIONS:
+                found += [Case(check, subject) for check in CHECKS if check != "refused"]
     return found

@@ -280,3 +280,58 @@ def test_the_hooks_import_neither_torch_nor_schedulefree():
         "assert not {'torch', 'schedulefree', 'hub_schedulefree.factory'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def saved_in_evaluation_mode(name):
+    model = make_model()
+    optimizer = build(name, model)
+    train(model, optimizer, range(4))
+    with hub.eval_mode(optimizer):
+        return deepcopy((model.state_dict(), optimizer.state_dict()))
+
+
+@every_name
+def test_a_checkpoint_of_evaluation_mode_resumes(name):
+    """Within the rounding of the switch where `train()` is called, and else with a warning."""
+    whole = make_model()
+    train(whole, build(name, whole), range(8))
+    state, state_dict = saved_in_evaluation_mode(name)
+    for call_train in (True, False):
+        model = make_model()
+        optimizer = build(name, model)
+        model.load_state_dict(state)
+        optimizer.load_state_dict(state_dict)
+        if call_train:
+            optimizer.train()
+            train(model, optimizer, range(4, 8))
+            for p, q in zip(model.parameters(), whole.parameters(), strict=True):
+                torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+        else:
+            with pytest.warns(hub.HubWarning, match="call optimizer.train"):
+                train(model, optimizer, [4])
+            train(model, optimizer, range(5, 8))
+
+
+@every_name
+def test_the_bare_class_refuses_the_first_step_after_it(name):
+    state, state_dict = saved_in_evaluation_mode(name)
+    model = make_model()
+    optimizer = by_hand(name, model)
+    model.load_state_dict(state)
+    optimizer.load_state_dict(state_dict)
+    with pytest.raises(Exception, match=r"(?i)train mode"):
+        train(model, optimizer, [4])
+
+
+@every_name
+def test_a_tensor_learning_rate_of_zero_keeps_the_weights_finite(name):
+    finite = {}
+    for kind, make in (("hub", build), ("bare", by_hand)):
+        model = make_model()
+        optimizer = make(name, model)
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(0.0)
+        train(model, optimizer, [0])
+        finite[kind] = all(p.isfinite().all() for p in model.parameters())
+    assert finite["hub"]
+    assert not finite["bare"]

@@ -1,19 +1,16 @@
 """Signum, as hub builds it."""
 
-import io
-
 import pytest
 import torch
 from hub_signum.signum import Signum
 
 import hub
+from hub.testing import conformance
 
 
-def make_model(dtype=torch.float32):
+def make_model():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8)).to(
-        dtype
-    )
+    return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
 
 
 def train(model, optimizer, steps):
@@ -61,18 +58,4 @@ def test_bad_arguments_are_refused(arguments, reason):
         hub.build("signum", make_model(), **arguments)
 
 
-@pytest.mark.filterwarnings("ignore:.*bf16 weights:hub.HubWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_resuming_is_exact(dtype):
-    straight, resumed = make_model(dtype), make_model(dtype)
-    train(straight, hub.build("signum", straight), range(6))
-    first = hub.build("signum", resumed)
-    train(resumed, first, range(3))
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second = hub.build("signum", resumed)
-    second.load_state_dict(torch.load(file, weights_only=True))
-    train(resumed, second, range(3, 6))
-    for ours, theirs in zip(straight.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+test_conformance = conformance("signum")
