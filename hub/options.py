@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +11,6 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    NamedTuple,
     Union,
     get_args,
     get_origin,
@@ -23,6 +19,7 @@ from typing import (
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from hub.errors import OptimArgsError
+from hub.grammar import parse, pointer, read_value, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,20 +28,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Origin = Literal["default", "trainer", "optim_args", "keyword", "precision"]
-
-_OPEN, _CLOSE = "([{", ")]}"
-_PAIR = {")": "(", "]": "[", "}": "{"}
-_BARE_WORD = re.compile(r"[\w.+/:@*-]+")
-_CONSTANTS = {"none": None, "null": None, "true": True, "false": False}
-
-
-class Item(NamedTuple):
-    """One `key=value` of an `optim_args` string, with the place of each part in it."""
-
-    key: str
-    value: str
-    key_at: int
-    value_at: int
 
 
 def _frozen(value: Any) -> Any:
@@ -70,53 +53,6 @@ class Options:
 
     model: BaseModel
     arguments: tuple[Argument, ...]
-
-
-def parse(text: str, owner: str = "optim_args") -> dict[str, str]:
-    """Split `key=value, key=value` into keys and the texts of their values.
-
-    Values are Python literals or bare words; brackets and quotes protect commas. Nothing is
-    evaluated; what a text means is decided by the schema, in `validate`.
-
-    Raises:
-        OptimArgsError: With the place in the text where it stops making sense.
-    """
-    values: dict[str, str] = {}
-    for item in _items(text, owner):
-        if item.key in values:
-            raise _error_at(text, item.key_at, owner, f"'{item.key}' is given twice", "remove one")
-        try:
-            read_value(item.value)
-        except ValueError as error:
-            raise _error_at(
-                text,
-                item.value_at,
-                owner,
-                f"the value of '{item.key}' is neither a literal nor a word: {error}",
-                "quote it, or write a Python literal such as 64, 1e-4, True or (0.9, 0.95)",
-            ) from error
-        values[item.key] = item.value.strip()
-    return values
-
-
-def read_value(text: str) -> Any:
-    """Return the Python literal that the text is, else None, True, False or the word itself.
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    text = text.strip()
-    if text.lower() in _CONSTANTS:
-        return _CONSTANTS[text.lower()]
-    try:
-        with warnings.catch_warnings():
-            # `ast` warns about odd literals such as "0in" or "\d": they are mistakes here.
-            warnings.simplefilter("error")
-            return _plain(ast.literal_eval(text))
-    except (ValueError, TypeError, SyntaxError, Warning, MemoryError, RecursionError):
-        if _BARE_WORD.fullmatch(text):
-            return text
-        raise ValueError(_shortened(text)) from None
 
 
 def resolve(
@@ -205,66 +141,6 @@ def validate(
             raise _invalid(name, arguments, details, origins or {}, text) from error
 
 
-def _items(text: str, owner: str) -> Iterator[Item]:
-    start = 0
-    for end in _commas(text, owner):
-        piece = text[start:end]
-        if piece.strip():
-            yield _item(text, piece, start, owner)
-        elif end < len(text):
-            raise _error_at(text, end, owner, "there is nothing before this comma", "remove it")
-        start = end + 1
-
-
-def _item(text: str, piece: str, start: int, owner: str) -> Item:
-    key, equals, value = piece.partition("=")
-    at = start + len(key) - len(key.lstrip())
-    if not equals:
-        raise _error_at(text, at, owner, f"'{piece.strip()}' has no value", "write key=value")
-    if not key.strip().isidentifier():
-        raise _error_at(text, at, owner, f"'{key.strip()}' is not a key", "write key=value")
-    value_at = start + len(key) + 1 + len(value) - len(value.lstrip())
-    if not value.strip():
-        raise _error_at(
-            text, min(value_at, start + len(piece)), owner, f"'{key.strip()}' has no value", ""
-        )
-    return Item(key.strip(), value, at, value_at)
-
-
-def _commas(text: str, owner: str) -> Iterator[int]:
-    """Yield the places of the commas outside brackets and quotes, and the end of the text."""
-    opened: list[tuple[str, int]] = []
-    quote: tuple[str, int] | None = None
-    skip = False
-    for at, char in enumerate(text):
-        if skip:
-            skip = False
-        elif quote:
-            skip = char == "\\"
-            quote = None if char == quote[0] else quote
-        elif char in "'\"":
-            quote = (char, at)
-        elif char in _OPEN:
-            opened.append((char, at))
-        elif char in _CLOSE:
-            if not opened or opened.pop()[0] != _PAIR[char]:
-                raise _error_at(text, at, owner, f"'{char}' closes nothing", "balance the brackets")
-        elif char == "," and not opened:
-            yield at
-    for char, at in filter(None, [quote, *opened]):
-        raise _error_at(text, at, owner, f"'{char}' is never closed", f"close the '{char}'")
-    yield len(text)
-
-
-def _plain(value: Any) -> Any:
-    """Return the value if it is made of None, bool, int, float, str and sequences; tuples only."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple | list):
-        return tuple(_plain(item) for item in value)
-    raise ValueError(type(value).__name__)
-
-
 def _read(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -308,7 +184,7 @@ def _unknown_key(
     near = get_close_matches(str(key), list(known), n=1, cutoff=0.5)
     fix = f"did you mean '{near[0]}'? " if near else ""
     return OptimArgsError(
-        f"{name} has no argument '{key}'{_pointer(text, str(key))}",
+        f"{name} has no argument '{key}'{pointer(text, str(key))}",
         where=f"argument '{key}' of {name}",
         fix=f"{fix}it takes {', '.join(known)}",
     )
@@ -327,10 +203,10 @@ def _invalid(
         return OptimArgsError(f"{name}: {reason}", where=f"arguments of {name}")
     key = str(details["loc"][0])
     origin = origins.get(key, "default")
-    value = _shortened(repr(details["input"]))
+    value = shortened(repr(details["input"]))
     return OptimArgsError(
         f"{key}={value} is not valid: {reason}"
-        + _pointer(text if origin == "optim_args" else None, key),
+        + pointer(text if origin == "optim_args" else None, key),
         where=f"argument '{key}' of {name}, from {origin}",
         fix=describe_field(key, arguments.model_fields.get(key)),
     )
@@ -369,27 +245,3 @@ def _type_name(annotation: Any) -> str:
     if annotation is type(None):
         return "None"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
-def _pointer(text: str | None, key: str) -> str:
-    """Return the text with a mark under a key, where the key came from a text."""
-    if text is None:
-        return ""
-    places = [item.key_at for item in _items(text, "optim_args") if item.key == key]
-    return _marked(text, places[0]) if places else ""
-
-
-def _error_at(text: str, at: int, owner: str, what: str, fix: str) -> OptimArgsError:
-    return OptimArgsError(
-        f"{what}{_marked(text, at)}", where=f"{owner}, character {at + 1}", fix=fix
-    )
-
-
-def _marked(text: str, at: int, width: int = 60) -> str:
-    start = max(0, at - width // 2)
-    shown = "".join(char if char.isprintable() else " " for char in text[start : start + width])
-    return f"\n    {shown}\n    {' ' * (at - start)}^"
-
-
-def _shortened(text: str, width: int = 80) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from hub.errors import OptimArgsError
-from hub.options import parse, resolve, type_name
+from hub.grammar import parse
+from hub.options import resolve, type_name
 
 
 class Typed(BaseModel):
