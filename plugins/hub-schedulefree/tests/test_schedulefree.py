@@ -250,7 +250,7 @@ def test_the_adaptive_ones_refuse_fp16_weights(name):
     ("name", "arguments", "says"),
     [
         ("schedule_free_adamw", {"warmup_steps": 0.1}, "a number of optimizer steps"),
-        ("schedule_free_sgd", {"warmup_steps": 100.0}, "a number of optimizer steps"),
+        ("schedule_free_sgd", {"warmup_steps": 100.5}, "a number of optimizer steps"),
         ("schedule_free_adamw", {"warmup_steps": -1}, "greater than or equal to 0"),
         ("schedule_free_radam", {"warmup_steps": 5}, "no argument 'warmup_steps'"),
         ("schedule_free_adamw", {"betas": (0.0, 0.9)}, "greater than 0"),
@@ -335,3 +335,8 @@ def test_a_tensor_learning_rate_of_zero_keeps_the_weights_finite(name):
         finite[kind] = all(p.isfinite().all() for p in model.parameters())
     assert finite["hub"]
     assert not finite["bare"]
+
+
+def test_a_whole_number_of_steps_may_be_a_float():
+    optimizer = hub.build("schedule_free_adamw", make_model(), defaults={"warmup_steps": 3.0})
+    assert {type(group["warmup_steps"]) for group in optimizer.param_groups} == {int}

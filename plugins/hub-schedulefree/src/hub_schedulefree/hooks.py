@@ -48,6 +48,8 @@ class WarmupArguments(ScheduleFreeArguments):
     @classmethod
     def _is_no_share(cls, value: object) -> object:
         # schedulefree 1.4.1 takes 0.1 and multiplies the first learning rate by 1 / 0.1.
+        if isinstance(value, float) and value >= 1 and value.is_integer():
+            return int(value)  # as TrainingArguments of Transformers types its warmup_steps
         if isinstance(value, float):
             message = (
                 "a number of optimizer steps, such as 100, not a share of the training run: "
