@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from hub.hookspecs import hookimpl
+    from hub.memory import Estimate, estimate
     from hub.names import describe, list_optimizers, list_schedulers
     from hub.planning import Plan, plan
     from hub.schedulers import build_scheduler
@@ -31,6 +32,7 @@ __version__ = "2026.11.0"
 __all__ = [
     "BuildContext",
     "CheckpointError",
+    "Estimate",
     "Finding",
     "HubError",
     "HubWarning",
@@ -49,6 +51,7 @@ __all__ = [
     "build_scheduler",
     "describe",
     "detach",
+    "estimate",
     "eval_mode",
     "hookimpl",
     "list_optimizers",
@@ -62,6 +65,7 @@ _HOMES = {
     "building": ("build",),
     "conduct": ("detach", "eval_mode"),
     "hookspecs": ("hookimpl",),
+    "memory": ("Estimate", "estimate"),
     "names": ("describe", "list_optimizers", "list_schedulers"),
     "planning": ("Plan", "plan"),
     "schedulers": ("build_scheduler",),

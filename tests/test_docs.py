@@ -36,7 +36,7 @@ def test_readme_names_everything_there_is():
     text = (ROOT / "README.md").read_text()
     for name in [*hub.list_optimizers(), *hub.list_schedulers()]:
         assert f"`{name}`" in text
-    for name in ("build", "plan", "describe", "eval_mode", "detach", "build_scheduler"):
+    for name in ("build", "plan", "describe", "estimate", "eval_mode", "detach", "build_scheduler"):
         assert f"hub.{name}(" in text
 
 

@@ -1,0 +1,176 @@
+"""`hub.estimate`: how much memory an optimizer takes, before it is taken."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Parameter
+
+from hub.errors import HubError, UnsupportedError
+from hub.planning import prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from hub.planning import Prepared
+    from hub.spec import ParameterGroup
+
+_OF_BUILD = (
+    "optim_args",
+    "target_modules",
+    "defaults",
+    "param_rules",
+    "precision",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+)
+"""The arguments of `hub.build` that are not the optimizer's."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, once training is under way."""
+
+    parameters: int
+    """Of all parameters, frozen ones included; a tied one counts once."""
+    gradients: int
+    """Of the trainable parameters, all gradients being there at once."""
+    state: int
+    """Of what the optimizer keeps, after its first step."""
+
+    @property
+    def total(self) -> int:
+        """All of it; activations come on top."""
+        return self.parameters + self.gradients + self.state
+
+
+def estimate(name: str, model: Module, **arguments: Any) -> Estimate:
+    """Return the memory that training a model with an optimizer takes, allocating none of it.
+
+    The optimizer is built and takes a step on fake tensors, which have shapes and no numbers. Where
+    its code looks at numbers (8-bit state, APOLLO, StableAdamW), one tensor of each shape is made
+    on the CPU instead, one after the other.
+
+    Args:
+        name: As for `hub.build`.
+        model: The model, which may live on the meta device. It is not touched.
+        arguments: As for `hub.build`.
+
+    Raises:
+        UnsupportedError: The optimizer cannot take a step on the CPU, or not without the model.
+        HubError: As `hub.build` does for bad input.
+    """
+    call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
+    prepared = prepare(name, model, **call, hyperparameters=arguments)
+    trainable = [p for group in prepared.context.groups for _, p in group.parameters]
+    try:
+        state = _on_fake_tensors(prepared)
+    except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
+        state = _one_of_each_shape(prepared)
+    return Estimate(
+        parameters=sum(_bytes(p) for p in model.parameters()),
+        gradients=sum(_bytes(p) for p in trainable),
+        state=state,
+    )
+
+
+def _on_fake_tensors(prepared: Prepared) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _state_after_a_step(prepared, prepared.context.groups, made=None)
+
+
+def _one_of_each_shape(prepared: Prepared) -> int:
+    from hub.modules import embedding_weights
+
+    embeddings = embedding_weights(prepared.context.model)
+    examples: dict[Any, tuple[ParameterGroup, str, Parameter]] = {}
+    counts: Counter[Any] = Counter()
+    for group in prepared.context.groups:
+        for name, parameter in group.parameters:
+            kind = (group.name, parameter.shape, parameter.dtype, parameter in embeddings)
+            examples.setdefault(kind, (group, name, parameter))
+            counts[kind] += 1
+    try:
+        return sum(
+            counts[kind]
+            * _state_after_a_step(
+                prepared,
+                (replace(group, parameters=((name, example),)),),
+                made={id(example)},
+            )
+            for kind, (group, name, example) in examples.items()
+        )
+    except HubError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"the memory of {prepared.plan.optimizer} cannot be estimated here: "
+            f"{type(error).__name__}: {error}",
+            where=prepared.plan.optimizer,
+            fix="build it, and look at optimizer.state",
+            plugin=prepared.plan.distribution,
+        ) from error
+
+
+def _state_after_a_step(
+    prepared: Prepared, groups: tuple[ParameterGroup, ...], made: set[int] | None
+) -> int:
+    """Return the bytes of state after a step over copies of some groups' parameters.
+
+    The copies are in a copy of the model, where a plugin that asks finds the same modules; what is
+    not `made`, by identity, is on the meta device there; None makes everything.
+    """
+    model = prepared.context.model
+    twins: dict[int, Any] = {
+        id(tensor): _twin(tensor, "cpu" if made is None or id(tensor) in made else "meta")
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    context = replace(
+        prepared.context,
+        model=copy.deepcopy(model, dict(twins)),
+        groups=tuple(
+            replace(group, parameters=tuple((n, twins[id(p)]) for n, p in group.parameters))
+            for group in groups
+        ),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = prepared.plugin.hooks.hub_build_optimizer(
+            name=prepared.plan.optimizer,
+            optim_args=prepared.optim_args,
+            target_modules=prepared.targets,
+            context=context,
+        )
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer.step()
+    return sum(_bytes(value) for state in optimizer.state.values() for value in state.values())
+
+
+def _twin(tensor: Tensor, device: str) -> Tensor:
+    values = torch.full(tensor.shape, 0.1, dtype=tensor.dtype, device=device)
+    if isinstance(tensor, Parameter):
+        return Parameter(values, requires_grad=tensor.requires_grad)
+    return values
+
+
+def _bytes(value: Any) -> int:
+    """Return the bytes of all tensors in a piece of state, those inside of objects included."""
+    if isinstance(value, torch.Tensor):
+        if not hasattr(value, "__tensor_flatten__"):
+            return value.numel() * value.element_size()
+        names, _ = value.__tensor_flatten__()
+        return sum(_bytes(getattr(value, name)) for name in names)
+    if isinstance(value, dict):
+        return sum(_bytes(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_bytes(item) for item in value)
+    return _bytes(vars(value)) if hasattr(value, "__dict__") else 0
