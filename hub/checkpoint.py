@@ -90,8 +90,9 @@ def _check_record(record: Record, saved: dict[str, Any], groups: list[Group]) ->
             fix="build with the checkpoint's values, or start without optimizer state",
         )
     if changed:
+        in_groups = {key for group in groups for key in group}
         used = [
-            f"{text} ({'checkpoint' if key in groups[0] else 'new'} value is used)"
+            f"{text} ({'checkpoint' if key in in_groups else 'new'} value is used)"
             for key, text in changed.items()
         ]
         warnings.warn(

@@ -49,6 +49,14 @@ def test_other_arguments_are_explained(make_model):
     assert other.param_groups[0]["lr"] == 0.5
 
 
+def test_other_arguments_of_low_rank_groups_are_explained(make_model):
+    _, saved = trained(make_model, "galore_adamw", **GALORE)
+    _, other = trained(make_model, "galore_adamw", **{**GALORE, "update_proj_gap": 5})
+    with pytest.warns(hub.HubWarning, match=r"update_proj_gap 2 → 5 \(checkpoint value is used\)"):
+        other.load_state_dict(saved.state_dict())
+    assert other.param_groups[-1]["update_proj_gap"] == 2
+
+
 def test_the_fused_implementation_continues_the_plain_one(make_model):
     _, saved = trained(make_model, fused=None)
     _, other = trained(make_model, "adamw_torch_fused")
