@@ -81,7 +81,7 @@ BROKEN = (
             "toy_backend cannot import its package: ModuleNotFoundError",
             "a_backend_that_is_not_there",
             "plugin: hub-toy-backend",
-            "fix: pip install hub-toy-backend",
+            "fix: install a_backend_that_is_not_there, and ask the author of hub-toy-backend",
         ),
     ),
     Toy(
