@@ -90,11 +90,6 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, start:
         optimizer.zero_grad()
 
 
-def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
-    for (name, x), (_, y) in zip(a.named_parameters(), b.named_parameters(), strict=True):
-        assert torch.equal(x, y), name
-
-
 def _picture(model: nn.Module) -> dict[str, object]:
     """Everything about a model that a build must leave alone."""
     hooks = [

@@ -7,7 +7,8 @@ import torch
 
 import hub
 from hub.testing import Subject
-from tests.conftest import assert_same_weights, train
+from hub.testing.comparing import assert_same
+from tests.conftest import train
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = {
@@ -43,7 +44,7 @@ def test_trains_like_the_class_built_by_hand(case, dtype, make_model):
     assert type(optimizer) is cls
     train(ours, optimizer, 5)
     train(theirs, by_hand(theirs, cls, arguments), 5)
-    assert_same_weights(ours, theirs)
+    assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("name", hub.list_optimizers())

@@ -16,6 +16,8 @@ CAUGHT_BY = {
     "moves_frozen": ("covers", "frozen parameters moved"),
     "forgets_on_load": ("resume", "resuming is off by"),
     "keeps_state_elsewhere": ("resume", "resuming is off by"),
+    "refuses_late_groups": ("late_group", "joined later are not trained"),
+    "counts_outside_of_state": ("distributed_state", "distributed state dict"),
     "pickles_an_object": ("plain_state", "is a Projector"),
     "grows": ("plain_state", "changes its size"),
     "takes_any_checkpoint": ("other_checkpoint", "is accepted"),

@@ -120,6 +120,7 @@ def _spec(
     per_group: set[str],
     paper: str = "",
     state_of: str = "",
+    trial: dict[str, object] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
@@ -131,6 +132,7 @@ def _spec(
         | per_group,
         paper=paper,
         state_of=state_of,
+        trial=trial or {},
     )
 
 
@@ -159,6 +161,7 @@ def hub_register_optimizers() -> list[OptimizerSpec]:
             "Stochastic gradient descent, with momentum if asked for",
             SGDArguments,
             {"momentum", "dampening", "nesterov"},
+            trial={"momentum": 0.9},  # without it there is no state to check
         ),
         _spec(
             "adagrad",

@@ -15,8 +15,9 @@ import torch
 
 from hub.conduct import detach
 from hub.errors import HubError
+from hub.testing.comparing import weights
 from hub.testing.expect import expect
-from hub.testing.subject import Subject, differing, drowned, train, weights
+from hub.testing.subject import Subject, differing, drowned, train
 
 if TYPE_CHECKING:
     from hub.testing.problem import Model
@@ -61,6 +62,24 @@ def covers(subject: Subject) -> None:
     expect(not [n for n in moved if n.startswith("frozen")], "frozen parameters moved")
     still = [n for n in expected.values() if n not in (*moved, *drowned(subject))]
     expect(not still, f"trainable parameters never moved: {still}")
+
+
+def late_group(subject: Subject) -> None:
+    """P4: parameters that are unfrozen later join with `add_param_group`, and are trained."""
+    model, optimizer = subject.start()
+    train(model, optimizer, 2)
+    late = {f"frozen.{name}": p for name, p in model.frozen.named_parameters()}
+    for parameter in late.values():
+        parameter.requires_grad_(True)
+    optimizer.add_param_group({"params": list(late.values()), "param_names": list(late)})
+    with torch.no_grad():
+        model.gain.add_(0.1)  # what it was multiplied by, all zeros, lets no gradient through
+    before = weights(model)
+    train(model, optimizer, 4, start=2)
+    still = [name for name in late if torch.equal(model.get_parameter(name), before[name])]
+    expect(not still, f"parameters that joined later are not trained: {still}")
+    groups = len(optimizer.state_dict()["param_groups"])
+    expect(groups == len(optimizer.param_groups), "the late group is not saved")
 
 
 def refused(subject: Subject) -> None:

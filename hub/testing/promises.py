@@ -20,8 +20,10 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "hyperparameters": updates.hyperparameters,  # P3
     "decay": updates.decay,  # P3
     "covers": building.covers,  # P4
+    "late_group": building.late_group,  # P4
     "resume": state.resume,  # P5
     "plain_state": state.plain_state,  # P5
+    "distributed_state": state.distributed_state,  # P5
     "other_checkpoint": state.other_checkpoint,  # P5, P12
     "accumulates": updates.accumulates,  # P6
     "clips": updates.clips,  # P7

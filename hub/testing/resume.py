@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.registry import Registry
-from hub.testing.subject import Subject, train, weights
+from hub.testing.comparing import weights
+from hub.testing.subject import Subject, train
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from hub.conduct import eval_mode
 from hub.errors import CheckpointError
 from hub.spec import Trait
+from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.resume import continued, schedule
-from hub.testing.subject import Subject, differing, train, weights
+from hub.testing.subject import Subject, differing, train
 
 BEFORE, AFTER = 3, 3
 
@@ -57,6 +64,26 @@ def plain_state(subject: Subject) -> None:
     other.load_state_dict(state_dict)
     expect(_bytes(other.state_dict()) == size, "the state dict changes its size when it is loaded")
     expect(_bytes(state_dict) == size, "loading changed the caller's state dict")
+
+
+def distributed_state(subject: Subject) -> None:
+    """P5: the state-dict functions of `torch.distributed.checkpoint` round-trip, bit for bit.
+
+    In one process, full and sharded; several processes are P9's business.
+    """
+    whole, optimizer = subject.start()
+    train(whole, optimizer, BEFORE + AFTER)
+    for full in (True, False):
+        options = StateDictOptions(full_state_dict=full)
+        half, optimizer = subject.start()
+        train(half, optimizer, BEFORE)
+        saved = copy.deepcopy(get_optimizer_state_dict(half, optimizer, options=options))
+        model, resumed = subject.start()
+        model.load_state_dict(half.state_dict())
+        set_optimizer_state_dict(model, resumed, saved, options=options)
+        train(model, resumed, AFTER, start=BEFORE)
+        wrong = differing(weights(whole), weights(model))
+        expect(not wrong, f"resuming from a distributed state dict ({full=}) is off in {wrong}")
 
 
 def other_checkpoint(subject: Subject) -> None:

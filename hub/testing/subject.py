@@ -117,11 +117,6 @@ def train(
     return losses
 
 
-def weights(model: Model) -> dict[str, Tensor]:
-    """Return copies of all parameters, frozen ones included, by name."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
 def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     """Return the names whose tensors are not equal bit for bit."""
     return [name for name in a if not torch.equal(a[name], b[name])]

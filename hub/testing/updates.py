@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.spec import Trait
+from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.problem import batch, loss_of
-from hub.testing.subject import LR, Subject, backward, differing, drowned, train, weights
+from hub.testing.subject import LR, Subject, backward, differing, drowned, train
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,6 @@ from itertools import pairwise
 import pytest
 import torch
 import torchao.optim
-from hub_torchao import factory
 from hub_torchao.hooks import SPECS
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,8 +26,11 @@ from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
 import hub
+from hub import backend
 from hub.spec import Level
+from hub.testing.comparing import assert_same, weights
 
+factory = backend.load("hub_torchao.factory")  # what its import warns of is contained
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16 weights:hub.HubWarning")
 
 SPEC = {spec.name: spec for spec in SPECS}
@@ -99,15 +101,6 @@ def by_hand(name, model, **arguments):
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     return CLASSES[name](groups, **{**ARGUMENTS, **arguments})
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
 
 
 def written(value):

@@ -1,7 +1,6 @@
 """`apollo_adamw` against apollo_torch's own class, built by hand."""
 
 import inspect
-import io
 import pathlib
 import pickle
 import subprocess
@@ -23,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -139,26 +139,6 @@ def copy_of(model):
     other = Model(next(model.parameters()).dtype)
     other.load_state_dict(model.state_dict())
     return other
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def projector(optimizer, parameter):

@@ -1,7 +1,6 @@
 """The bitsandbytes names against bitsandbytes' own classes, built by hand."""
 
 import inspect
-import io
 import pickle
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 import hub
 from hub.spec import BuildContext, Level, ParameterGroup, Precision
+from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(bf16|fp16):hub.HubWarning")
 gpu = [
@@ -122,19 +122,6 @@ def _quiet_upstream():
 quiet_upstream = pytest.mark.usefixtures("_quiet_upstream")
 
 
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
 def bits(model, optimizer):
     """Return the names of the parameters whose state is in 8 bits."""
     return {
@@ -142,13 +129,6 @@ def bits(model, optimizer):
         for name, p in model.named_parameters()
         if optimizer.state[p]["state1"].dtype == torch.uint8
     }
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def resumed(name, saved, dtype=torch.float32, **arguments):

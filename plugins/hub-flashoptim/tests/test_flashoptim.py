@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import io
 import json
 import pickle
 import subprocess
@@ -25,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import hub
 from hub.spec import Level
+from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 # What a build on CPU turns off is tested where `pytest.warns` says so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*master_weight_bits=:hub.HubWarning")
@@ -94,26 +94,6 @@ def by_hand(name, model, **arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return CLASSES[name](groups, **arguments)
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def resumed(name, model, optimizer, **arguments):

@@ -1,7 +1,6 @@
 """The GaLore names against galore_torch's own classes, built by hand."""
 
 import inspect
-import io
 import pickle
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(bf16|fp16):hub.HubWarning")
 
@@ -104,26 +104,6 @@ def _no_cuda_call(monkeypatch):
     """Upstream's 8-bit class synchronises with a device that need not be there."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 # What upstream takes and ignores (8-bit), or what hub decides.

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.testing.comparing import assert_same, moved, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -86,19 +87,6 @@ def by_hand(model, **arguments):
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     return Quiet(groups, **{**OWN, **arguments})
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
 
 
 def saved_bytes(value):

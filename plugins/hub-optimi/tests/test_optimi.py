@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import io
 import subprocess
 import sys
 import warnings
@@ -20,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -82,26 +82,6 @@ def by_hand(model, **arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return optimi.StableAdamW(groups, **{**OWN, **arguments})
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model, before):
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def resumed(model, optimizer, dtype=None, **arguments):

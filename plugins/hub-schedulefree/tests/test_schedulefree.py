@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.testing.comparing import assert_same, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -72,15 +73,6 @@ def by_hand(name, model):
     )
     optimizer.train()
     return optimizer
-
-
-def weights(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def assert_same(model, other):
-    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
-        assert torch.equal(p, q), name
 
 
 @every_name

@@ -53,6 +53,8 @@ ROWS = {
     "moves_frozen": ("MovesFrozen", {}),
     "forgets_on_load": ("ForgetsOnLoad", {}),
     "keeps_state_elsewhere": ("KeepsStateElsewhere", {}),
+    "refuses_late_groups": ("RefusesLateGroups", {}),
+    "counts_outside_of_state": ("CountsOutsideOfState", {}),
     "pickles_an_object": ("PicklesAnObject", {}),
     "grows": ("Grows", {}),
     "takes_any_checkpoint": ("TakesAnyCheckpoint", {}),

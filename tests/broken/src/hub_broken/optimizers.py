@@ -99,6 +99,45 @@ class KeepsStateElsewhere(AdamW):
         super().step(closure)
 
 
+class RefusesLateGroups(AdamW):
+    """As APOLLO 1.0.3 does: only the parameters of the first day have what `step` needs."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.seeds = {p for group in self.param_groups for p in group["params"]}
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p not in self.seeds:
+                    p.grad = None
+        super().step(closure)
+
+
+class CountsOutsideOfState(AdamW):
+    """Keeps its place in an entry of the state dict that torch's distributed functions drop."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.add_(p.grad, alpha=group["lr"] / self.steps)
+        super().step(closure)
+
+    def state_dict(self):
+        return {**super().state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.steps = state_dict.get("steps", 0)
+
+
 class Projector:
     pass
 

@@ -1,0 +1,40 @@
+"""Comparing models and files, for the checks and for the tests of plugins."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all parameters, frozen ones included, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def moved(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Return the names of the parameters that are not, bit for bit, what they were."""
+    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def assert_same(model: nn.Module, other: nn.Module) -> None:
+    """Hold two models to the same parameters, bit for bit.
+
+    Raises:
+        AssertionError: With the name of the first that differs.
+    """
+    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        if not torch.equal(p, q):
+            raise AssertionError(f"{name} differs by up to {(p - q).abs().max().item():.3g}")
+
+
+def through_a_file(value: Any) -> Any:
+    """Return what `torch.load(weights_only=True)` reads of what `torch.save` wrote."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
