@@ -96,3 +96,10 @@ def test_check_runs_the_kit_and_exits_with_1_where_a_promise_is_broken(monkeypat
 
     monkeypatch.setattr(promises, "CHECKS", {**promises.CHECKS, "covers": broken})
     assert "covers-sgd-bf16: sgd is broken" in run("check", "sgd", status=1)
+
+
+def test_compare_says_where_the_report_is(tmp_path):
+    arguments = ["sgd", "--steps", "2", "--batch-size", "1", "--sequence-length", "16"]
+    output = run("compare", *arguments, "--out", str(tmp_path / "new"))
+    assert "report.html" in output
+    assert (tmp_path / "new" / "report.html").exists()

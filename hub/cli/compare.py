@@ -57,7 +57,10 @@ def compare(
     )
     from hub.compare import run
 
-    comparison = run(settings, Console())
+    console = Console()
+    comparison = run(settings, console)
+    if out is not None:
+        console.print(f"the report is {out / 'report.html'}", markup=False, highlight=False)
     if comparison.interrupted:
         raise typer.Exit(130)
     if any(row.error for row in comparison.rows):
