@@ -110,7 +110,7 @@ def hub_validate_precision(
         return
     if optim_args.bf16_stochastic_round:
         yield from _rounding(context)
-    else:
+    elif "bf16" in context.precision.dtypes:
         yield Finding(
             level=Level.NOTE,
             what="bf16 weights are rounded to the nearest number",
