@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
 from hub.errors import HubError, UnsupportedError
+from hub.modules import embedding_weights
 from hub.planning import prepare
 
 if TYPE_CHECKING:
@@ -87,8 +88,6 @@ def _on_fake_tensors(prepared: Prepared) -> int:
 
 
 def _one_of_each_shape(prepared: Prepared) -> int:
-    from hub.modules import embedding_weights
-
     embeddings = embedding_weights(prepared.context.model)
     examples: dict[Any, tuple[ParameterGroup, str, Parameter]] = {}
     counts: Counter[Any] = Counter()

@@ -41,7 +41,6 @@ def test_the_same_seed_gives_the_same_training(settings):
 
 
 def test_low_rank_optimizers_get_their_target_modules(settings):
-    pytest.importorskip("hub_galore")
     full, low = (
         of(events.Measured, train(settings(name)))[0].state
         for name in ("adamw_torch", "galore_adamw:rank=2")
@@ -50,7 +49,6 @@ def test_low_rank_optimizers_get_their_target_modules(settings):
 
 
 def test_evaluation_uses_the_evaluation_weights(settings, monkeypatch):
-    pytest.importorskip("hub_schedulefree")
     modes = []
     evaluate = training.Trainer._loss
 
