@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 # torchao compiles its steps: the same arithmetic, for minutes. Its own tests run them compiled.
@@ -18,7 +19,9 @@ if __name__ == "__main__":
 
 import hub
 from hub.catalogue import EXTRA_OF
+from hub.forms import SUFFIX
 from hub.testing import CHECKS, Case, cases, run
+from hub.testing.promises import IN_BACKWARD
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "optimizers.md"
@@ -37,7 +40,7 @@ PROMISES = {
     "P11 no trace": ("no_trace",),
     "P12 bad input": ("bad_input", "other_checkpoint"),
 }
-KEPT, BROKEN = "✓", "✗"
+KEPT, BROKEN, NONE = "✓", "✗", "–"
 INTRODUCTION = """\
 What each optimizer is, and which of hub's promises (see [the design](design.md)) it was seen to
 keep. `docs/generate_optimizers.py` writes this page from a run of the conformance kit on the CPU,
@@ -45,9 +48,12 @@ in fp32 and bf16; `tox run -e conformance` repeats it, and so does `hub check NA
 """
 LEGEND = f"""
 {KEPT} all checks pass in every precision that the optimizer declares. Where it does not declare
-one, building is refused, which is a check as well.
+one, building is refused, which is a check as well. The last column is for the form that steps
+inside the backward pass, `NAME_layerwise`: all of these checks again, and that it gives the same
+bits as the eager form, frees each gradient at once and never steps twice; {NONE} there is none.
 """
-HEAD = f"| | {' | '.join(PROMISES)} |\n|---|{'---|' * len(PROMISES)}"
+COLUMNS = (*PROMISES, "layerwise")
+HEAD = f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}"
 
 Results = dict[Case, bool]
 
@@ -85,15 +91,23 @@ def summary(results: Results) -> str:
 
 
 def _cells(results: Results, names: list[str]) -> list[str]:
-    cells = []
-    for checks in PROMISES.values():
-        found = [
-            kept
-            for case, kept in results.items()
-            if case.subject.name in names and case.check in checks
-        ]
-        cells.append(KEPT if found and all(found) else BROKEN)
-    return cells
+    def cell(applies: Callable[[Case], bool]) -> str:
+        found = [kept for case, kept in results.items() if applies(case)]
+        return (KEPT if all(found) else BROKEN) if found else NONE
+
+    forms = [name + SUFFIX for name in names]
+    return [
+        *(
+            cell(lambda case, checks=checks: case.subject.name in names and case.check in checks)
+            for checks in PROMISES.values()
+        ),
+        cell(
+            lambda case: (
+                case.subject.name in forms
+                or (case.subject.name in names and case.check in IN_BACKWARD)
+            )
+        ),
+    ]
 
 
 def _entry(name: str) -> str:
@@ -121,7 +135,7 @@ def with_matrix(text: str, matrix: str) -> str:
 def main() -> int:
     """Write, or check; return the exit status."""
     results = measure()
-    covered = {check for checks in PROMISES.values() for check in checks}
+    covered = {check for checks in PROMISES.values() for check in checks} | IN_BACKWARD
     if covered != set(CHECKS):
         raise ValueError(f"no column has {covered ^ set(CHECKS)}")
     texts = {PAGE: page(results), README: with_matrix(README.read_text(), summary(results))}

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hub.building import build
     from hub.conduct import detach, eval_mode
+    from hub.configuration import TrainingConfig
+    from hub.creation import (
+        create_optimizer,
+        create_optimizer_and_scheduler,
+        create_scheduler,
+    )
     from hub.errors import (
         CheckpointError,
         HubError,
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from hub.hookspecs import hookimpl
+    from hub.inspection import describe_groups
+    from hub.layerwise import grad_norm
     from hub.memory import Estimate, estimate
     from hub.names import describe, list_optimizers, list_schedulers
     from hub.planning import Plan, plan
@@ -44,15 +52,21 @@ __all__ = [
     "PrecisionError",
     "SchedulerSpec",
     "TargetModulesError",
+    "TrainingConfig",
     "Trait",
     "UnknownOptimizerError",
     "UnsupportedError",
     "build",
     "build_scheduler",
+    "create_optimizer",
+    "create_optimizer_and_scheduler",
+    "create_scheduler",
     "describe",
+    "describe_groups",
     "detach",
     "estimate",
     "eval_mode",
+    "grad_norm",
     "hookimpl",
     "list_optimizers",
     "list_schedulers",
@@ -64,7 +78,11 @@ __all__ = [
 _HOMES = {
     "building": ("build",),
     "conduct": ("detach", "eval_mode"),
+    "configuration": ("TrainingConfig",),
+    "creation": ("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler"),
     "hookspecs": ("hookimpl",),
+    "inspection": ("describe_groups",),
+    "layerwise": ("grad_norm",),
     "memory": ("Estimate", "estimate"),
     "names": ("describe", "list_optimizers", "list_schedulers"),
     "planning": ("Plan", "plan"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,8 @@ class Arguments(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What to use in place of keys that other packages have for it."""
 
 
 LearningRate = Annotated[float, Field(ge=0, description="Learning rate.")]
@@ -26,3 +29,15 @@ Betas = Annotated[
     Field(description="Decay rates of the running averages of the gradient and of its square."),
 ]
 Eps = Annotated[float, Field(ge=0, description="Added to the denominator for stability.")]
+
+
+class InBackward(Arguments):
+    """What every optimizer takes that steps inside the backward pass; see `hub.layerwise`."""
+
+    elsewhere = {"clip_grad_norm": "max_grad_norm of hub.build, and clipping"}
+    clipping: Literal["exact", "previous_norm", "per_parameter"] | None = None
+    """How `max_grad_norm` is kept. "exact": by a backward pass of its own before each step's,
+    `hub.grad_norm(optimizer, loss)`. "previous_norm": by the gradient norm of the step before, an
+    approximation. "per_parameter": each parameter's gradient has at most that norm."""
+    clip_grad_value: float | None = Field(default=None, gt=0)
+    """Clip every element of the gradient to this magnitude, before `max_grad_norm`."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from hub import conduct
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, HubWarning, PluginError, PrecisionError, UnsupportedError
+from hub.layerwise import check_free
 from hub.planning import prepare
 from hub.registry import default_registry
 from hub.spec import Level
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from hub.groups import Rules
     from hub.planning import Plan, Prepared
     from hub.registry import Plugin
+    from hub.signatures import Given
 
 
 def build(
-    name: str,
+    name: str | Given,
     model: Module,
     *,
     optim_args: str | Mapping[str, Any] | None = None,
@@ -41,7 +43,8 @@ def build(
     """Build the optimizer with this name for a model's trainable parameters.
 
     Args:
-        name: One of `hub.list_optimizers()`.
+        name: One of `hub.list_optimizers()`, with `_layerwise` after it for the form that steps
+            inside the backward pass; or what no plugin offers, as `(class_or_factory, arguments)`.
         model: The model, on its device and in the dtype it will be trained in.
         optim_args: What the user asks for, as `"key=value, key=value"` or a mapping.
         target_modules: For low-rank optimizers: "all-linear", a module name or regular
@@ -54,9 +57,9 @@ def build(
         precision: "fp32", "bf16" (bf16 parameters), "bf16-mixed" (fp32 parameters under
             autocast), and so on, see `hub.precision.MODES`; None: as the parameters are.
         gradient_accumulation_steps: Micro-batches per step. Gradients accumulate in `.grad` as
-            always; the number is part of the plan.
+            always; an optimizer that steps inside the backward pass does so in the last of them.
         max_grad_norm: Clip the total gradient norm to this before each step. Leave it out where a
-            trainer clips.
+            trainer clips. Inside the backward pass `clipping` has to say how.
         hyperparameters: What the user asks for, as keywords.
 
     Returns:
@@ -67,7 +70,8 @@ def build(
         OptimArgsError: An argument is unknown, contradictory, of the wrong type or out of range.
         TargetModulesError: `target_modules` or `param_rules` match nothing.
         PrecisionError: The optimizer cannot train this dtype or on this device.
-        UnsupportedError: The model is on the meta device.
+        UnsupportedError: The model is on the meta device, the optimizer has no layerwise form, or
+            another optimizer still steps the model's parameters inside the backward pass.
         PluginError: The plugin or the package behind it fails.
         HubError: There is nothing to train.
     """
@@ -90,8 +94,9 @@ def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) 
     """Build what a plan says, and tell the observers; raises as `build` does."""
     plan = prepared.plan
     _raise_refusals(plan)
+    check_free(pair for group in prepared.context.groups for pair in group.parameters)
     optimizer = _checked(_call_factory(prepared), prepared)
-    conduct.attach(optimizer, plan, prepared.spec)
+    conduct.attach(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
             text = f"{plan.optimizer}: {finding.what}" + (f"; {finding.fix}" if finding.fix else "")
@@ -117,12 +122,7 @@ def _raise_refusals(plan: Plan) -> None:
 def _call_factory(prepared: Prepared) -> object:
     plan = prepared.plan
     try:
-        return prepared.plugin.hooks.hub_build_optimizer(
-            name=plan.optimizer,
-            optim_args=prepared.optim_args,
-            target_modules=prepared.targets,
-            context=prepared.context,
-        )
+        return prepared.construct(prepared.context)
     except HubError:
         raise
     except Exception as error:  # whatever the package behind a plugin raises

@@ -25,6 +25,7 @@ NAMES_BY_EXTRA: dict[str, tuple[str, ...]] = {
     "flashoptim": ("flash_adam", "flash_adamw", "flash_lion", "flash_sgd", "flash_sgdw"),
     "galore": ("galore_adafactor", "galore_adamw", "galore_adamw_8bit"),
     "grokadamw": ("grokadamw",),
+    "lomo": ("adalomo", "lomo"),
     "optimi": ("stable_adamw",),
     "schedulefree": ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
     "torchao": ("adamw_torch_4bit", "adamw_torch_8bit"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -9,25 +10,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import hub
-from hub import checkpoint
+from hub import checkpoint, layerwise
 from hub.errors import UnsupportedError
+from hub.modules import plain_name
+from hub.spec import Trait
+from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from torch.nn import Module
     from torch.optim import Optimizer
 
     from hub.planning import Plan
     from hub.spec import OptimizerSpec
 
 
-def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec) -> None:
-    """Put the plan, and the hooks it asks for, on an optimizer.
+def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
+    """Put the plan, and the hooks it asks for, on an optimizer for a model.
 
     The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
     """
     handles = []
-    if plan.max_grad_norm is not None:
+    if Trait.STEPS_IN_BACKWARD in spec.traits:
+        layerwise.attach(optimizer, _settings(plan, spec))
+    elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
     checkpoint.attach(
         optimizer,
@@ -38,6 +45,7 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec) -> None:
             shaping=spec.shaping,
         ),
     )
+    optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
 
@@ -45,10 +53,26 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec) -> None:
 def detach(optimizer: Optimizer) -> None:
     """Remove the hooks that `hub.build` placed: those on the model, and gradient clipping.
 
+    What stepped inside the backward pass steps eagerly from then on.
+
     State dicts stay as they are: without that, checkpoints would change their form.
     """
+    layerwise.detach(optimizer)
     for handle in optimizer.__dict__.pop("_hub_handles", []):
         handle.remove()
+
+
+def _settings(plan: Plan, spec: OptimizerSpec) -> layerwise.Settings:
+    arguments = {argument.name: argument.value for argument in plan.arguments}
+    return layerwise.Settings(
+        name=plan.optimizer,
+        accumulation=plan.gradient_accumulation_steps,
+        max_grad_norm=plan.max_grad_norm,
+        clipping=arguments.get("clipping"),
+        clip_grad_value=arguments.get("clip_grad_value"),
+        counters=spec.counters,
+        ends_itself=spec.layerwise_of is None,
+    )
 
 
 @contextmanager
@@ -59,9 +83,7 @@ def eval_mode(optimizer: Optimizer) -> Iterator[None]:
     does nothing. Wrappers that keep the optimizer in `.optimizer`, as Accelerate's does, are seen
     through.
     """
-    while not hasattr(optimizer, "eval") and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    switch: Any = optimizer
+    switch: Any = unwrapped(optimizer)
     # Before the first step both modes have the same weights, and switching would leave empty
     # entries in the state of schedulefree 1.4.1.
     switches = hasattr(switch, "eval") and switch.state
@@ -73,6 +95,32 @@ def eval_mode(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         switch.train()
+
+
+def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], None]:
+    """Return an `add_param_group` that names the parameters of a group that comes without names.
+
+    torch (2.13, `Optimizer.add_param_group`) refuses such a group where the others have names.
+    """
+    live, whole = weakref.ref(optimizer), weakref.ref(model)
+
+    def add_param_group(param_group: dict[str, Any]) -> None:
+        inner: Any = live()
+        type(inner).add_param_group(inner, _named(param_group, whole(), len(inner.param_groups)))
+
+    return add_param_group
+
+
+def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str, Any]:
+    """Return a group with names, made up for what is not the model's; torch judges its form."""
+    given = group["params"]
+    params = [given] if isinstance(given, torch.Tensor) else list(given)
+    if "param_names" in group or any(isinstance(item, tuple) for item in params):
+        return {**group, "params": params}
+    pairs = () if model is None else model.named_parameters()
+    names = {id(parameter): plain_name(name) for name, parameter in pairs}
+    added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
+    return {**group, "params": params, "param_names": added}
 
 
 def _clipping(max_grad_norm: float) -> Any:

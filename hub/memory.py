@@ -15,12 +15,14 @@ from torch.nn import Parameter
 from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
+from hub.spec import Trait
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from hub.planning import Prepared
+    from hub.signatures import Given
     from hub.spec import ParameterGroup
 
 _OF_BUILD = (
@@ -42,7 +44,8 @@ class Estimate:
     parameters: int
     """Of all parameters, frozen ones included; a tied one counts once."""
     gradients: int
-    """Of the trainable parameters, all gradients being there at once."""
+    """Of the trainable parameters, all of them at once; of the two largest where each is used and
+    freed in the backward pass, and none waits for other micro-batches."""
     state: int
     """Of what the optimizer keeps, after its first step."""
 
@@ -52,7 +55,7 @@ class Estimate:
         return self.parameters + self.gradients + self.state
 
 
-def estimate(name: str, model: Module, **arguments: Any) -> Estimate:
+def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
     """Return the memory that training a model with an optimizer takes, allocating none of it.
 
     The optimizer is built and takes a step on fake tensors, which have shapes and no numbers. Where
@@ -77,9 +80,15 @@ def estimate(name: str, model: Module, **arguments: Any) -> Estimate:
         state = _one_of_each_shape(prepared)
     return Estimate(
         parameters=sum(_bytes(p) for p in model.parameters()),
-        gradients=sum(_bytes(p) for p in trainable),
+        gradients=_gradients(prepared, [_bytes(p) for p in trainable]),
         state=state,
     )
+
+
+def _gradients(prepared: Prepared, each: list[int]) -> int:
+    freed = Trait.STEPS_IN_BACKWARD in prepared.spec.traits
+    at_once = freed and prepared.plan.gradient_accumulation_steps == 1
+    return sum(sorted(each)[-2:] if at_once else each)
 
 
 def _on_fake_tensors(prepared: Prepared) -> int:
@@ -141,12 +150,7 @@ def _state_after_a_step(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        optimizer = prepared.plugin.hooks.hub_build_optimizer(
-            name=prepared.plan.optimizer,
-            optim_args=prepared.optim_args,
-            target_modules=prepared.targets,
-            context=context,
-        )
+        optimizer: Any = prepared.construct(context)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.full_like(parameter, 1e-3)

@@ -71,7 +71,8 @@ def resolve(
         optim_args: A string in hub's grammar, or a mapping.
         hyperparameters: Keywords.
         defaults: What a trainer passes to every optimizer. Ignored are keys that this one has not,
-            and values of another shape than its own: one number where it takes a pair.
+            values of another shape than its own, such as one number where it takes a pair, and
+            those that contradict what is asked for, such as `lr` beside `relative_step=True`.
 
     Raises:
         OptimArgsError: A key is unknown, given twice with two values, of the wrong type or out
@@ -83,7 +84,7 @@ def resolve(
     known = arguments.model_fields
     for key in [*asked, *keywords]:
         if key not in known:
-            raise _unknown_key(name, key, known, text)
+            raise _unknown_key(name, key, arguments, text)
     for key in asked.keys() & keywords.keys():
         if _read(asked[key]) != _read(keywords[key]):
             raise OptimArgsError(
@@ -95,7 +96,9 @@ def resolve(
     trainer = {
         key: value
         for key, value in (defaults or {}).items()
-        if key in known and not _of_another_shape(arguments, key, value)
+        if key in known
+        and not _of_another_shape(arguments, key, value)
+        and not _contradicts(arguments, {key: value}, {**asked, **keywords})
     }
     origins: dict[str, Origin] = {
         **dict.fromkeys(trainer, "trainer"),
@@ -153,12 +156,28 @@ def _read(value: Any) -> Any:
 
 
 def _of_another_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:
+    errors = _errors(arguments, {key: value})
+    kinds = {details["type"] for details in errors if details["loc"][:1] == (key,)}
+    return bool(kinds & {"tuple_type", "too_long", "missing"})
+
+
+def _contradicts(
+    arguments: type[BaseModel], default: Mapping[str, Any], asked: Mapping[str, Any]
+) -> bool:
+    """Whether a trainer's value is good by itself, and not beside what is asked for."""
+    by_itself, beside = (
+        any(not details["loc"] for details in _errors(arguments, values))
+        for values in (default, {**default, **asked})
+    )
+    return beside and not by_itself
+
+
+def _errors(arguments: type[BaseModel], values: Mapping[str, Any]) -> list[ErrorDetails]:
     try:
-        arguments.model_validate({key: _read(value)}, strict=True)
+        arguments.model_validate({key: _read(value) for key, value in values.items()}, strict=True)
     except ValidationError as error:
-        kinds = {details["type"] for details in error.errors() if details["loc"][:1] == (key,)}
-        return bool(kinds & {"tuple_type", "too_long", "missing"})
-    return False
+        return error.errors()
+    return []
 
 
 def _described(model: BaseModel, origins: Mapping[str, Origin]) -> Iterator[Argument]:
@@ -179,10 +198,14 @@ def _as_mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def _unknown_key(
-    name: str, key: object, known: Mapping[str, FieldInfo], text: str | None
+    name: str, key: object, arguments: type[BaseModel], text: str | None
 ) -> OptimArgsError:
+    known = arguments.model_fields
     near = get_close_matches(str(key), list(known), n=1, cutoff=0.5)
     fix = f"did you mean '{near[0]}'? " if near else ""
+    elsewhere = getattr(arguments, "elsewhere", {})
+    if key in elsewhere:
+        fix = f"use {elsewhere[key]}; "
     return OptimArgsError(
         f"{name} has no argument '{key}'{pointer(text, str(key))}",
         where=f"argument '{key}' of {name}",
@@ -210,6 +233,16 @@ def _invalid(
         where=f"argument '{key}' of {name}, from {origin}",
         fix=describe_field(key, arguments.model_fields.get(key)),
     )
+
+
+def check_whole(key: str, value: object, things: str, *, lowest: int, where: str = "") -> None:
+    """Raise `OptimArgsError` unless a number of things is whole and not below the lowest."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise OptimArgsError(
+            f"{key}={value!r} is not a number of {things}",
+            where=where or key,
+            fix=f"a whole number from {lowest} on",
+        )
 
 
 def describe_field(key: str, field: FieldInfo | None) -> str:
@@ -241,7 +274,8 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " | ".join(_type_name(option) for option in inner)
     if origin is not None:
-        return f"{origin.__name__}[{', '.join(_type_name(item) for item in inner)}]"
+        names = ("..." if item is Ellipsis else _type_name(item) for item in inner)
+        return f"{origin.__name__}[{', '.join(names)}]"
     if annotation is type(None):
         return "None"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -17,16 +17,21 @@ from hub.errors import HubError, OptimArgsError, PluginError, TargetModulesError
 from hub.modules import trainable_parameters
 from hub.options import Argument, Options
 from hub.registry import default_registry
+from hub.signatures import adopt
 from hub.spec import BuildContext, Finding, Level, ParameterGroup, Precision, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
+    from torch.optim import Optimizer
 
     from hub.groups import PlannedGroup, Rules
     from hub.registry import Plugin, Registry
+    from hub.signatures import Given
     from hub.spec import OptimizerSpec
+
+    OptimArgs = str | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,24 @@ class Prepared:
     targets: Mapping[str, nn.Module]
     context: BuildContext
 
+    def construct(self, context: BuildContext) -> Optimizer | None:
+        """Call the plugin's factory, for this context or one of its kind."""
+        spec, arguments = self.spec, self.optim_args
+        if spec.layerwise_of is not None:  # the plugin knows the eager form only
+            spec = spec.layerwise_of
+            own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
+            arguments = spec.arguments.model_construct(arguments.model_fields_set, **own)
+        optimizer: Optimizer | None = self.plugin.hooks.hub_build_optimizer(
+            name=spec.name, optim_args=arguments, target_modules=self.targets, context=context
+        )
+        return optimizer
+
 
 def plan(
-    name: str,
+    name: str | Given,
     model: nn.Module,
     *,
-    optim_args: str | Mapping[str, Any] | None = None,
+    optim_args: OptimArgs = None,
     target_modules: str | Sequence[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
     param_rules: Rules | None = None,
@@ -113,11 +130,31 @@ def plan(
     ).plan
 
 
+def find(
+    name: str | Given, optim_args: OptimArgs, registry: Registry
+) -> tuple[Plugin, OptimizerSpec, OptimArgs]:
+    """Return the plugin and spec of a name, or of a class or factory, and what is asked of it.
+
+    Raises:
+        HubError: As `hub.build` does for a name; and for `optim_args` beside a class's own.
+    """
+    if not (isinstance(name, tuple) or callable(name)):
+        return registry.plugin("optimizer", name), registry.optimizer(name), optim_args
+    found, plugin, arguments = adopt(name, registry)
+    if optim_args is not None:
+        raise OptimArgsError(
+            f"{found} comes with arguments of its own, and there are optim_args too",
+            where="optim_args",
+            fix="give all of them with the class",
+        )
+    return plugin, plugin.optimizers[found], arguments
+
+
 def prepare(
-    name: str,
+    name: str | Given,
     model: nn.Module,
     *,
-    optim_args: str | Mapping[str, Any] | None = None,
+    optim_args: OptimArgs = None,
     target_modules: str | Sequence[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
     param_rules: Rules | None = None,
@@ -129,9 +166,10 @@ def prepare(
 ) -> Prepared:
     """Resolve a name and its arguments against a model; see `hub.build` for both and the errors."""
     _check_call(model, gradient_accumulation_steps, max_grad_norm)
-    plugin = (registry or default_registry()).plugin("optimizer", name)
-    spec = plugin.optimizers[name]
+    plugin, spec, optim_args = find(name, optim_args, registry or default_registry())
     options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
+    if Trait.STEPS_IN_BACKWARD in spec.traits:
+        _check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
     trainable = trainable_parameters(model)
     targets = _targets(spec, model, target_modules)
     split = partial(
@@ -145,17 +183,17 @@ def prepare(
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)
     context = _context(model, dict(trainable), groups, facts)
-    asked = _asked(plugin, name, options, context)
+    asked = _asked(plugin, spec.name, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
-        options = optioning.adjusted(name, options, changes)
+        options = optioning.adjusted(spec.name, options, changes)
         groups = split(options.model)
         context = _context(model, dict(trainable), groups, facts)
     lacking = {trait for finding in asked for trait in finding.lacks}
     checked = precisions.check(spec, facts, trainable, _rates(options.model, groups), lacking)
     return Prepared(
         plan=Plan(
-            optimizer=name,
+            optimizer=spec.name,
             distribution=plugin.source.distribution,
             arguments=options.arguments,
             target_modules=tuple(targets.modules),
@@ -174,18 +212,8 @@ def prepare(
 
 
 def _check_call(model: object, accumulation: object, max_grad_norm: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise HubError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module",
-            where="model",
-            fix="pass the model itself: hub needs the names and kinds of its layers",
-        )
-    if not isinstance(accumulation, int) or isinstance(accumulation, bool) or accumulation < 1:
-        raise OptimArgsError(
-            f"gradient_accumulation_steps={accumulation!r} is not a number of micro-batches",
-            where="gradient_accumulation_steps",
-            fix="a whole number from 1 on",
-        )
+    check_model(model)
+    optioning.check_whole("gradient_accumulation_steps", accumulation, "micro-batches", lowest=1)
     number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
     if max_grad_norm is not None and not (number and max_grad_norm > 0):  # type: ignore[operator]
         raise OptimArgsError(
@@ -195,10 +223,42 @@ def _check_call(model: object, accumulation: object, max_grad_norm: object) -> N
         )
 
 
+def check_model(model: object) -> None:
+    """Raise `HubError` unless the model is one."""
+    if not isinstance(model, nn.Module):
+        raise HubError(
+            f"model is a {type(model).__name__}, not a torch.nn.Module",
+            where="model",
+            fix="pass the model itself: hub needs the names and kinds of its layers",
+        )
+
+
+def _check_clipping(name: str, arguments: Any, max_grad_norm: object, accumulation: int) -> None:
+    """Refuse to clip by a norm that nobody says how to know before all gradients are there."""
+    if (max_grad_norm is None) != (arguments.clipping is None):
+        raise OptimArgsError(
+            f"{name} updates before the norm of all gradients is known"
+            if arguments.clipping is None
+            else f"clipping='{arguments.clipping}' has no norm to clip to",
+            where="max_grad_norm",
+            fix="say how: clipping='exact' (a backward pass more), 'previous_norm' (that of the "
+            "step before) or 'per_parameter'; or leave max_grad_norm out"
+            if arguments.clipping is None
+            else "give max_grad_norm, or leave clipping out",
+        )
+    if arguments.clipping == "exact" and accumulation > 1:
+        raise OptimArgsError(
+            "the norm of gradients that accumulate over micro-batches cannot be measured before "
+            "the last of them",
+            where="clipping='exact'",
+            fix="clipping='previous_norm' or 'per_parameter', or the eager form",
+        )
+
+
 def _options(
     plugin: Plugin,
     spec: OptimizerSpec,
-    optim_args: str | Mapping[str, Any] | None,
+    optim_args: OptimArgs,
     hyperparameters: Mapping[str, Any],
     defaults: Mapping[str, Any] | None,
 ) -> Options:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, PluginError, UnknownOptimizerError
+from hub.forms import SUFFIX, layerwise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,6 +87,9 @@ class Registry:
         if not sources:
             self.refresh()
             sources = self.owners(kind, name)
+        eager = str(name).removesuffix(SUFFIX)
+        if not sources and kind == "optimizer" and name != eager and not eager.endswith(SUFFIX):
+            return self.source(kind, eager)
         if not sources:
             raise self._unknown(kind, name)
         if len(sources) > 1:
@@ -108,8 +112,14 @@ class Registry:
         return self.load(self.source(kind, name))
 
     def optimizer(self, name: str) -> OptimizerSpec:
-        """Return the spec of an optimizer; raises as `plugin` does."""
-        return self.plugin("optimizer", name).optimizers[name]
+        """Return the spec of an optimizer, which may be the layerwise form of one.
+
+        Raises:
+            UnsupportedError: It has no layerwise form.
+            HubError: As `plugin` does.
+        """
+        specs = self.plugin("optimizer", name).optimizers
+        return specs[name] if name in specs else layerwise(specs[name.removesuffix(SUFFIX)])
 
     def scheduler(self, name: str) -> SchedulerSpec:
         """Return the spec of a schedule; raises as `plugin` does."""
@@ -158,9 +168,7 @@ class Registry:
                 plugin=source.distribution,
             )
         try:
-            manager = self._manager(import_module(source.module))
-            optimizers = _by_name(manager.hook.hub_register_optimizers())
-            schedulers = _by_name(manager.hook.hub_register_schedulers())
+            plugin = self.adopt(source, import_module(source.module))
         except (Exception, SystemExit) as error:  # whatever a stranger does costs its names only
             raise PluginError(
                 f"{source.distribution} does not load: {type(error).__name__}: {error}",
@@ -169,9 +177,19 @@ class Registry:
                 "or report it to its author",
                 plugin=source.distribution,
             ) from error
-        for kind, specs in (("optimizer", optimizers), ("scheduler", schedulers)):
-            self._check_against_metadata(source, kind, set(specs))  # type: ignore[arg-type]
-        return Plugin(source, manager.hook, optimizers, schedulers)
+        self._check_against_metadata(source, "optimizer", set(plugin.optimizers))
+        self._check_against_metadata(source, "scheduler", set(plugin.schedulers))
+        return plugin
+
+    def adopt(self, source: Source, hooks: object) -> Plugin:
+        """Return a plugin of hooks that are at hand, whatever the metadata says."""
+        relay = self._manager(hooks).hook
+        return Plugin(
+            source,
+            relay,
+            _by_name(relay.hub_register_optimizers()),
+            _by_name(relay.hub_register_schedulers()),
+        )
 
     def _manager(self, module: object) -> pluggy.PluginManager:
         """Register one plugin with a manager of its own, so that no plugin answers for another."""

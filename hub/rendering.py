@@ -6,19 +6,26 @@ from collections import Counter
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hub.groups import PlannedGroup
     from hub.planning import Plan
 
 
 def plan_text(plan: Plan, width: int = 100) -> str:
     """Return a plan as plain text, `width` characters wide."""
+    return as_text(plan_renderable(plan), width)
+
+
+def as_text(renderable: RenderableType, width: int = 100) -> str:
+    """Return what rich can print as plain text, `width` characters wide."""
     console = Console(file=StringIO(), width=width, color_system=None)
-    console.print(plan_renderable(plan))
+    console.print(renderable)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())
 
@@ -59,7 +66,7 @@ def _groups(plan: Plan) -> Table:
             f"{len(group.parameters):,}",
             f"{elements(group):,}",
             escape(_reasons(group)),
-            escape(_sample(group)),
+            escape(sample([parameter.name for parameter in group.parameters])),
         )
     return table
 
@@ -80,6 +87,6 @@ def _reasons(group: PlannedGroup) -> str:
     return ", ".join(f"{why} ×{count}" for why, count in counts.most_common(3))
 
 
-def _sample(group: PlannedGroup, count: int = 2) -> str:
-    names = [parameter.name for parameter in group.parameters]
+def sample(names: Sequence[str], count: int = 2) -> str:
+    """Return the first of some names."""
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")

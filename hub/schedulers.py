@@ -5,15 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from hub.errors import HubWarning, OptimArgsError
-from hub.options import resolve
+from hub import compatibility
+from hub.errors import HubWarning, OptimArgsError, UnsupportedError
+from hub.options import check_whole, resolve
 from hub.registry import default_registry
-from hub.spec import Trait
+from hub.spec import Level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from hub.compatibility import Pairing
     from hub.spec import SchedulerSpec
 
 
@@ -38,54 +42,54 @@ def build_scheduler(
         UnknownOptimizerError: No installed plugin offers the schedule.
         OptimArgsError: An argument is unknown or wrong, or the schedule needs
             `num_training_steps`, or the warm-up is longer than the training.
+        UnsupportedError: The optimizer cannot follow the schedule; see `hub.compatibility`.
         PluginError: The plugin cannot be used.
     """
+    return assemble(name, optimizer, num_warmup_steps, num_training_steps, kwargs)
+
+
+def assemble(
+    name: str,
+    optimizer: Optimizer,
+    warmup: int | None,
+    total: int | None,
+    arguments: Mapping[str, Any],
+    *,
+    evaluates: bool = True,
+) -> LRScheduler:
+    """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
     spec = default_registry().scheduler(name)
-    options = resolve(name, spec.arguments, hyperparameters=kwargs)
-    _check_steps(spec, num_warmup_steps, num_training_steps)
-    _check_optimizer(spec, optimizer)
-    return spec.build(optimizer, num_warmup_steps or 0, num_training_steps, options.model)
+    options = resolve(name, spec.arguments, hyperparameters=arguments)
+    _check_steps(spec, warmup, total)
+    _check_pairing(compatibility.Pairing(optimizer, spec, warmup or 0, evaluates))
+    return spec.build(optimizer, warmup or 0, total, options.model)
 
 
-def _check_optimizer(spec: SchedulerSpec, optimizer: Optimizer) -> None:
-    """Warn where an optimizer that anneals by itself is annealed once more."""
-    plan = getattr(optimizer, "hub_plan", None)
-    if plan is None or not spec.decays:
-        return
-    if Trait.SCHEDULE_FREE in default_registry().optimizer(plan.optimizer).traits:
-        warnings.warn(
-            f"{plan.optimizer} anneals by averaging, and '{spec.name}' lowers its learning rate on "
-            "top of that; use 'constant' or 'constant_with_warmup'",
-            HubWarning,
-            stacklevel=3,
-        )
+def _check_pairing(pairing: Pairing) -> None:
+    findings = compatibility.check(pairing)
+    for finding in findings:
+        if finding.level is Level.REFUSE:
+            raise UnsupportedError(
+                finding.what, where=f"schedule '{pairing.schedule.name}'", fix=finding.fix
+            )
+    for finding in findings:
+        warnings.warn(f"{finding.what}; {finding.fix}", HubWarning, stacklevel=4)
 
 
 def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> None:
+    where = f"schedule '{spec.name}'"
     for key, value, lowest in (("num_warmup_steps", warmup, 0), ("num_training_steps", total, 1)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= lowest):
-            raise OptimArgsError(
-                f"{key}={value!r} is not a number of steps",
-                where=f"schedule '{spec.name}'",
-                fix=f"a whole number from {lowest} on",
-            )
+        if value is not None:
+            check_whole(key, value, "steps", lowest=lowest, where=where)
     if spec.needs_training_steps and total is None:
         raise OptimArgsError(
             f"the schedule '{spec.name}' needs to know how long the training is",
-            where=f"schedule '{spec.name}'",
+            where=where,
             fix="give num_training_steps",
         )
     if warmup and total is not None and warmup > total:
         raise OptimArgsError(
             f"{warmup} warm-up steps do not fit into {total} training steps",
-            where=f"schedule '{spec.name}'",
+            where=where,
             fix="give fewer num_warmup_steps, or train longer",
-        )
-    if warmup and not spec.uses_warmup_steps:
-        warnings.warn(
-            f"the schedule '{spec.name}' has no warm-up: num_warmup_steps={warmup} has no effect; "
-            "use 'constant_with_warmup'",
-            HubWarning,
-            stacklevel=3,
         )

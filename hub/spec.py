@@ -26,7 +26,10 @@ class Trait(StrEnum):
     """Projects the gradients of chosen linear layers: `target_modules` is required."""
 
     PER_PARAMETER = "per_parameter"
-    """The update of one parameter reads nothing of another."""
+    """The update of one parameter reads nothing of another: it has a layerwise form."""
+
+    STEPS_IN_BACKWARD = "steps_in_backward"
+    """Updates each parameter in the backward pass and frees its gradient; see `hub.layerwise`."""
 
     COMPENSATED = "compensated"
     """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
@@ -100,6 +103,12 @@ class OptimizerSpec:
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     shaping: frozenset[str] = frozenset()
     """The arguments that decide what the state looks like: a checkpoint with others is refused."""
+    counters: frozenset[str] = frozenset()
+    """The keys of a parameter group that a step changes, such as a step count."""
+    not_layerwise: str = ""
+    """Why there is no layerwise form, where it is not `PER_PARAMETER`."""
+    layerwise_of: OptimizerSpec | None = None
+    """The eager form, where this is the layerwise one; hub fills it in."""
     state_of: str = ""
     """The name whose checkpoints these are, where several names share them."""
     package: str = "torch"
@@ -126,6 +135,8 @@ class SchedulerSpec:
     uses_warmup_steps: bool = True
     decays: bool = True
     """Whether the learning rate ends below its peak."""
+    needs_metric: bool = False
+    """Whether `step` takes a metric, as an evaluation measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)

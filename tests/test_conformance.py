@@ -2,4 +2,6 @@
 
 from hub.testing import conformance
 
-test_conformance = conformance("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+test_conformance = conformance(
+    "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor"
+)

@@ -31,6 +31,9 @@ CAUGHT_BY = {
     "marks_the_model": ("no_trace", "a parameter"),
     "takes_any_input": ("bad_input", "should be refused"),
     "crashes_on_bad_input": ("bad_input", "no HubError"),
+    "counts_by_the_call_layerwise": ("equals_eager", "differs in"),
+    "keeps_gradients_layerwise": ("frees", "gradients are still there"),
+    "steps_by_itself_layerwise": ("steps_once", "updated twice"),
 }
 
 

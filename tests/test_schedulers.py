@@ -87,6 +87,27 @@ def test_equal_to_transformers_also_after_resuming(name, warmup, total, argument
             thing.step()
 
 
+@pytest.mark.parametrize(("name", "warmup", "total", "arguments"), CASES, ids=str)
+def test_state_dicts_go_to_transformers_and_back(name, warmup, total, arguments):
+    from transformers import get_scheduler
+
+    ours, theirs = optimizer(), optimizer()
+    schedule = hub.build_scheduler(
+        name, ours, num_warmup_steps=warmup, num_training_steps=total, **arguments
+    )
+    reference = get_scheduler(name, theirs, warmup, total, arguments)
+    for _ in range(30):
+        for thing in (ours, schedule):
+            thing.step()
+    reference.load_state_dict(schedule.state_dict())
+    reference.step()
+    schedule.load_state_dict(reference.state_dict())
+    for thing in (theirs, reference, ours, schedule):
+        thing.step()
+    assert schedule.get_last_lr() == reference.get_last_lr()
+    assert schedule.last_epoch == 32
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [

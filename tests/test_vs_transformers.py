@@ -221,6 +221,7 @@ AGREEING = [
     Row("sgd"),
     Row("sgd", "momentum=0.9,nesterov=true"),
     Row("adagrad", "lr_decay=0.1,eps=1e-6"),
+    Row("adafactor"),
     Row("rmsprop", "momentum=0.5,alpha=0.9,centered=true,eps=1e-8"),
     # Both give warm-up and weights of the averages to the class; the constant schedule adds none.
     Row("schedule_free_adamw"),
@@ -254,6 +255,7 @@ DISAGREEING = [
     Row("rmsprop_bnb_32bit", told={"eps": 1e-8}, why=NO_ADAM_EPS),
     Row("adamw_torch", "amsgrad=true", {"optim_args": None}, IGNORED),
     Row("adamw_torch", "no_such=1", {"optim_args": None}, IGNORED, refused=True),
+    Row("adafactor", "scale_parameter=true,beta1=0.9", {"optim_args": None}, IGNORED),
     Row(
         "sgd",
         "momentum=0.9,weight_decay=0.3",
@@ -327,6 +329,11 @@ DISAGREEING = [
         {"optim_args": None},
         "10.1: silent_sgd_phase from optim_args ignored",
     ),
+    Row(
+        "lomo",
+        told={"weight_decay": 0.0},
+        why="10.1: weight_decay, max_grad_norm and optim_args have no effect",
+    ),
     Row("adamw_8bit", "min_8bit_size=16384", {"optim_args": None}, BNB_IGNORES),
     Row("lion_8bit", "min_8bit_size=16384", {"optim_args": None}, BNB_IGNORES),
     Row("ademamix_8bit", "min_8bit_size=16384", {"optim_args": None}, BNB_IGNORES),
@@ -375,6 +382,14 @@ FAILING = [
         "2c: unconditional torch.cuda.synchronize() after each parameter",
         targets=TARGETS,
         skip="torch.cuda.synchronize() does not fail here" if torch.cuda.is_available() else "",
+    ),
+    Failure(
+        "adalomo",
+        "",
+        (AssertionError, RuntimeError),
+        "CUDA|NVIDIA",
+        "3c: `.cuda()` in the constructor for every parameter",
+        skip="`.cuda()` does not fail here" if torch.cuda.is_available() else "",
     ),
     Failure(
         "adamw_torch",
@@ -648,6 +663,7 @@ RESUMING = [
     # Shows that the Trainer resumes as well as any loop, where the optimizer lets it.
     Resume("adamw_torch", is_exact=True),
     Resume("schedule_free_adamw", is_exact=True),
+    Resume("adafactor", is_exact=True),
     Resume("adamw_8bit", is_exact=True),
     Resume("adamw_torch_8bit", is_exact=True),
     Resume("galore_adamw", pickle.UnpicklingError, False, PICKLED, LOW_RANK, TARGETS),

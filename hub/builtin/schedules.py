@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from hub.arguments import Arguments
 from hub.builtin import curves
@@ -15,7 +15,20 @@ from hub.spec import SchedulerSpec
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+    from hub.builtin.greedy import GreedyLR
+    from hub.builtin.scheduling import AdafactorSchedule, CurveSchedule, PlateauSchedule
+
+Rate = Annotated[float, Field(ge=0)]
+
+
+def _not_negative(bound: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    if min(bound, default=0.0) < 0 if isinstance(bound, tuple) else bound < 0:
+        raise ValueError("a learning rate is not negative")
+    return bound
+
+
+Rates = Annotated[float | tuple[float, ...], AfterValidator(_not_negative)]
 
 
 class NoArguments(Arguments):
@@ -91,39 +104,74 @@ class StableArguments(Arguments):
     """Waves of a cosine decay."""
 
 
-class PlateauArguments(Arguments):
-    """Arguments of `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
+class MetricArguments(Arguments):
+    """What schedules take that follow a metric. Evaluations are calls of `step(metric)`."""
 
     mode: Literal["min", "max"] = "min"
     """Whether the metric is better when it is lower or higher."""
+    patience: int = Field(default=10, ge=0)
+    """Evaluations in a row after which the learning rate changes: one more than this."""
+    cooldown: int = Field(default=0, ge=0)
+    """Evaluations after a reduction that do not count."""
+    eps: float = Field(default=1e-8, ge=0)
+    """A smaller change is left out."""
+
+
+class PlateauArguments(MetricArguments):
+    """Arguments of `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
+
     factor: float = Field(default=0.1, gt=0, lt=1)
     """What the learning rate is multiplied by."""
-    patience: int = Field(default=10, ge=0)
-    """Evaluations without improvement before that."""
     threshold: float = Field(default=1e-4, ge=0)
     """How much better counts as improvement."""
     threshold_mode: Literal["rel", "abs"] = "rel"
     """Whether the threshold is a share of the best value or a difference."""
-    cooldown: int = Field(default=0, ge=0)
-    """Evaluations after a reduction that do not count."""
-    min_lr: float = Field(default=0.0, ge=0)
-    """The least learning rate."""
-    eps: float = Field(default=1e-8, ge=0)
-    """A smaller reduction is left out."""
+    min_lr: Rates = 0.0
+    """The least learning rate, or one for each group."""
+
+
+class GreedyArguments(MetricArguments):
+    """Arguments of `hub.builtin.greedy.GreedyLR`, which are those of `transformers.GreedyLR`."""
+
+    factor: float = Field(default=0.95, gt=0, lt=1)
+    """What the learning rate is multiplied by to lower it, and divided by to raise it."""
+    threshold: float = Field(default=1e-6, ge=0)
+    """How much better counts as improvement."""
+    threshold_mode: Literal["rel", "abs"] = "abs"
+    """Whether the threshold is a share of the best value or a difference."""
+    warmup: int = Field(default=0, ge=0)
+    """Evaluations after a raise that do not count."""
+    min_lr: Rates = 1e-3
+    """The least learning rate, or one for each group; not above the optimizer's."""
+    max_lr: Rates = 1.0
+    """The highest learning rate, or one for each group; not below the optimizer's."""
+    smooth: bool = False
+    """Judge the average of the last metrics."""
+    window_size: PositiveInt = 50
+    """How many metrics that average is of."""
+    reset_start: int = Field(default=500, ge=0)
+    """Reductions in a row that find all groups at min_lr, before all starts anew."""
+
+
+class AdafactorArguments(Arguments):
+    """Arguments of the schedule that reports Adafactor's own learning rate."""
+
+    initial_lr: Rate = 0.0
+    """What to report before the first step."""
 
 
 def _curve(
     curve: curves.Curve, optimizer: Optimizer, warmup: int, total: int | None, arguments: Any
-) -> LambdaLR:
-    from torch.optim.lr_scheduler import LambdaLR
+) -> CurveSchedule:
+    from hub.builtin.scheduling import CurveSchedule
 
     run = curves.Run(warmup, total or 0, float(optimizer.defaults.get("lr") or 1.0))
-    return LambdaLR(optimizer, partial(curve, run=run, arguments=arguments))
+    return CurveSchedule(optimizer, partial(curve, run=run, arguments=arguments))
 
 
 def _polynomial(
     optimizer: Optimizer, warmup: int, total: int | None, arguments: PolynomialArguments
-) -> LambdaLR:
+) -> CurveSchedule:
     lr = float(optimizer.defaults["lr"])
     if arguments.lr_end >= lr:
         raise OptimArgsError(
@@ -136,7 +184,7 @@ def _polynomial(
 
 def _stable(
     optimizer: Optimizer, warmup: int, total: int | None, arguments: StableArguments
-) -> LambdaLR:
+) -> CurveSchedule:
     stable, decay = arguments.num_stable_steps, arguments.num_decay_steps
     if stable is None and (total is None or warmup + decay > total):
         raise OptimArgsError(
@@ -150,14 +198,27 @@ def _stable(
 
 
 def _plateau(
-    optimizer: Optimizer,
-    warmup: int,  # noqa: ARG001 - it has none, and `hub.build_scheduler` says so
-    total: int | None,  # noqa: ARG001
-    arguments: PlateauArguments,
-) -> ReduceLROnPlateau:
-    from torch.optim.lr_scheduler import ReduceLROnPlateau
+    optimizer: Optimizer, _warmup: int, _total: int | None, arguments: PlateauArguments
+) -> PlateauSchedule:
+    from hub.builtin.scheduling import PlateauSchedule
 
-    return ReduceLROnPlateau(optimizer, **arguments.model_dump())
+    return PlateauSchedule(optimizer, **arguments.model_dump())
+
+
+def _greedy(
+    optimizer: Optimizer, _warmup: int, _total: int | None, arguments: GreedyArguments
+) -> GreedyLR:
+    from hub.builtin.greedy import GreedyLR
+
+    return GreedyLR(optimizer, **arguments.model_dump())
+
+
+def _adafactor(
+    optimizer: Optimizer, _warmup: int, _total: int | None, arguments: AdafactorArguments
+) -> AdafactorSchedule:
+    from hub.builtin.scheduling import AdafactorSchedule
+
+    return AdafactorSchedule(optimizer, arguments.initial_lr)
 
 
 def _spec(
@@ -220,6 +281,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             PlateauArguments,
             _plateau,
             uses_warmup_steps=False,
+            needs_metric=True,
         ),
         _spec(
             "cosine_with_min_lr",
@@ -238,5 +300,21 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "Warm-up, then always the same, then decay",
             StableArguments,
             _stable,
+        ),
+        _spec(
+            "greedy",
+            "Higher while a metric improves, lower while it does not; step(metric)",
+            GreedyArguments,
+            _greedy,
+            uses_warmup_steps=False,
+            needs_metric=True,
+        ),
+        _spec(
+            "adafactor",
+            "What Adafactor computes itself, written to its groups to be logged",
+            AdafactorArguments,
+            _adafactor,
+            uses_warmup_steps=False,
+            decays=False,
         ),
     ]

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from hub.cli import check, compare, convert, doctor, listing, plan, show
+from hub.cli import check, compare, convert, doctor, listing, lr, plan, show
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
 app.command("plan")(plan.plan)
+app.command("lr")(lr.lr)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
 app.command("convert-checkpoint")(convert.convert_checkpoint)

@@ -1,4 +1,4 @@
-"""The packages that only comparing needs."""
+"""The packages that only comparing and drawing need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require(*names: str) -> None:
     for name in names:
         if find_spec(name) is None:
             raise HubError(
-                f"comparing optimizers needs {name}, which is not installed",
+                f"{name} is needed here, and not installed",
                 where=name,
                 fix='pip install "hub[compare]"',
             )

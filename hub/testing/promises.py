@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, state, updates
+from hub.testing import building, in_backward, state, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,14 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11
     "bad_input": building.bad_input,  # P12
+    "equals_eager": in_backward.equals_eager,  # P2, P5, P6
+    "frees": in_backward.frees,
+    "steps_once": in_backward.steps_once,  # P6
 }
 """Name of the check, and the check."""
+
+IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
+"""The checks for optimizers that step inside the backward pass only."""
 
 
 def run(check: str, subject: Subject) -> None:

@@ -73,7 +73,10 @@ def distributed_state(subject: Subject) -> None:
     """
     whole, optimizer = subject.start()
     train(whole, optimizer, BEFORE + AFTER)
-    for full in (True, False):
+    # A full one that has no tensors cannot be loaded: torch 2.13 looks there for the device
+    # (`_load_optim_state_dict`).
+    has_state = any(optimizer.state.values())
+    for full in (True, False) if has_state else (False,):
         options = StateDictOptions(full_state_dict=full)
         half, optimizer = subject.start()
         train(half, optimizer, BEFORE)

@@ -29,6 +29,14 @@ DTYPES = {
     "fp16": torch.float16,
     "fp64": torch.float64,
 }
+_OF_BUILD = (
+    "optim_args",
+    "target_modules",
+    "defaults",
+    "param_rules",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+)
 LR = 1e-2
 LARGE = 0.5
 
@@ -52,6 +60,11 @@ class Subject:
         """Whether it takes target modules."""
         return Trait.LOW_RANK in self.spec.traits
 
+    @property
+    def in_backward(self) -> bool:
+        """Whether it steps inside the backward pass."""
+        return Trait.STEPS_IN_BACKWARD in self.spec.traits
+
     def has(self, *arguments: str) -> bool:
         """Whether the optimizer has all these arguments."""
         return set(arguments) <= set(self.spec.arguments.model_fields)
@@ -67,8 +80,7 @@ class Subject:
             model: From `model()`.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        named = ("optim_args", "target_modules", "defaults", "param_rules", "max_grad_norm")
-        call = {key: arguments.pop(key) for key in named if key in arguments}
+        call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
         if self.low_rank:
             call.setdefault("target_modules", "all-linear")
         lr = {"lr": LR} if self.has("lr") else {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.conduct import detach
+from hub.layerwise import grad_norm
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
@@ -107,7 +109,7 @@ def decay(subject: Subject) -> None:
     expect(not wrong, f"decayed, and should not be: {wrong}")
     with torch.no_grad():
         for parameter in named.values():  # zeros cannot show decay
-            parameter.add_(0.5)
+            parameter.add_(1.0)
     before = weights(model)
     for _ in range(STEPS):
         for parameter in named.values():
@@ -152,7 +154,7 @@ def _other_values(defaults: dict[str, Any]) -> dict[str, Any]:
 def accumulates(subject: Subject) -> None:
     """P6: two micro-batches are one batch, but for the rounding of the gradients."""
     whole, first = subject.start()
-    parts, second = subject.start()
+    parts, second = subject.start(gradient_accumulation_steps=2)
     start = weights(whole)
     for model, optimizer, count in ((whole, first, 1), (parts, second, 2)):
         backward(model, 0, count)
@@ -172,9 +174,9 @@ def clips(subject: Subject) -> None:
     """
     updates = []
     for scale in (1.0, 1024.0):
-        model, optimizer = subject.start(max_grad_norm=CLIP)
+        model, optimizer = _clipping(subject)
         before = weights(model)
-        (loss_of(model, batch(0)) * scale).backward()  # type: ignore[no-untyped-call]
+        _backward(subject, optimizer, loss_of(model, batch(0)) * scale)
         optimizer.step()
         updates.append(_updates(before, model))
     error = (updates[0] - updates[1]).norm() / updates[0].norm().clamp_min(1e-12)
@@ -183,12 +185,14 @@ def clips(subject: Subject) -> None:
 
 
 def _clips_like_torch(subject: Subject) -> None:
-    ours, optimizer = subject.start(max_grad_norm=CLIP)
+    ours, optimizer = _clipping(subject)
     theirs, other = subject.start()
+    detach(other)  # so that there are gradients after the backward pass
     # In the order of the groups, as the sum of squares rounds by order.
     trainable = [p for group in other.param_groups for p in group["params"]]
     for step in range(STEPS):
-        backward(ours, step)
+        ours.take_detour = step % 2 == 0
+        _backward(subject, optimizer, loss_of(ours, batch(step)))
         optimizer.step()
         optimizer.zero_grad()
         backward(theirs, step)
@@ -198,6 +202,17 @@ def _clips_like_torch(subject: Subject) -> None:
         other.zero_grad()
     wrong = differing(weights(theirs), weights(ours))
     expect(not wrong, f"max_grad_norm is not clip_grad_norm_ before the step: {wrong}")
+
+
+def _clipping(subject: Subject) -> tuple[Model, Optimizer]:
+    exact = {"clipping": "exact"} if subject.in_backward else {}
+    return subject.start(max_grad_norm=CLIP, **exact)
+
+
+def _backward(subject: Subject, optimizer: Optimizer, loss: Tensor) -> None:
+    if subject.in_backward:
+        grad_norm(optimizer, loss)
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _trained(subject: Subject, **arguments: Any) -> tuple[Model, Optimizer]:

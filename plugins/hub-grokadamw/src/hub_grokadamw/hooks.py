@@ -82,6 +82,7 @@ SPEC = OptimizerSpec(
     arguments=GrokAdamWArguments,
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset(GrokAdamWArguments.model_fields) - {"grokking_signal_fns"},
+    not_layerwise="its first beta depends on how many parameters of the group come before",
     package="grokadamw",
     licence="MIT",
     paper="https://arxiv.org/abs/2405.20233",

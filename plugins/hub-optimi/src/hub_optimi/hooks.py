@@ -66,6 +66,7 @@ SPEC = OptimizerSpec(
     summary="AdamW that clips each tensor's update, with Kahan summation for bf16 weights.",
     arguments=StableAdamWArguments,
     traits=frozenset({Trait.PER_PARAMETER, Trait.COMPENSATED}),
+    counters=frozenset({"setup", "step"}),
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset({"lr", "weight_decay", "betas", "eps", "max_lr", "kahan_sum"}),
     package="torch-optimi",

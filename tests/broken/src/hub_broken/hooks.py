@@ -43,6 +43,7 @@ BASE = OptimizerSpec(
     arguments=AdamArguments,
     per_group=frozenset({"lr", "weight_decay", "betas"}),
 )
+PER_PARAMETER = frozenset({Trait.PER_PARAMETER})
 MODES = frozenset({Trait.TRAIN_EVAL_MODES})
 ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
@@ -69,6 +70,9 @@ ROWS = {
     "marks_the_model": ("MarksTheModel", {}),
     "takes_any_input": ("TakesAnyInput", {"arguments": TakesAnything}),
     "crashes_on_bad_input": ("Plain", {"arguments": Crashes}),
+    "counts_by_the_call": ("CountsByTheCall", {"traits": PER_PARAMETER}),
+    "keeps_gradients": ("KeepsGradients", {"traits": PER_PARAMETER}),
+    "steps_by_itself": ("StepsByItself", {"traits": PER_PARAMETER}),
 }
 
 

@@ -247,3 +247,43 @@ class TakesAnyInput(AdamW):
 
     def __init__(self, params, **_):
         super().__init__(params)
+
+
+class CountsByTheCall(AdamW):
+    """As optimi 0.3.3 does in its groups: a call of `step` is taken for a step of all parameters.
+
+    Its spec says that updates are independent, and does not say what it counts.
+    """
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+            group["lr"] /= group["steps"]
+        super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= group["steps"]
+
+
+class KeepsGradients(AdamW):
+    """As optimi's Adan does, but the very tensor."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.state[p]["prev_grad"] = p.grad
+
+
+class StepsByItself(AdamW):
+    """As lomo_optim 0.1.1 does: a hook of its own updates with whatever gradient comes."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_hook(lambda grad, p=p: _move(p, grad))
+
+
+def _move(parameter, grad):
+    parameter.data.add_(grad, alpha=-1e-3)

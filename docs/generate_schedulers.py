@@ -1,0 +1,134 @@
+"""Write `docs/schedulers.md` and its pictures from what the schedules say and do.
+
+`python docs/generate_schedulers.py` writes all; `tests/test_schedulers_page.py` checks that the
+text, and the learning rates behind each picture, are what the code gives now.
+"""
+
+from pathlib import Path
+
+import hub
+from hub.cli import drawing
+from hub.cli.lr import METRIC, curve
+from hub.options import type_name
+from hub.registry import default_registry
+
+PAGE = Path(__file__).with_name("schedulers.md")
+PICTURES = PAGE.with_name("pictures")
+STEPS = 1000
+WARMUP = 100
+# What shows a schedule best, and what some cannot do without.
+ARGUMENTS = {
+    "cosine_warmup_with_min_lr": ["min_lr_rate=0.1", "warmup_lr_rate=0.3"],
+    "cosine_with_min_lr": ["min_lr_rate=0.1"],
+    "cosine_with_restarts": ["num_cycles=3"],
+    "greedy": ["min_lr=1e-4", "patience=5"],
+    "polynomial": ["power=2"],
+    "reduce_lr_on_plateau": ["factor=0.5", "patience=50"],
+    "warmup_stable_decay": ["num_decay_steps=300"],
+}
+INTRODUCTION = f"""\
+# Learning-rate schedules
+
+<!-- Written by docs/generate_schedulers.py: change that, or the schedules. -->
+
+`hub.build_scheduler(name, optimizer, ...)` builds a schedule by name:
+
+```python
+import hub
+import torch
+
+model = torch.nn.Linear(8, 8)
+optimizer = hub.build("adamw_torch", model, lr=1e-3)
+scheduler = hub.build_scheduler(
+    "cosine_with_min_lr", optimizer, num_warmup_steps=100, num_training_steps=1000, min_lr_rate=0.1
+)
+```
+
+Steps are optimizer steps: with gradient accumulation, fewer than batches. The learning rates that
+the optimizer's groups have when the schedule is built are the peaks.
+
+- The values are those of `transformers.get_scheduler` (5.23), to the last bit, and state dicts go
+  both ways.
+- A group that is added later (`optimizer.add_param_group`) follows from its own learning rate.
+- A learning rate that is a tensor stays that tensor, and gets the same values, rounded to its
+  dtype.
+- Schedules by metric are stepped with one, after an evaluation: `scheduler.step(loss)`. They are
+  `ReduceLROnPlateau`s to a trainer that asks.
+
+"steps" says whether `num_training_steps` has to be given, "warm-up" whether `num_warmup_steps`
+counts. `hub lr NAME` draws a schedule in the terminal, and `--out` into a file, as the pictures
+here: {STEPS} steps, {WARMUP} of them warm-up where there is one, from a learning rate of 0.001.
+
+| name | | steps | warm-up | metric | its own arguments |
+|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """Return the text of `docs/schedulers.md`."""
+    names = hub.list_schedulers()
+    return INTRODUCTION + "".join(map(_row, names)) + "".join(map(_entry, names))
+
+
+def rates(name: str) -> list[float]:
+    """Return the learning rates that a picture shows."""
+    arguments = dict(argument.split("=") for argument in ARGUMENTS.get(name, ()))
+    return curve(name, arguments, steps=STEPS, warmup=_warmup(name), lr=1e-3)
+
+
+def numbers(name: str) -> str:
+    """Return what a picture says in its metadata: some of the learning rates in it."""
+    shown = rates(name)
+    return " ".join(f"{rate:.3e}" for rate in shown[:: STEPS // 50])
+
+
+def command(name: str) -> str:
+    """Return how a picture is drawn by hand."""
+    warmup = ["--warmup", str(WARMUP)] if _warmup(name) else []
+    return " ".join(["hub lr", name, *ARGUMENTS.get(name, ()), *warmup])
+
+
+def _warmup(name: str) -> int:
+    return WARMUP if default_registry().scheduler(name).uses_warmup_steps else 0
+
+
+def _row(name: str) -> str:
+    spec = default_registry().scheduler(name)
+    marks = (spec.needs_training_steps, spec.uses_warmup_steps, spec.needs_metric)
+    fields = spec.arguments.model_fields
+    own = ", ".join(
+        f"`{key}`" if field.is_required() else f"`{key}={field.default!r}`"
+        for key, field in fields.items()
+    )
+    cells = " | ".join("yes" if mark else "" for mark in marks)
+    return f"| [`{name}`](#{name}) | {spec.summary} | {cells} | {own} |\n"
+
+
+def _entry(name: str) -> str:
+    spec = default_registry().scheduler(name)
+    lines = [f"\n## {name}\n", f"{spec.summary}.\n", f"![{name}](pictures/{name}.svg)\n"]
+    by_metric = f" (with {METRIC})" if spec.needs_metric else ""
+    lines.append(f"`{command(name)}`{by_metric}")
+    described = [
+        f"- `{key}`, {type_name(field)}: {' '.join((field.description or '').split())}"
+        for key, field in spec.arguments.model_fields.items()
+    ]
+    return "\n".join([*lines, *([""] * bool(described)), *described]) + "\n"
+
+
+def draw(name: str) -> None:
+    """Write a picture, the same bytes for the same matplotlib."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        title = command(name).removeprefix("hub lr ")
+        drawing.figure(rates(name), title).savefig(
+            PICTURES / f"{name}.svg", metadata={"Date": None, "Description": numbers(name)}
+        )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    PICTURES.mkdir(exist_ok=True)
+    for schedule in hub.list_schedulers():
+        draw(schedule)

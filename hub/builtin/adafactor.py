@@ -1,0 +1,346 @@
+"""Adafactor (https://arxiv.org/abs/1804.04235), with the arithmetic of `transformers.Adafactor`.
+
+Transformers 5.23 (`optimization.py`) is followed operation by operation, so that a run that moves
+here keeps its bits, and its checkpoint. `torch.optim.Adafactor` would not do: it is the variant of
+Big Vision, whose learning rate is always relative to the weight's size and bounded by the number of
+steps, without a first moment, and with a state of other names.
+
+Half-precision parameters are updated in fp32 and written back, and their state is fp32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import (
+    _foreach_add_,
+    _foreach_clamp_min_,
+    _foreach_copy_,
+    _foreach_div,
+    _foreach_div_,
+    _foreach_mul,
+    _foreach_mul_,
+    _foreach_rsqrt,
+    _foreach_rsqrt_,
+    _foreach_sub_,
+)
+from torch.optim import Optimizer
+from torch.optim.optimizer import _default_to_fused_or_foreach
+
+from hub.builtin.hooks import AdafactorArguments
+from hub.checkpoint import keep_state_dtypes
+from hub.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor
+    from torch.optim.optimizer import ParamsT
+
+    Group = dict[str, Any]
+    State = dict[str, Any]
+
+_HALF = (torch.float16, torch.bfloat16)
+_MATRIX = 2
+"""Dimensions from which on second moments are factored."""
+_AT_ONCE = 2**18
+"""Elements after which a multi-tensor update ends: temporary tensors as large as all weights would
+take back what factoring saves, and leave the processor's cache."""
+_ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
+
+
+class _Work(NamedTuple):
+    """One parameter in a step; `grad` and `weight` are fp32 copies where it is half-precision."""
+
+    parameter: Tensor
+    grad: Tensor
+    weight: Tensor
+    state: State
+
+
+def step_size(group: Group, state: State) -> float:
+    """Return the learning rate of a parameter's last update.
+
+    Args:
+        group: Its parameter group.
+        state: Its state, after at least one step.
+    """
+    rate = _rate(group, state)
+    if group["scale_parameter"]:
+        rate = float(max(group["eps"][1], state["RMS"]) * rate)
+    return rate
+
+
+def _rate(group: Group, state: State) -> float:
+    """Return the learning rate before it is scaled by the size of the weight."""
+    if not group["relative_step"]:
+        return float(group["lr"])
+    step: int = state["step"]
+    return min(1e-6 * step if group["warmup_init"] else 1e-2, 1.0 / math.sqrt(step))
+
+
+class Adafactor(Optimizer):
+    """Adafactor, one tensor at a time or, with `foreach`, many.
+
+    The state of a parameter of shape (..., n, m) has `exp_avg_sq_row` of shape (..., n) and
+    `exp_avg_sq_col` of shape (..., m); that of one with fewer than two dimensions has `exp_avg_sq`
+    of its own shape. With `beta1` there is `exp_avg`, of its own shape too.
+    """
+
+    _get_lr = staticmethod(step_size)  # as `transformers.optimization.AdafactorSchedule` calls it
+
+    def __init__(self, params: ParamsT, **arguments: Any) -> None:
+        """Take parameters or groups of them.
+
+        Args:
+            params: As for every torch optimizer; a group may have any argument of its own.
+            arguments: Those of `hub.builtin.hooks.AdafactorArguments`.
+
+        Raises:
+            pydantic.ValidationError: An argument is unknown, wrong, or contradicts another.
+        """
+        super().__init__(params, AdafactorArguments(**arguments).model_dump())
+        keep_state_dtypes(self)
+        self.register_load_state_dict_post_hook(_widen)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take groups as Transformers saves them, which lack `foreach`."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("foreach", None)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: Computes the gradients anew and returns the loss.
+
+        Returns:
+            What the closure returns, or None.
+
+        Raises:
+            UnsupportedError: A gradient is sparse; nothing is updated then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        trained = [
+            (group, [p for p in group["params"] if p.grad is not None])
+            for group in self.param_groups
+        ]
+        _refuse_sparse(p for _, parameters in trained for p in parameters)
+        for group, parameters in trained:
+            together = group["foreach"]
+            if together is None:
+                _, together = _default_to_fused_or_foreach(parameters, differentiable=False)
+            if together:
+                for some in self._alike(parameters):
+                    _update_together(group, [self._work(group, p) for p in some])
+            else:
+                for parameter in parameters:
+                    _update(group, self._work(group, parameter))
+        return loss
+
+    def _alike(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+        """Return lists of the same dtype, device, form of state and number of steps."""
+        alike = defaultdict(list)
+        for parameter in parameters:
+            is_factored, steps = parameter.ndim >= _MATRIX, self.state[parameter].get("step", 0)
+            alike[parameter.dtype, parameter.device, is_factored, steps].append(parameter)
+        return chain.from_iterable(map(_bounded, alike.values()))
+
+    def _work(self, group: Group, parameter: Tensor) -> _Work:
+        """Begin a parameter's step."""
+        grad: Tensor = parameter.grad  # type: ignore[assignment]  # it has one
+        state = self.state[parameter]
+        grad, weight = _full_precision(grad), _full_precision(parameter)
+        if not state:
+            state.update(_fresh(group, grad))
+        state["step"] += 1
+        return _Work(parameter, grad, weight, state)
+
+
+def _scaled(group: Group, rms: Tensor, rate: float, factor: float = 1.0) -> Tensor:
+    """Return the rate, times the size of each weight or the least size, times a factor.
+
+    Where Transformers asks which is larger, and waits for the device, this computes both. The
+    factor comes last on either side, as there.
+    """
+    least = group["eps"][1]
+    return torch.where(rms > least, rms * rate * factor, least * rate * factor)
+
+
+def _beta2(group: Group, state: State) -> float:
+    return 1.0 - math.pow(state["step"], group["decay_rate"])
+
+
+def _fresh(group: Group, grad: Tensor) -> State:
+    """Return the state before the first step, for a gradient in full precision."""
+    state: State = {"step": 0}
+    if group["beta1"] is not None:
+        state["exp_avg"] = torch.zeros_like(grad)
+    if grad.ndim >= _MATRIX:
+        state[_ROW] = grad.new_zeros(grad.shape[:-1])
+        state[_COLUMN] = grad.new_zeros(grad.shape[:-2] + grad.shape[-1:])
+    else:
+        state["exp_avg_sq"] = torch.zeros_like(grad)
+    state["RMS"] = 0
+    return state
+
+
+def _full_precision(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def _rms(tensor: Tensor) -> Tensor:
+    rms: Tensor = torch.linalg.vector_norm(tensor) / tensor.numel() ** 0.5
+    return rms
+
+
+def _update(group: Group, work: _Work) -> None:
+    """Take the step of one parameter."""
+    parameter, grad, weight, state = work
+    square = torch.mul(grad, grad).add_(group["eps"][0])
+    update = _inverse_root(state, square, _beta2(group, state)).mul_(grad)
+    update.div_((_rms(update) / group["clip_threshold"]).clamp_(min=1.0))
+    rate, decay = _rate_and_decay(group, weight, state)
+    update.mul_(rate)
+    if group["beta1"] is not None:
+        update = state["exp_avg"].mul_(group["beta1"]).add_(update, alpha=1 - group["beta1"])
+    if group["weight_decay"] != 0:
+        weight.add_(weight, alpha=decay)
+    weight.sub_(update)
+    if weight is not parameter:
+        parameter.copy_(weight)
+
+
+def _rate_and_decay(group: Group, weight: Tensor, state: State) -> tuple[float | Tensor, float]:
+    """Return the learning rate, and what the weight is multiplied with before that is added."""
+    rate, decay = _rate(group, state), -group["weight_decay"]
+    if not group["scale_parameter"]:
+        return rate, decay * rate
+    rms = state["RMS"] = _rms(weight)
+    return _scaled(group, rms, rate), float(_scaled(group, rms, rate, decay)) if decay else 0.0
+
+
+def _inverse_root(state: State, square: Tensor, beta2: float) -> Tensor:
+    """Average the squared gradients, and return one over the root of the average."""
+    if _ROW not in state:
+        average: Tensor = state["exp_avg_sq"]
+        return average.mul_(beta2).add_(square, alpha=1.0 - beta2).rsqrt()
+    rows, columns = state[_ROW], state[_COLUMN]
+    rows.mul_(beta2).add_(square.mean(dim=-1), alpha=1.0 - beta2)
+    columns.mul_(beta2).add_(square.mean(dim=-2), alpha=1.0 - beta2)
+    row_factor = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt_()
+    inverse: Tensor = row_factor.unsqueeze(-1) * columns.rsqrt().unsqueeze(-2)
+    return inverse
+
+
+def _update_together(group: Group, works: list[_Work]) -> None:
+    """Take the step of several parameters: `_update`, in multi-tensor operations where it can."""
+    parameters = [work.parameter for work in works]
+    grads, weights = [work.grad for work in works], [work.weight for work in works]
+    states = [work.state for work in works]
+    squares = list(_foreach_mul(grads, grads))
+    _foreach_add_(squares, group["eps"][0])
+    updates = _inverse_roots(states, squares, _beta2(group, states[0]))
+    _foreach_mul_(updates, grads)
+    limits = _rms_of_each(updates)
+    _foreach_div_(limits, group["clip_threshold"])
+    _foreach_clamp_min_(limits, 1.0)
+    _foreach_div_(updates, limits)
+    rates, decays = _rates_and_decays(group, weights, states)
+    _foreach_mul_(updates, rates)
+    if group["beta1"] is not None:
+        averages = [state["exp_avg"] for state in states]
+        _average_into(averages, updates, group["beta1"])
+        updates = averages
+    if group["weight_decay"] != 0:
+        for weight, decay in zip(weights, decays, strict=True):
+            weight.add_(weight, alpha=decay)
+    _foreach_sub_(weights, updates)
+    if weights[0] is not parameters[0]:
+        _foreach_copy_(parameters, weights)
+
+
+def _inverse_roots(states: list[State], squares: list[Tensor], beta2: float) -> list[Tensor]:
+    """Do what `_inverse_root` does, for states of one form."""
+    if _ROW not in states[0]:
+        averages = [state["exp_avg_sq"] for state in states]
+        _average_into(averages, squares, beta2)
+        return list(_foreach_rsqrt(averages))
+    rows, columns = [state[_ROW] for state in states], [state[_COLUMN] for state in states]
+    _average_into(rows, [square.mean(dim=-1) for square in squares], beta2)
+    _average_into(columns, [square.mean(dim=-2) for square in squares], beta2)
+    row_factors = _foreach_div(rows, [row.mean(dim=-1, keepdim=True) for row in rows])
+    _foreach_rsqrt_(row_factors)
+    return [
+        row.unsqueeze(-1) * column.unsqueeze(-2)
+        for row, column in zip(row_factors, _foreach_rsqrt(columns), strict=True)
+    ]
+
+
+def _average_into(averages: list[Tensor], values: list[Tensor], beta: float) -> None:
+    _foreach_mul_(averages, beta)
+    _foreach_add_(averages, values, alpha=1.0 - beta)
+
+
+def _rms_of_each(tensors: list[Tensor]) -> list[Tensor]:
+    norms = [torch.linalg.vector_norm(tensor) for tensor in tensors]
+    _foreach_div_(norms, [tensor.numel() ** 0.5 for tensor in tensors])
+    return norms
+
+
+def _rates_and_decays(
+    group: Group, weights: list[Tensor], states: list[State]
+) -> tuple[list[float], list[float]]:
+    """Do what `_rate_and_decay` does, for states after the same number of steps.
+
+    Where the weights' sizes count, it waits for the device once for each of the two lists.
+    """
+    rate, decay = _rate(group, states[0]), -group["weight_decay"]
+    if not group["scale_parameter"]:
+        return [rate] * len(states), [decay * rate] * len(states)
+    sizes = _rms_of_each(weights)
+    for state, size in zip(states, sizes, strict=True):
+        state["RMS"] = size
+    rms = torch.stack(sizes)
+    return _scaled(group, rms, rate).tolist(), _scaled(group, rms, rate, decay).tolist()
+
+
+def _bounded(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Return them in lists of not much more than `_AT_ONCE` elements."""
+    some: list[Tensor] = []
+    elements = 0
+    for parameter in parameters:
+        some.append(parameter)
+        elements += parameter.numel()
+        if elements >= _AT_ONCE:
+            yield some
+            some, elements = [], 0
+    if some:
+        yield some
+
+
+def _refuse_sparse(parameters: Iterable[Tensor]) -> None:
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            raise UnsupportedError(
+                "Adafactor cannot use sparse gradients",
+                where=f"the gradient of a parameter of shape {tuple(parameter.shape)}",
+                fix="build the embedding with sparse=False",
+            )
+
+
+def _widen(optimizer: Optimizer) -> None:
+    """Continue in fp32 from a state that Transformers' class has loaded, and so rounded, before."""
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[key] = _full_precision(value)

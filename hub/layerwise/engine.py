@@ -1,0 +1,319 @@
+"""The engine: hooks that update each parameter when its gradient is complete."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from hub.errors import HubError, HubWarning, UnsupportedError
+from hub.layerwise.clipping import Clipping, total
+from hub.layerwise.settings import Settings, Slot
+from hub.layerwise.single import SingleStep
+from hub.layerwise.spent import SpentGradient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+
+class Engine:
+    """Steps one optimizer inside the backward pass.
+
+    Args:
+        optimizer: What is stepped; the engine does not keep it alive.
+        settings: How.
+        step: The optimizer's own, without hooks.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, settings: Settings, step: Callable[[Optimizer], object]
+    ) -> None:
+        self.settings = settings
+        self._optimizer = weakref.ref(optimizer)
+        self._reference = weakref.ref(self)
+        self._single = SingleStep(step, settings.counters)
+        self._clipping = Clipping(settings)
+        self._lock = threading.RLock()  # autograd has a thread for each device
+        self._slots: dict[Parameter, Slot] = {}
+        """In the order of the groups."""
+        self._located: list[int] = []
+        self._updated: list[Slot] = []
+        """In this step, in order."""
+        self._measuring = False
+        self._told = False
+        self._last_norms: list[Tensor] = []
+        self.place_hooks()
+        weakref.finalize(self, _remove, self._slots).atexit = False
+
+    def place_hooks(self) -> None:
+        """Place a hook on each parameter in the groups that has none of this engine yet.
+
+        Raises:
+            UnsupportedError: One is stepped by another engine.
+        """
+        self._locate(self._live())
+        new = [slot for slot in self._slots.values() if slot.handle is None]
+        try:
+            check_free((slot.name, slot.parameter) for slot in new)
+        except UnsupportedError:
+            for slot in new:
+                del self._slots[slot.parameter]
+            raise
+        for slot in new:
+            slot.handle = slot.parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(_arrived, self._reference, slot)
+            )
+
+    def remove(self) -> None:
+        """Take the hooks off the parameters, and what is left of spent gradients."""
+        for slot in self._updated:
+            slot.parameter.grad = None
+        _remove(self._slots)
+
+    def arrived(self, slot: Slot) -> None:
+        """Take over a gradient: measure it, count it, or update the parameter.
+
+        Raises:
+            UnsupportedError: The parameter was updated in this step already.
+            HubError: Its update fails.
+        """
+        with self._lock:
+            if self._measuring:
+                slot.norm = self._clipping.measure(_gradient(slot))
+                slot.parameter.grad = None
+                return
+            if self.settings.ends_itself and self._is_cleared():
+                self._end_before(slot)
+            if slot.updated:
+                raise self.second_backward()
+            slot.arrived += 1
+            if slot.arrived >= self.settings.accumulation:
+                if self.settings.ends_itself and slot.arrived > 1 and not self._updated:
+                    self._queue_the_waiting()
+                self._update(slot)
+
+    def close(self) -> None:
+        """End the step: update what still has a gradient, and free the others.
+
+        The optimizer's step hooks are called as ever: the first before the first update of a step,
+        the others here.
+        """
+        with self._lock:
+            optimizer = self._live()
+            self._open(optimizer)
+            self._update_the_waiting()
+            self._single.count_idle_groups(optimizer)
+            self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
+            self._clipping.end(self._last_norms, optimizer.param_groups[0])
+            for slot in self._slots.values():
+                slot.arrived, slot.updated, slot.norm = 0, False, None
+                slot.parameter.grad = None
+            self._updated.clear()
+            own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
+            for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
+                hook(optimizer, (optimizer,), {})
+
+    def finish(self) -> None:
+        """End the step if it has begun, for nobody may call `step()`."""
+        with self._lock:
+            if self._updated:
+                self.close()
+
+    def forget(self) -> None:
+        """Drop the gradients that wait for others, as `zero_grad` does."""
+        with self._lock:
+            if self.settings.ends_itself:
+                self.finish()
+            for slot in self._slots.values():
+                slot.parameter.grad = None
+                slot.arrived = 0
+
+    def measure(self, loss: Tensor) -> Tensor:
+        """Return the norm of a loss's gradients by a backward pass that updates nothing.
+
+        The graph is kept for the backward pass that does. Each gradient is freed once measured.
+
+        Raises:
+            UnsupportedError: A step has begun, or gradients have accumulated.
+        """
+        if self.settings.ends_itself:
+            self.finish()
+        if any(slot.arrived for slot in self._slots.values()):
+            raise self.second_backward()
+        for slot in self._slots.values():
+            slot.norm = None
+        self._measuring = True
+        try:
+            loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        finally:
+            self._measuring = False
+        whole = total(slot.norm for slot in self._slots.values() if slot.norm is not None)
+        self._clipping.measured(whole)
+        return whole
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is known what the gradients that come next are clipped by."""
+        return self._clipping.is_measured
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss of the running backward pass is multiplied by, if anything."""
+        return self._clipping.loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float | None) -> None:
+        self._clipping.loss_scale = scale
+
+    def grad_norm(self) -> Tensor:
+        """Return the norm of all gradients of the last step that has ended, before clipping."""
+        return total(self._last_norms)
+
+    def tell_of_clipping(self, factor: Any) -> None:
+        """Warn, once, that somebody clips gradients that have already been used.
+
+        A factor of 1 clips nothing: Transformers 5.23 measures norms so (`_get_grad_norm`).
+        """
+        if self._told or self.settings.max_grad_norm is not None:
+            return
+        if torch.as_tensor(factor).eq(1).all():
+            return
+        self._told = True
+        warnings.warn(
+            f"{self.settings.name} updates in the backward pass: gradients that are clipped after "
+            "it have no effect any more; build with max_grad_norm and clipping='exact', "
+            "'previous_norm' or 'per_parameter', and turn the trainer's own clipping off",
+            HubWarning,
+            stacklevel=2,
+        )
+
+    def second_backward(self) -> HubError:
+        """Return what to raise for a gradient that comes too late."""
+        return UnsupportedError(
+            f"another gradient for a parameter that {self.settings.name} has already updated in "
+            f"this step: {self._progress()}",
+            where="loss.backward()",
+            fix="call optimizer.step() after each backward pass, also after one that failed; to "
+            "accumulate, build with gradient_accumulation_steps; layers that are used twice under "
+            "activation checkpointing need use_reentrant=False",
+        )
+
+    def _open(self, optimizer: Optimizer) -> None:
+        """Begin a step with its first update; loading a state dict has made new groups."""
+        if self._updated:
+            return
+        self._locate(optimizer)
+        self._single.begin()
+        own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - as `Optimizer.step` calls them
+        for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
+            hook(optimizer, (optimizer,), {})
+
+    def _update(self, slot: Slot) -> None:
+        optimizer = self._live()
+        self._open(optimizer)
+        self._clipping.clip(slot, _gradient(slot), optimizer.param_groups[0])
+        try:
+            self._single.update(optimizer, slot)
+        except Exception as error:
+            slot.parameter.grad = None
+            raise HubError(
+                f"the update of {slot.name} failed: {error}",
+                where=self.settings.name,
+                fix=f"{self._progress()}; optimizer.step() ends this step without the others",
+            ) from error
+        slot.updated = True
+        self._updated.append(slot)
+        # A DTensor takes no gradient but DTensors.
+        plain = type(slot.parameter) is torch.nn.Parameter
+        slot.parameter.grad = SpentGradient.of(slot, self._reference) if plain else None
+
+    def _update_the_waiting(self) -> None:
+        """Update the parameters that had no gradient in some micro-batches."""
+        with self._lock:
+            for slot in self._slots.values():
+                if slot.parameter.grad is not None and not slot.updated:
+                    self._update(slot)
+
+    def _queue_the_waiting(self) -> None:
+        """Have them updated when this backward pass is over, before a scheduler writes a new lr."""
+        # What FSDP ends its backward passes with; torch 2.13 has nothing public for it.
+        queue = torch.autograd.Variable._execution_engine.queue_callback  # noqa: SLF001
+        queue(self._update_the_waiting)
+
+    def _is_cleared(self) -> bool:
+        """Whether the gradients of updated parameters are gone without a `step()`."""
+        last = self._updated[-1].parameter if self._updated else None
+        return type(last) is torch.nn.Parameter and not isinstance(last.grad, SpentGradient)
+
+    def _end_before(self, slot: Slot) -> None:
+        """End the step before the one that this gradient is the first of."""
+        gradient, slot.parameter.grad = slot.parameter.grad, None
+        self.close()
+        slot.parameter.grad = gradient
+
+    def _locate(self, optimizer: Optimizer) -> None:
+        """Find each parameter's group and its place there."""
+        found = [id(group) for group in optimizer.param_groups]
+        if found == self._located:
+            return
+        self._located = found
+        for group in optimizer.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                slot = self._slots.setdefault(parameter, Slot(parameter))
+                slot.group, slot.index = group, index
+
+    def _live(self) -> Optimizer:
+        optimizer = self._optimizer()
+        assert optimizer is not None  # noqa: S101 - the hooks go when it does
+        return optimizer
+
+    def _progress(self) -> str:
+        last = f", the last of them {self._updated[-1].name}" if self._updated else ""
+        return f"{len(self._updated)} of {len(self._slots)} parameters are updated{last}"
+
+
+def check_free(named: Iterable[tuple[str, Parameter]]) -> None:
+    """Hold parameters to not being stepped inside the backward pass by a live optimizer.
+
+    Raises:
+        UnsupportedError: One is; the error names the optimizer.
+    """
+    for name, parameter in named:
+        hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}  # noqa: SLF001 - nothing public tells
+        for hook in hooks.values():
+            engine = hook.args[0]() if getattr(hook, "func", None) is _arrived else None
+            if engine is not None:
+                raise UnsupportedError(
+                    f"{engine.settings.name} still updates {name} inside the backward pass",
+                    where="model",
+                    fix=f"hub.detach() that optimizer first: {engine.settings.name}",
+                )
+
+
+def _arrived(engine: Callable[[], Engine | None], slot: Slot, _: Parameter) -> None:
+    """Be the hook; it does not keep the engine alive."""
+    live = engine()
+    if live is not None:
+        live.arrived(slot)
+
+
+def _gradient(slot: Slot) -> Tensor:
+    gradient = slot.parameter.grad
+    assert gradient is not None  # noqa: S101 - autograd, or the user, has put it there
+    return gradient
+
+
+def _remove(slots: dict[Parameter, Slot]) -> None:
+    for slot in slots.values():
+        if slot.handle is not None:
+            slot.handle.remove()
+    slots.clear()

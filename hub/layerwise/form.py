@@ -1,0 +1,146 @@
+"""Giving an optimizer its layerwise form: the same object, of a class of its own."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from hub.errors import UnsupportedError
+from hub.layerwise.clipping import norm, total
+from hub.layerwise.engine import Engine
+from hub.wrappers import unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from hub.layerwise.settings import Settings
+
+
+def attach(optimizer: Optimizer, settings: Settings) -> Engine:
+    """Let an optimizer step inside the backward pass, from the next one on.
+
+    Its class becomes a subclass of what it was, until it is detached.
+
+    Raises:
+        UnsupportedError: Another optimizer steps a parameter inside the backward pass, or there are
+            several processes, whose gradients nobody averages before the update.
+    """
+    distributed = torch.distributed
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    ):
+        raise UnsupportedError(
+            "several processes would each step with the gradient of their own part of the batch",
+            where=settings.name,
+            fix="use the optimizer's eager form",
+        )
+    live: Any = optimizer
+    form = _form(live.__class__)
+    engine = Engine(optimizer, settings, form.eager_step)
+    live.__class__, live.hub_engine = form, engine
+    return engine
+
+
+class Layerwise(torch.optim.Optimizer):
+    """What the class of an optimizer gets in front of it.
+
+    Without an engine, as in a copy of the optimizer, it steps eagerly.
+    """
+
+    hub_engine: Engine | None = None
+    eager_step: ClassVar[Callable[..., Any]]
+
+    def step(self, closure: Any = None) -> Any:
+        """Update what has a gradient left, and end the step.
+
+        Raises:
+            UnsupportedError: A closure is given, whose backward pass would be a step of its own.
+        """
+        if self.hub_engine is None:
+            return super().step(closure)
+        if closure is not None:
+            raise UnsupportedError(
+                "a closure computes gradients inside the step, and here the backward pass steps",
+                where=self.hub_engine.settings.name,
+                fix="call the closure, and then optimizer.step()",
+            )
+        self.hub_engine.close()
+        return None
+
+    # torch wraps every step without this mark into one that calls the step hooks.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Free the gradients, those that accumulate included."""
+        if self.hub_engine is not None:
+            self.hub_engine.forget()
+        else:
+            super().zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose parameters step inside the backward pass as well."""
+        super().add_param_group(param_group)
+        if self.hub_engine is None:
+            return
+        try:
+            self.hub_engine.place_hooks()
+        except UnsupportedError:
+            self.param_groups.pop()
+            raise
+
+
+def detach(optimizer: Optimizer) -> None:
+    """Let an optimizer step eagerly again, as an instance of the class that it was."""
+    if not isinstance(optimizer, Layerwise) or optimizer.hub_engine is None:
+        return
+    engine: Engine = vars(optimizer).pop("hub_engine")
+    engine.remove()
+    optimizer.__class__ = type(optimizer).__mro__[2]
+
+
+def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
+    """Return the norm of all gradients of an optimizer's parameters, a scalar.
+
+    Without `loss`: those of the last step of an optimizer that steps inside the backward pass,
+    before clipping; of any other one the gradients that are there now.
+
+    Args:
+        optimizer: Built by hub, or any other one.
+        loss: Measure the gradients of this loss, by a backward pass of its own that keeps the graph
+            and updates nothing. What `clipping="exact"` needs before each `loss.backward()`; LOMO's
+            own way (https://arxiv.org/abs/2306.09782, section 3.2).
+
+    Raises:
+        UnsupportedError: `loss` is given for an optimizer that does not step inside the backward
+            pass, or in the middle of a step.
+    """
+    inner = unwrapped(optimizer)
+    engine: Engine | None = getattr(inner, "hub_engine", None)
+    if engine is not None:
+        return engine.grad_norm() if loss is None else engine.measure(loss)
+    if loss is not None:
+        raise UnsupportedError(
+            f"{type(inner).__name__} does not step inside the backward pass",
+            where="hub.grad_norm",
+            fix="call loss.backward(), and then hub.grad_norm(optimizer)",
+        )
+    parameters = (p for group in inner.param_groups for p in group["params"])
+    return total(norm(p.grad) for p in parameters if p.grad is not None)
+
+
+@cache
+def _form(upstream: Any) -> Any:
+    """Return the subclass of an optimizer's class that steps inside the backward pass."""
+    step = upstream.step
+    while hasattr(step, "hooked"):  # torch's wrapper, which calls step hooks
+        step = step.__wrapped__
+    return type(
+        f"Layerwise{upstream.__name__}", (Layerwise, upstream), {"eager_step": staticmethod(step)}
+    )

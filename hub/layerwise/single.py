@@ -1,0 +1,85 @@
+"""An optimizer's own step, for one of its parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.optim import Optimizer
+
+    from hub.layerwise.settings import Slot
+
+    Group = dict[str, Any]
+
+_ABSENT = object()
+_BY_PARAMETER = ("params", "param_names")
+
+
+class SingleStep:
+    """Calls the step while `param_groups` holds one parameter.
+
+    The group is the real one, so its learning rate is what a scheduler last wrote, and the state is
+    where it always is. What a step changes in a group is put back before each parameter's update,
+    so that all start from the same count; the last one's result stays.
+
+    Args:
+        step: The optimizer's own, without hooks.
+        counters: The keys of a group that it changes.
+    """
+
+    def __init__(self, step: Callable[[Optimizer], object], counters: frozenset[str]) -> None:
+        self._step = step
+        self._counters = counters
+        self._began: dict[int, Group] = {}
+        """The counters of each group, by identity, when the step began."""
+
+    def begin(self) -> None:
+        """Start a new step."""
+        self._began.clear()
+
+    def update(self, optimizer: Optimizer, slot: Slot) -> None:
+        """Update one parameter."""
+        group, index, groups = slot.group, slot.index, optimizer.param_groups
+        if self._counters:
+            self._rewind(group)
+        whole = [(key, group[key]) for key in _BY_PARAMETER if key in group]
+        try:
+            for key, values in whole:
+                group[key] = [values[index]]
+            optimizer.param_groups = [group]
+            self._step(optimizer)
+        finally:
+            optimizer.param_groups = groups
+            group.update(whole)
+
+    def count_idle_groups(self, optimizer: Optimizer) -> None:
+        """Count a step in groups without gradients too, as the eager form does."""
+        groups = optimizer.param_groups
+        idle = [group for group in groups if id(group) not in self._began]
+        if not (self._counters and idle):
+            return
+        try:
+            optimizer.param_groups = idle
+            self._step(optimizer)
+        finally:
+            optimizer.param_groups = groups
+
+    def _rewind(self, group: Group) -> None:
+        began = self._began.get(id(group))
+        if began is None:
+            values = {key: group.get(key, _ABSENT) for key in self._counters}
+            self._began[id(group)] = {key: _copied(value) for key, value in values.items()}
+            return
+        for key, value in began.items():
+            if value is _ABSENT:
+                group.pop(key, None)
+            else:
+                group[key] = _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value

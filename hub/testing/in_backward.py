@@ -1,0 +1,124 @@
+"""Checks of optimizers that step inside the backward pass: P2, P5, P6."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.conduct import detach
+from hub.errors import UnsupportedError
+from hub.testing.comparing import weights
+from hub.testing.expect import expect
+from hub.testing.problem import Model, batch, loss_of
+from hub.testing.resume import schedule
+from hub.testing.subject import Subject, backward, differing, train
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+STEPS = 5
+
+
+def equals_eager(subject: Subject) -> None:
+    """The same weights and state as the eager form under a schedule, bit for bit.
+
+    Also with micro-batches, where the update comes with the last of them.
+    """
+    for parts in (1, 2):
+        inside = _run(subject, parts, eager=False)
+        eager = _run(subject, parts, eager=True)
+        wrong = differing(weights(eager[0]), weights(inside[0]))
+        expect(not wrong, f"stepping inside the backward pass ({parts=}) differs in {wrong}")
+        ours, theirs = (_flat(optimizer.state_dict()) for _, optimizer in (inside, eager))
+        wrong = sorted(key for key in theirs if not _equal(ours.get(key), theirs[key]))
+        expect(not wrong, f"the state ({parts=}) differs in {wrong}")
+
+
+def _run(subject: Subject, parts: int, *, eager: bool) -> tuple[Model, Optimizer]:
+    model, optimizer = subject.start(gradient_accumulation_steps=parts)
+    if eager:
+        detach(optimizer)
+    following = schedule(optimizer)
+    for step in range(STEPS):
+        backward(model, step, parts)
+        optimizer.step()
+        optimizer.zero_grad()
+        following.step()
+    return model, optimizer
+
+
+def frees(subject: Subject) -> None:
+    """Each gradient is freed by its update: never are more than two there at once."""
+    model, optimizer = subject.start()
+    train(model, optimizer, 1)
+    alive: dict[str, weakref.ref[Any]] = {}
+    most = 0
+
+    def arriving(name: str) -> Any:
+        def hook(gradient: torch.Tensor) -> None:
+            nonlocal most
+            # Autograd hands over the storage that `.grad` will have.
+            alive[name] = weakref.ref(gradient.untyped_storage())
+            most = max(most, sum(_is_alive(reference) for reference in alive.values()))
+
+        return hook
+
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    handles = [p.register_hook(arriving(name)) for name, p in named]  # type: ignore[no-untyped-call]
+    backward(model, 0)
+    for handle in handles:
+        handle.remove()
+    gc.collect()
+    left = [name for name, reference in alive.items() if _is_alive(reference)]
+    expect(len(alive) == len(named), "not every parameter had a gradient")
+    expect(not left, f"gradients are still there after the backward pass: {left}")
+    expect(most <= 3, f"{most} gradients were there at once")  # noqa: PLR2004
+
+
+def _is_alive(reference: weakref.ref[Any]) -> bool:
+    return reference() is not None
+
+
+def steps_once(subject: Subject) -> None:
+    """P6: a second backward pass before `step()` is an error, and updates nothing twice.
+
+    The step after it is as if it had not been.
+    """
+    model, optimizer = subject.start()
+    train(model, optimizer, 1)
+    backward(model, 1)
+    before = weights(model)
+    try:
+        loss_of(model, batch(2)).backward()  # type: ignore[no-untyped-call]
+    except UnsupportedError as error:
+        expect("gradient_accumulation_steps" in error.fix, f"the error has no way out: {error}")
+    else:
+        raise AssertionError("a second backward pass before step() is accepted")
+    wrong = differing(before, weights(model))
+    expect(not wrong, f"parameters were updated twice in one step: {wrong}")
+    optimizer.step()
+    optimizer.zero_grad()
+    train(model, optimizer, 1, start=2)
+    whole, other = subject.start()
+    train(whole, other, 3)
+    wrong = differing(weights(whole), weights(model))
+    expect(not wrong, f"the refused backward pass left something behind in {wrong}")
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {path: value}
+    return {key: leaf for k, v in items for key, leaf in _flat(v, f"{path}.{k}").items()}
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    if isinstance(theirs, torch.Tensor):
+        return isinstance(ours, torch.Tensor) and torch.equal(ours, theirs)
+    return bool(ours == theirs)

@@ -1,0 +1,1 @@
+"""LOMO and AdaLomo for hub: `hub.build("lomo", model)`."""

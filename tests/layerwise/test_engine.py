@@ -1,0 +1,263 @@
+"""The engine's life: accumulation, second passes, failures, hooks that come and go."""
+
+import copy
+import gc
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import hub
+from hub.testing.comparing import assert_same, weights
+from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.subject import backward, train
+
+NAME = "adamw_torch_layerwise"
+
+
+def built(name=NAME, **arguments):
+    model = make_model()
+    return model, hub.build(name, model, lr=1e-2, **arguments)
+
+
+def hooks(model):
+    return sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters())
+
+
+def test_the_optimizer_is_the_real_one():
+    model, optimizer = built()
+    train(model, optimizer, 2)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert set(optimizer.state[model.embed.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert len(optimizer.state) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_weights_move_in_the_backward_pass_and_not_in_step():
+    model, optimizer = built()
+    before = weights(model)
+    backward(model, 0)
+    inside = weights(model)
+    assert not torch.equal(before["embed.weight"], inside["embed.weight"])
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.equal(p, inside[name])
+        assert p.grad is None
+
+
+@pytest.mark.parametrize(("parts", "given"), [(4, 4), (3, 4), (1, 4)])
+def test_an_incomplete_accumulation_is_applied_by_step(parts, given):
+    """The last micro-batches of an epoch may be fewer; parameters may miss some of them."""
+    inside, optimizer = built(gradient_accumulation_steps=given)
+    eager, other = built("adamw_torch")
+    for step in range(3):
+        for model in (inside, eager):
+            for part, tokens in enumerate(batch(step, 4 * given).chunk(parts)):
+                model.take_detour = part != 0  # not in the first, which the last may be
+                loss_of(model, tokens).backward()
+        for one in (optimizer, other):
+            one.step()
+            one.zero_grad()
+    assert_same(eager, inside)
+
+
+def test_zero_grad_drops_what_has_accumulated():
+    inside, optimizer = built(gradient_accumulation_steps=2)
+    backward(inside, 7)
+    optimizer.zero_grad()
+    eager, other = built("adamw_torch")
+    for model, one in ((inside, optimizer), (eager, other)):
+        backward(model, 0, 2)
+        one.step()
+    assert_same(eager, inside)
+
+
+def test_losses_that_share_no_parameter_may_have_a_backward_pass_each():
+    model = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    optimizer = hub.build(NAME, model, lr=0.1)
+    for layer in model:
+        layer(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    assert len(optimizer.state) == 4
+
+
+def test_step_without_gradients_and_on_gradients_set_by_hand():
+    model, optimizer = built()
+    before = weights(model)
+    optimizer.step()
+    assert torch.equal(model.embed.weight, before["embed.weight"])
+    model.embed.weight.grad = torch.ones_like(model.embed.weight)
+    optimizer.step()
+    assert not torch.equal(model.embed.weight, before["embed.weight"])
+
+
+def test_a_closure_is_refused():
+    _, optimizer = built()
+    with pytest.raises(hub.UnsupportedError, match="closure"):
+        optimizer.step(lambda: None)
+
+
+def test_step_hooks_of_others_are_called_once_a_step():
+    model, optimizer = built()
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    train(model, optimizer, 2)
+    assert calls == ["pre", "post"] * 2
+
+
+def test_an_exception_in_the_backward_pass_says_what_was_updated():
+    model, optimizer = built()
+    train(model, optimizer, 1)
+
+    def fail(_):
+        raise ValueError("out of memory, say")
+
+    handle = model.blocks[0].down.weight.register_hook(fail)
+    with pytest.raises(ValueError, match="out of memory"):
+        backward(model, 1)
+    handle.remove()
+    with pytest.raises(hub.UnsupportedError, match=r"\d+ of 21 parameters are updated, the last"):
+        backward(model, 1)
+    optimizer.step()
+    train(model, optimizer, 1, start=2)  # goes on
+
+
+def test_a_failing_update_says_which_and_the_next_step_works():
+    """GaLore's SVD raises on a gradient that is not finite."""
+    model = make_model()
+    optimizer = hub.build("galore_adamw_layerwise", model, lr=1e-2, target_modules="all-linear")
+    handle = model.blocks[1].up.weight.register_hook(lambda grad: grad * torch.nan)
+    with pytest.raises(hub.HubError, match=r"the update of blocks.1.up.weight failed") as raised:
+        backward(model, 0)
+    assert "parameters are updated" in raised.value.fix
+    handle.remove()
+    optimizer.step()
+    before = weights(model)
+    train(model, optimizer, 1, start=1)
+    assert not torch.equal(before["blocks.1.up.weight"], model.blocks[1].up.weight)
+
+
+def test_another_optimizer_on_the_model_is_refused_while_the_first_lives():
+    model, first = built()
+    for name in ("sgd", "sgd_layerwise"):
+        with pytest.raises(hub.UnsupportedError, match="adamw_torch_layerwise still updates"):
+            hub.build(name, model)
+    hub.detach(first)
+    assert hooks(model) == 0
+    hub.build("sgd_layerwise", model)
+
+
+def test_hooks_go_with_the_optimizer():
+    model, optimizer = built()
+    backward(model, 0)  # in the middle of a step
+    schedule = hub.build_scheduler("constant", optimizer)
+    assert hooks(model) == 21
+    del optimizer, schedule
+    gc.collect()
+    assert hooks(model) == 0
+    hub.build(NAME, model)
+
+
+def test_detached_it_is_the_eager_optimizer_and_goes_on():
+    model, optimizer = built()
+    train(model, optimizer, 2)
+    hub.detach(optimizer)
+    assert type(optimizer) is torch.optim.AdamW
+    train(model, optimizer, 2, start=2)
+    eager, other = built("adamw_torch")
+    train(eager, other, 4)
+    assert_same(eager, model)
+
+
+def test_a_copy_steps_eagerly():
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    twin, other = copy.deepcopy((model, optimizer))
+    train(model, optimizer, 1, start=1)
+    train(twin, other, 1, start=1)
+    assert_same(model, twin)
+
+
+def test_eager_and_layerwise_exchange_checkpoints():
+    whole, optimizer = built("adamw_torch")
+    train(whole, optimizer, 6)
+    model, optimizer = built("adamw_torch")
+    for start, name in ((0, NAME), (2, "adamw_torch"), (4, NAME)):
+        saved = model.state_dict(), optimizer.state_dict()
+        model, optimizer = built(name)
+        model.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+        train(model, optimizer, 2, start=start)
+    assert_same(whole, model)
+
+
+def test_parameters_frozen_for_a_while():
+    pairs = [built(), built("adamw_torch")]
+    for model, optimizer in pairs:
+        for step in range(6):
+            model.blocks[0].requires_grad_(step not in (2, 3))
+            train(model, optimizer, 1, start=step)
+    assert_same(pairs[0][0], pairs[1][0])
+
+
+def test_a_late_group_steps_inside_too_unless_its_parameters_are_taken():
+    model, optimizer = built()
+    model.frozen.requires_grad_(True)
+    late = {"params": list(model.frozen.parameters()), "param_names": ["a", "b"], "lr": 0.1}
+    optimizer.add_param_group(late)
+    assert hooks(model) == 23
+    other = nn.Linear(2, 2)
+    owner = hub.build("sgd_layerwise", other)
+    with pytest.raises(hub.UnsupportedError, match="sgd_layerwise still updates"):
+        optimizer.add_param_group({"params": list(other.parameters()), "param_names": ["c", "d"]})
+    assert len(optimizer.param_groups) == 3
+    assert owner
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("grokadamw_layerwise", "depends on how many parameters"),
+        ("adamw_torch_layerwise_layerwise", "no optimizer 'adamw_torch_layerwise_layerwise'"),
+        ("nothing_layerwise", "no optimizer 'nothing"),
+    ],
+)
+def test_names_without_a_layerwise_form(name, says):
+    with pytest.raises(hub.HubError, match=says):
+        hub.build(name, make_model())
+
+
+def test_a_gradient_scaler_is_refused():
+    model = make_model()
+    with pytest.raises(hub.PrecisionError, match="fp16-mixed"):
+        hub.build(NAME, model, precision="fp16-mixed")
+    optimizer = hub.build(NAME, model)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(loss_of(model, batch(0))).backward()
+    with pytest.raises(hub.UnsupportedError, match="gradients are spent"):
+        scaler.step(optimizer)
+
+
+def test_several_processes_are_refused(tmp_path):
+    torch.distributed.init_process_group(
+        "fake", rank=0, world_size=2, store=torch.distributed.HashStore()
+    )
+    try:
+        model = make_model()
+        with pytest.raises(hub.UnsupportedError, match="several processes"):
+            hub.build(NAME, model)
+        assert hooks(model) == 0
+        hub.build("adamw_torch", model)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_evaluation_changes_nothing():
+    model, optimizer = built()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = weights(model)
+        loss_of(model, batch(0))
+    assert torch.equal(before["embed.weight"], model.embed.weight)
+    assert not optimizer.state
