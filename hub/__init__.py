@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hub.building import build
-    from hub.conduct import detach, eval_mode
+    from hub.conduct import detach
     from hub.configuration import TrainingConfig
     from hub.creation import (
         create_optimizer,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hub.inspection import describe_groups
     from hub.layerwise import grad_norm
     from hub.memory import Estimate, estimate
+    from hub.modes import eval_mode
     from hub.names import describe, list_optimizers, list_schedulers
     from hub.planning import Plan, plan
     from hub.schedulers import build_scheduler
@@ -77,13 +78,14 @@ __all__ = [
 # importing a submodule sets it as an attribute of the package.
 _HOMES = {
     "building": ("build",),
-    "conduct": ("detach", "eval_mode"),
+    "conduct": ("detach",),
     "configuration": ("TrainingConfig",),
     "creation": ("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler"),
     "hookspecs": ("hookimpl",),
     "inspection": ("describe_groups",),
     "layerwise": ("grad_norm",),
     "memory": ("Estimate", "estimate"),
+    "modes": ("eval_mode",),
     "names": ("describe", "list_optimizers", "list_schedulers"),
     "planning": ("Plan", "plan"),
     "schedulers": ("build_scheduler",),

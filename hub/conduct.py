@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import hub
-from hub import checkpoint, layerwise
+from hub import checkpoint, layerwise, modes
 from hub.errors import UnsupportedError
 from hub.modules import plain_name
 from hub.spec import Trait
 from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch.nn import Module
     from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
 
     from hub.planning import Plan
     from hub.spec import OptimizerSpec
@@ -31,11 +31,13 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
 
     The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
     """
-    handles = []
+    handles: list[RemovableHandle] = []
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         layerwise.attach(optimizer, _settings(plan, spec))
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
+    if Trait.TRAIN_EVAL_MODES in spec.traits:
+        handles += modes.attach(optimizer, model)
     checkpoint.attach(
         optimizer,
         checkpoint.Record(
@@ -53,12 +55,14 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
 def detach(optimizer: Optimizer) -> None:
     """Remove the hooks that `hub.build` placed: those on the model, and gradient clipping.
 
-    What stepped inside the backward pass steps eagerly from then on.
+    What stepped inside the backward pass steps eagerly from then on, and what switched with the
+    model's mode has to be switched by its own `train()` and `eval()`.
 
     State dicts stay as they are: without that, checkpoints would change their form.
     """
-    layerwise.detach(optimizer)
-    for handle in optimizer.__dict__.pop("_hub_handles", []):
+    inner = unwrapped(optimizer)
+    layerwise.detach(inner)
+    for handle in inner.__dict__.pop("_hub_handles", []):
         handle.remove()
 
 
@@ -73,28 +77,6 @@ def _settings(plan: Plan, spec: OptimizerSpec) -> layerwise.Settings:
         counters=spec.counters,
         ends_itself=spec.layerwise_of is None,
     )
-
-
-@contextmanager
-def eval_mode(optimizer: Optimizer) -> Iterator[None]:
-    """Give the model its evaluation weights inside the block.
-
-    For optimizers that train and evaluate with different weights (ScheduleFree); for all others it
-    does nothing. Wrappers that keep the optimizer in `.optimizer`, as Accelerate's does, are seen
-    through.
-    """
-    switch: Any = unwrapped(optimizer)
-    # Before the first step both modes have the same weights, and switching would leave empty
-    # entries in the state of schedulefree 1.4.1.
-    switches = hasattr(switch, "eval") and switch.state
-    if not switches or not switch.param_groups[0].get("train_mode", True):
-        yield
-        return
-    switch.eval()
-    try:
-        yield
-    finally:
-        switch.train()
 
 
 def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], None]:

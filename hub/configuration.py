@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from hub.arguments import Arguments, Beta, Eps
 from hub.errors import OptimArgsError
 from hub.grammar import parse
-from hub.options import check_whole, resolve
+from hub.options import check_whole, frozen, resolve
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -190,9 +190,7 @@ class TrainingConfig(_Fields):
 
 def _plain(value: Any) -> Any:
     """Return an enum member's value, and a list as a tuple: "0" then stays a name."""
-    if isinstance(value, Enum):
-        return value.value
-    return tuple(value) if isinstance(value, list) else value
+    return value.value if isinstance(value, Enum) else frozen(value)
 
 
 def _changed(source: object) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def create_optimizer(
     *,
     optimizer: Optimizer | Given | None = None,
     param_rules: Rules | None = None,
+    trainer_clips: bool = False,
 ) -> Optimizer:
     """Build the optimizer that a trainer's arguments ask for, by `hub.build`.
 
@@ -48,7 +49,7 @@ def create_optimizer(
     beta is 0.99). A given `adam_beta1` is the `momentum` of those with `nesterov`, as Transformers'
     documentation says of SGD; its Trainer (5.23) passes none. Others of the three that are given
     and not taken cost a warning. `max_grad_norm` clips before each step; an optimizer that steps
-    inside the backward pass gets it only where it was given.
+    inside the backward pass gets it only where it was given, or `clipping` says how.
 
     Args:
         model: The model, on its device and in the dtype it will be trained in.
@@ -57,6 +58,7 @@ def create_optimizer(
             `(class_or_factory, arguments)`, called as `class_or_factory(param_groups, **arguments)`
             with the same groups, and the trainer's learning rate where none is among its arguments.
         param_rules: As for `hub.build`.
+        trainer_clips: A trainer clips gradients itself between the backward pass and the step.
 
     Raises:
         HubError: As for `hub.build`, and for a configuration that is not one.
@@ -89,7 +91,7 @@ def create_optimizer(
         param_rules=param_rules,
         precision=_precision(settings, model),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        max_grad_norm=_clipping(settings, spec),
+        max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
     )
 
 
@@ -182,11 +184,13 @@ def _defaults(
     return defaults, list(given)
 
 
-def _clipping(config: TrainingConfig, spec: OptimizerSpec) -> float | None:
-    mere_default = "max_grad_norm" not in config.model_fields_set
-    if mere_default and Trait.STEPS_IN_BACKWARD in spec.traits:
-        return None
-    return config.max_grad_norm or None
+def _clipping(config: TrainingConfig, spec: OptimizerSpec, *, trainer_clips: bool) -> float | None:
+    limit = config.max_grad_norm or None
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        return None if trainer_clips else limit
+    own: Any = resolve(spec.name, spec.arguments, optim_args=config.optim_args).model
+    given = own.clipping is not None or "max_grad_norm" in config.model_fields_set
+    return limit if given else None
 
 
 def _is_adam_like(fields: Mapping[str, FieldInfo]) -> bool:

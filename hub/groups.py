@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.modules import is_norm, plain_name
-from hub.options import Value, validate
+from hub.options import Value, frozen, validate
 from hub.patterns import matcher, nearest
 
 if TYPE_CHECKING:
@@ -138,9 +138,10 @@ def _undecayed_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
 
 
 def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    pairs = list(param_rules.items()) if isinstance(param_rules, Mapping) else param_rules or []
+    rules = frozen(param_rules)
+    pairs = list(rules.items()) if isinstance(rules, dict) else rules or []
     for pair in pairs:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], Mapping)):  # noqa: PLR2004
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], dict)):  # noqa: PLR2004
             raise OptimArgsError(
                 f"{pair!r} is not a parameter rule",
                 where="param_rules",

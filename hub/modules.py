@@ -73,11 +73,14 @@ def embedding_weights(model: Module) -> set[Parameter]:
     }
 
 
-def output_head(model: Module) -> Module | None:
-    """Return the layer that turns features into predictions, where the model tells it.
+def output_heads(model: Module) -> set[Module]:
+    """Return the layers that turn features into predictions, where models tell them.
 
-    The model tells it by `get_output_embeddings()`, the method of Transformers' models.
+    They tell them by `get_output_embeddings()`, the method of Transformers' models, also inside of
+    what has none of its own: a `LightningModule`, or `DistributedDataParallel`.
     """
     get = getattr(model, "get_output_embeddings", None)
-    head = get() if callable(get) else None
-    return head if isinstance(head, nn.Module) else None
+    if callable(get):
+        head = get()
+        return {head} if isinstance(head, nn.Module) else set()
+    return {head for child in model.children() for head in output_heads(child)}

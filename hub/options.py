@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
 Origin = Literal["default", "trainer", "optim_args", "keyword", "precision"]
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def frozen(value: Any) -> Any:
+    """Return sequences as tuples and mappings as dicts, all the way down.
+
+    A file has lists, and OmegaConf (Hydra) classes of its own for both.
+    """
+    if isinstance(value, Mapping):
+        return {key: frozen(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(frozen(item) for item in value)
+    return value
 
 
-Value = Annotated[Any, BeforeValidator(_frozen)]
+Value = Annotated[Any, BeforeValidator(frozen)]
 """A plain value; a sequence is a tuple, also after a trip through JSON."""
 
 
@@ -150,9 +158,9 @@ def _read(value: Any) -> Any:
             return read_value(value)
         except ValueError:
             return value
-    if isinstance(value, list):
+    if isinstance(value, Sequence) and not isinstance(value, tuple | bytes):
         return tuple(_read(item) for item in value)
-    return value
+    return frozen(value)
 
 
 def _of_another_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:

@@ -61,11 +61,16 @@ def assemble(
     spec = default_registry().scheduler(name)
     options = resolve(name, spec.arguments, hyperparameters=arguments)
     _check_steps(spec, warmup, total)
-    _check_pairing(compatibility.Pairing(optimizer, spec, warmup or 0, evaluates))
+    check_pairing(compatibility.Pairing(optimizer, spec, warmup or 0, evaluates))
     return spec.build(optimizer, warmup or 0, total, options.model)
 
 
-def _check_pairing(pairing: Pairing) -> None:
+def check_pairing(pairing: Pairing) -> None:
+    """Report what is wrong with a pairing, by warnings.
+
+    Raises:
+        UnsupportedError: It cannot work.
+    """
     findings = compatibility.check(pairing)
     for finding in findings:
         if finding.level is Level.REFUSE:

@@ -35,7 +35,7 @@ class Trait(StrEnum):
     """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
 
     TRAIN_EVAL_MODES = "train_eval_modes"
-    """Holds different weights for training and for evaluation: `hub.eval_mode` switches."""
+    """Has other weights for evaluation, and `train()` and `eval()`; see `hub.modes`."""
 
     SCHEDULE_FREE = "schedule_free"
     """Anneals by averaging: a decaying learning-rate schedule on top is a mistake."""

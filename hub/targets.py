@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.errors import TargetModulesError
-from hub.modules import embedding_weights, is_linear, output_head, plain_name
+from hub.modules import embedding_weights, is_linear, output_heads, plain_name
+from hub.options import frozen
 from hub.patterns import matcher, nearest
 from hub.spec import Finding, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch.nn import Module, Parameter
 
@@ -51,10 +52,8 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
     named = {plain_name(name): module for name, module in model.named_modules()}
     embeddings = embedding_weights(model)
     if target_modules in ALL_LINEAR:
-        head = output_head(model)
-        return _take(
-            named, embeddings, [name for name, module in named.items() if is_linear(module)], head
-        )
+        linear = [name for name, module in named.items() if is_linear(module)]
+        return _take(named, embeddings, linear, output_heads(model))
     matched: dict[str, None] = {}
     for pattern in _patterns(target_modules):
         matches = matcher(pattern, where="target_modules")
@@ -66,8 +65,8 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
 
 
 def _patterns(target_modules: object) -> list[str]:
-    patterns = [target_modules] if isinstance(target_modules, str) else target_modules
-    if not isinstance(patterns, list | tuple | set | frozenset) or not patterns:
+    patterns = (target_modules,) if isinstance(target_modules, str) else frozen(target_modules)
+    if not isinstance(patterns, tuple | set | frozenset) or not patterns:
         raise TargetModulesError(
             f"target_modules={target_modules!r} names no modules", where="target_modules", fix=_FIX
         )
@@ -78,20 +77,20 @@ def _take(
     named: Mapping[str, Module],
     embeddings: set[Parameter],
     names: Iterable[str],
-    head: Module | None = None,
+    heads: Collection[Module] = (),
 ) -> Targets:
     taken: dict[str, Module] = {}
     weights: set[object] = set()
     left: dict[str, list[str]] = {}
     for name in names:
         module = named[name]
-        reason = "output head" if module is head else _why_not(module, embeddings, weights)
+        reason = "output head" if module in heads else _why_not(module, embeddings, weights)
         if reason is None:
             taken[name] = module
             weights.add(module.weight)
         elif reason:
             left.setdefault(reason, []).append(name)
-    if not taken and head is not None:
+    if not taken and heads:
         raise TargetModulesError(
             "the model has no linear layer besides its output head",
             where="target_modules",

@@ -65,7 +65,9 @@ def test_defaults_are_those_of_the_class(name):
 
 @pytest.mark.parametrize("name", hub.list_optimizers())
 def test_a_plan_is_plain_data(name):
-    optimizer = Subject(name).start(max_grad_norm=1.0)[1]
+    subject = Subject(name)
+    how = {"clipping": "exact"} if subject.in_backward else {}
+    optimizer = subject.start(max_grad_norm=1.0, **how)[1]
     plan = optimizer.hub_plan
     assert hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     assert plan.optimizer in str(plan)

@@ -50,6 +50,8 @@ class Measured:
     """What the training took, in bytes."""
 
     state: int
+    gradients: int
+    """At the highest point of one backward pass."""
     peak_memory: int | None
     """None where this system does not tell."""
 

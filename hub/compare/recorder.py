@@ -85,6 +85,7 @@ class Recorder:
             eval_loss_after=self._evaluated.get("after"),
             tokens_per_second=self.speed(),
             state_bytes=self._measured.state if self._measured else None,
+            gradient_bytes=self._measured.gradients if self._measured else None,
             peak_memory_bytes=self._measured.peak_memory if self._measured else None,
             warnings=tuple(self._warnings),
         )

@@ -16,6 +16,7 @@ HEADINGS = (
     "held-out loss",
     "tokens/s",
     "state",
+    "gradients",
     "peak memory",
     "result",
 )
@@ -28,6 +29,7 @@ def cells(row: Row) -> tuple[str, ...]:
         wording.change(row.eval_loss_before, row.eval_loss_after),
         wording.speed(row.tokens_per_second),
         wording.size(row.state_bytes),
+        wording.size(row.gradient_bytes),
         wording.size(row.peak_memory_bytes),
         row.status.value,
     )

@@ -7,6 +7,7 @@ import math
 import platform
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ import hub
 from hub.compare import corpus, memory, model
 from hub.compare.events import Evaluated, Event, Finished, Measured, Started, Stepped, Warned
 from hub.errors import HubError, HubWarning
+from hub.gradients import GradientMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +47,13 @@ def train(settings: Settings, contender: Contender, text: Corpus) -> Iterator[Ev
         yield trainer.evaluate("before", text)
         length = settings.sequence_length
         batches = corpus.training_batches(text, settings.batch_size, length, settings.seed)
+        gradients = GradientMeter(trainer.model.parameters())
         for step, batch in enumerate(itertools.islice(batches, settings.steps), 1):
-            yield trainer.step(step, batch)
+            with gradients if step == 1 else nullcontext():
+                yield trainer.step(step, batch)
         peak = meter.peak()
         yield trainer.evaluate("after", text)
-        yield Measured(memory.state_bytes(trainer.optimizer), peak)
+        yield Measured(memory.state_bytes(trainer.optimizer), gradients.most, peak)
     yield from (Warned(message) for message in dict.fromkeys(str(one.message) for one in caught))
     yield Finished()
 
@@ -118,6 +122,8 @@ class Trainer:
         """Train on one batch; the time is that of the whole step."""
         start = time.perf_counter()
         loss = self._loss(batch)
+        if self.arguments.get("clipping") == "exact":
+            hub.grad_norm(self.optimizer, loss)
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.step(self.optimizer)  # clips first, if `hub.build` was told to
         self.scaler.update()

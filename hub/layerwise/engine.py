@@ -131,8 +131,6 @@ class Engine:
     def forget(self) -> None:
         """Drop the gradients that wait for others, as `zero_grad` does."""
         with self._lock:
-            if self.settings.ends_itself:
-                self.finish()
             for slot in self._slots.values():
                 slot.parameter.grad = None
                 slot.arrived = 0

@@ -57,30 +57,34 @@ class Layerwise(torch.optim.Optimizer):
     hub_engine: Engine | None = None
     eager_step: ClassVar[Callable[..., Any]]
 
-    def step(self, closure: Any = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update what has a gradient left, and end the step.
 
-        Raises:
-            UnsupportedError: A closure is given, whose backward pass would be a step of its own.
+        Args:
+            closure: Is called before that, and its backward pass is the one that steps. Trainers
+                that give one (Lightning) call it once a step, as here.
+
+        Returns:
+            What the closure returns, or None.
         """
         if self.hub_engine is None:
             return super().step(closure)
+        loss = None
         if closure is not None:
-            raise UnsupportedError(
-                "a closure computes gradients inside the step, and here the backward pass steps",
-                where=self.hub_engine.settings.name,
-                fix="call the closure, and then optimizer.step()",
-            )
+            with torch.enable_grad():
+                loss = closure()
         self.hub_engine.close()
-        return None
+        return loss
 
     # torch wraps every step without this mark into one that calls the step hooks.
     step.hooked = True  # type: ignore[attr-defined]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Free the gradients, those that accumulate included."""
-        if self.hub_engine is not None:
-            self.hub_engine.forget()
+        # Lightning's wrapper (2.6) is a subclass that calls this on itself.
+        engine = unwrapped(self).hub_engine
+        if engine is not None:
+            engine.forget()
         else:
             super().zero_grad(set_to_none)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     Group = dict[str, Any]
 
 _ABSENT = object()
-_BY_PARAMETER = ("params", "param_names")
 
 
 class SingleStep:
@@ -46,15 +45,18 @@ class SingleStep:
         group, index, groups = slot.group, slot.index, optimizer.param_groups
         if self._counters:
             self._rewind(group)
-        whole = [(key, group[key]) for key in _BY_PARAMETER if key in group]
+        parameters, names = group["params"], group.get("param_names")
         try:
-            for key, values in whole:
-                group[key] = [values[index]]
+            group["params"] = [slot.parameter]
+            if names is not None:
+                group["param_names"] = [names[index]]
             optimizer.param_groups = [group]
             self._step(optimizer)
         finally:
             optimizer.param_groups = groups
-            group.update(whole)
+            group["params"] = parameters
+            if names is not None:
+                group["param_names"] = names
 
     def count_idle_groups(self, optimizer: Optimizer) -> None:
         """Count a step in groups without gradients too, as the eager form does."""

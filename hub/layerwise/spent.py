@@ -61,11 +61,10 @@ class SpentGradient(torch.Tensor):
         many = operation.startswith("_foreach_")
         one = next(item for item in tree_leaves(args) if isinstance(item, cls))
         engine = one.engine()
-        euclidean = len(args) < 2 or args[1] == 2  # noqa: PLR2004 - the order of a norm
         match operation:
-            case "linalg_vector_norm" if euclidean:
+            case "linalg_vector_norm" if _is_euclidean(args):
                 return one.had_norm
-            case "_foreach_norm" if euclidean:
+            case "_foreach_norm" if _is_euclidean(args):
                 return [item.had_norm if isinstance(item, cls) else item.norm() for item in args[0]]
             case "mul_" | "_foreach_mul_":
                 if engine is not None:
@@ -84,3 +83,8 @@ class SpentGradient(torch.Tensor):
             fix="read gradients before that with register_hook, their norm with hub.grad_norm, or "
             "use the optimizer's eager form",
         )
+
+
+def _is_euclidean(args: tuple[Any, ...]) -> bool:
+    """Whether a call of a norm names no order, or that of the Euclidean one."""
+    return len(args) < 2 or args[1] == 2  # noqa: PLR2004

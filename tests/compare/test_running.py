@@ -27,6 +27,7 @@ def test_a_finished_row_has_every_figure(comparison):
         assert [point.step for point in row.curve] == [1, 2, 3, 4]
         assert row.eval_loss_after < row.eval_loss_before
         assert row.tokens_per_second > 0
+        assert row.gradient_bytes == 4 * row.parameters
         assert row.peak_memory_bytes > 4 * row.parameters
         assert row.device
         assert not row.error

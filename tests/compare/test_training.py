@@ -48,6 +48,16 @@ def test_low_rank_optimizers_get_their_target_modules(settings):
     assert low < full
 
 
+def test_stepping_inside_the_backward_pass_gives_the_same_with_fewer_gradients(settings):
+    eager, inside = (
+        train(settings(name, max_grad_norm=0.5))
+        for name in ("adamw_torch", "adamw_torch_layerwise:clipping=exact")
+    )
+    assert of(events.Evaluated, eager) == of(events.Evaluated, inside)
+    before, after = (of(events.Measured, told)[0].gradients for told in (eager, inside))
+    assert after < before == 4 * eager[0].parameters
+
+
 def test_evaluation_uses_the_evaluation_weights(settings, monkeypatch):
     modes = []
     evaluate = training.Trainer._loss

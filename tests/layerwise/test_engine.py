@@ -91,10 +91,26 @@ def test_step_without_gradients_and_on_gradients_set_by_hand():
     assert not torch.equal(model.embed.weight, before["embed.weight"])
 
 
-def test_a_closure_is_refused():
-    _, optimizer = built()
-    with pytest.raises(hub.UnsupportedError, match="closure"):
-        optimizer.step(lambda: None)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_closure_is_a_backward_pass_before_the_step(accumulation):
+    inside, optimizer = built(gradient_accumulation_steps=accumulation)
+    eager, other = built("adamw_torch")
+    for step in range(3):
+        for model, one in ((inside, optimizer), (eager, other)):
+
+            def closure(model=model, step=step):
+                return [backward(model, 10 * step + part) for part in range(accumulation)]
+
+            with torch.no_grad():  # as `step` of torch's optimizers may be called
+                assert len(one.step(closure)) == accumulation
+            one.zero_grad()
+    assert_same(eager, inside)
+
+
+def test_a_closure_that_goes_back_twice_is_two_steps_in_one():
+    model, optimizer = built()
+    with pytest.raises(hub.UnsupportedError, match="another gradient for a parameter"):
+        optimizer.step(lambda: [backward(model, part) for part in range(2)])
 
 
 def test_step_hooks_of_others_are_called_once_a_step():

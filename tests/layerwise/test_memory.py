@@ -1,17 +1,13 @@
-"""How many gradients are there at once, in a model of 100 million parameters.
-
-Measured by the storages that autograd puts into `.grad`: a hook on each parameter's gradient keeps
-a weak reference to its storage and counts the bytes of those still alive each time one arrives.
-"""
+"""How many gradients are there at once, in a model of 100 million parameters: measured."""
 
 import gc
-import weakref
 
 import pytest
 import torch
 from torch import nn
 
 import hub
+from hub.gradients import GradientMeter
 
 WIDTH, DEPTH, VOCABULARY = 768, 12, 20_000
 
@@ -64,27 +60,10 @@ def model():
 
 def gradient_bytes(model):
     """Return the most bytes of gradients alive at once in a backward pass, and those after it."""
-    alive = {}
-    most = 0
-
-    def total():
-        return sum(size for reference, size in alive.values() if reference() is not None)
-
-    def arrives(p):
-        def hook(gradient):
-            nonlocal most
-            alive[p] = weakref.ref(gradient.untyped_storage()), gradient.nbytes
-            most = max(most, total())
-
-        return p.register_hook(hook)
-
-    handles = [arrives(p) for p in model.parameters()]
-    model(torch.zeros(1, 2, dtype=torch.long)).float().sum().backward()
-    for handle in handles:
-        handle.remove()
+    with GradientMeter(model.parameters()) as meter:
+        model(torch.zeros(1, 2, dtype=torch.long)).float().sum().backward()
     gc.collect()
-    assert len(alive) == len(handles)
-    return most, total()
+    return meter.most, sum(meter.left())
 
 
 def test_eagerly_all_gradients_are_there_at_once(model):

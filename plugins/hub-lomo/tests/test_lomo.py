@@ -180,11 +180,14 @@ def test_the_clip_norm_is_upstreams(name, measured):
     model = make_model(matrices_only=True)
     theirs = theirs_after(name, copy.deepcopy(model), 20, {"clip_grad_norm": 0.1})
     optimizer = build(name, model, max_grad_norm=0.1, clipping="exact")
+    passes = []
+    model[0].weight.register_hook(passes.append)
     for step in range(20):
         loss = loss_at(model, step)
         if measured:
             optimizer.grad_norm(loss)
         optimizer.fused_backward(loss, rate(step))
+    assert len(passes) == 2 * 20
     # Norms add up in the order of the groups here, and in that of their arrival there.
     for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-8)
@@ -426,10 +429,11 @@ def test_small_gradients_count_where_the_loss_is_scaled(arguments, moves):
     [
         {},
         {"clip_grad_value": 2.0**-4},
+        {"clip_grad_value": 2.0**6},  # beyond fp16 when it is scaled
         {"max_grad_norm": 0.125, "clipping": "exact"},
         {"max_grad_norm": 0.125, "clipping": "per_parameter"},
     ],
-    ids=["unclipped", "value", "exact", "per_parameter"],
+    ids=["unclipped", "value", "large value", "exact", "per_parameter"],
 )
 def test_the_scale_does_not_show_in_the_update(name, clip):
     models = []

@@ -152,7 +152,7 @@ class _Stepping(Optimizer):
         engine = self._engine()
         engine.loss_scale = self.param_groups[0]["loss_scale"]
         try:
-            yield loss.float() * engine.loss_scale  # in fp16 it could overflow
+            yield loss * engine.loss_scale
         finally:
             engine.loss_scale = None
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import schedulefree
 import torch
-
-from hub.errors import HubWarning
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -38,21 +35,11 @@ def build(name: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) ->
 
 
 def _ready(optimizer: Any, _args: object, _kwargs: object) -> None:
-    """Mend what would stop the step, or spoil it.
+    """Make learning rates numbers, before the step.
 
-    schedulefree 1.4.1 refuses a step in evaluation mode, which is what a checkpoint that was saved
-    in it brings back. And of a learning rate of 0 that is a tensor it makes weights that are not
-    finite: the division by zero that it catches is one of Python's numbers.
+    Of one of 0 that is a tensor schedulefree 1.4.1 makes weights that are not finite: the division
+    by zero that it catches is one of Python's numbers.
     """
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"] = group["lr"].item()
-    if not optimizer.param_groups[0]["train_mode"]:
-        warnings.warn(
-            "the optimizer was in evaluation mode, so the gradients of this step are those of the "
-            "averaged weights; after loading a checkpoint that was saved in evaluation mode, call "
-            "optimizer.train() before the first forward pass",
-            HubWarning,
-            stacklevel=4,
-        )
-        optimizer.train()

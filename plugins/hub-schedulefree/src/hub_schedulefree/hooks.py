@@ -101,10 +101,10 @@ class SGDArguments(WarmupArguments):
 
 _NOTES = (
     "A learning-rate schedule on top multiplies with its own annealing: use a constant one.",
-    "Evaluate, and save the finished model, inside `hub.eval_mode(optimizer)`.",
+    "Switches with model.train() and model.eval(): evaluation sees the averaged weights.",
+    "State dicts of the model hold the averaged weights; the optimizer's has the others too.",
     "Starts in train mode; the bare class refuses its first step until `train()` was called.",
     "`step()` uses the gradients as scratch space: read norms before it.",
-    "Save checkpoints of model and optimizer together and outside `hub.eval_mode`.",
 )
 
 

@@ -1,0 +1,59 @@
+"""Training that is cut short and resumed by `resume_from_checkpoint`, in a fresh process too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from problem import KINDS, STEPS, difference, make_model, names, weights_of
+from running import logged, resume, train
+
+HERE = Path(__file__).parent
+HALF = {"save_strategy": "steps", "save_steps": 3}
+RESUME = """
+import sys, torch
+torch.set_num_threads(1)
+from problem import make_model, weights_of
+from running import resume
+folder = sys.argv[1]
+for name in sys.argv[2:]:
+    model = make_model()
+    running = resume(name, model, f"{folder}/{name}")
+    torch.save(weights_of(model), f"{folder}/{name}/resumed.pt")
+"""
+
+
+@pytest.mark.parametrize("name", names())
+def test_to_the_bit(name, tmp_path):
+    whole, resumed = make_model(), make_model()
+    uninterrupted = train(name, whole, tmp_path, **HALF)
+    again = resume(name, resumed, tmp_path)
+    assert again.state.global_step == STEPS
+    assert logged(again, "learning_rate") == logged(uninterrupted, "learning_rate")
+    assert difference(weights_of(resumed), weights_of(whole)) == 0
+
+
+def test_in_a_fresh_process(tmp_path):
+    whole = {}
+    for name in KINDS:
+        model = make_model()
+        running = train(name, model, tmp_path / name, **HALF)
+        whole[name] = weights_of(model)
+        del running
+    subprocess.run(
+        [sys.executable, "-W", "error::hub.HubWarning", "-c", RESUME, str(tmp_path), *KINDS],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+    )
+    for name in KINDS:
+        resumed = torch.load(tmp_path / name / "resumed.pt", weights_only=True)
+        assert difference(resumed, whole[name]) == 0, name
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_file_is_plain_data(name, tmp_path):
+    train(name, make_model(), tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    saved = torch.load(tmp_path / "checkpoint-1" / "optimizer.pt", weights_only=True)
+    assert saved["state"] or name in ("sgd", "lomo")

@@ -1,0 +1,202 @@
+"""Every optimizer in Transformers' unmodified Trainer, by `optimizer_cls_and_kwargs`."""
+
+import pytest
+from problem import (
+    BATCH,
+    KINDS,
+    LR,
+    STEPS,
+    arguments,
+    difference,
+    make_model,
+    names,
+    plain,
+    rows,
+    weights_of,
+)
+from running import WEIGHT_DECAY, by_name, logged, settings, train, trainer
+from transformers import Trainer
+
+import hub
+from hub.spec import Trait
+from hub.trainers.transformers import optimizer
+
+DECAY = {"weight_decay": WEIGHT_DECAY}
+TOLERANCES = {
+    # Their learning rate is an fp32 tensor, which Trainer's schedule multiplies in fp32, hub's not.
+    "adamw_torch_4bit": 2e-7,
+    "adamw_torch_8bit": 2e-7,
+    # Trainer 5.23 calls their own eval() and train() around evaluations, which round.
+    "schedule_free_adamw": 1e-6,
+    "schedule_free_radam": 1e-6,
+    "schedule_free_sgd": 1e-6,
+}
+
+
+def layerwise(name):
+    return Trait.STEPS_IN_BACKWARD in hub.describe(name).traits
+
+
+@pytest.mark.parametrize("name", names())
+def test_weights_rates_and_evaluations(name, tmp_path):
+    model = make_model()
+    running = train(name, model, tmp_path, eval_strategy="steps", eval_steps=2)
+    reference = plain(name, evaluate_at=(2, 4, 5), defaults=DECAY)
+    tolerance = TOLERANCES.get(name, 0.0)
+    assert difference(weights_of(model), reference.weights) <= tolerance
+    assert logged(running, "learning_rate") == pytest.approx(reference.rates, rel=tolerance, abs=0)
+    assert logged(running, "eval_loss") == pytest.approx(reference.evaluations, rel=tolerance)
+    assert difference(reference.weights, weights_of(make_model())) > 1e-4
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_warm_up(name, tmp_path):
+    model = make_model()
+    running = train(name, model, tmp_path, warmup_steps=2, lr_scheduler_type="constant_with_warmup")
+    reference = plain(name, schedule="constant_with_warmup", warmup=2, defaults=DECAY)
+    assert logged(running, "learning_rate") == reference.rates == [0.0, LR / 2, LR, LR, LR]
+    assert difference(weights_of(model), reference.weights) == 0
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_accumulation(name, tmp_path):
+    accumulated, whole = make_model(), make_model()
+    running = train(name, accumulated, tmp_path, gradient_accumulation_steps=4)
+    assert running.state.global_step == STEPS
+    # ScheduleFree's model needs its optimizer to show its evaluation weights.
+    alive = train(name, whole, tmp_path, per_device_train_batch_size=4 * BATCH)
+    assert alive.state.global_step == STEPS
+    rounding = (
+        1e-3 if name == "adamw_8bit" else 1e-4
+    )  # whose state rounds to the next of 256 values
+    assert difference(weights_of(accumulated), weights_of(whole)) < rounding
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if not layerwise(name)])
+def test_clipping(name, tmp_path):
+    """To rounding: the norms are summed in the model's order there and by groups here."""
+    model = make_model()
+    running = train(name, model, tmp_path, max_grad_norm=0.05)
+    reference = plain(name, max_grad_norm=0.05, defaults=DECAY)
+    assert difference(weights_of(model), reference.weights) < 1e-4
+    assert all(norm > 0.05 for norm in logged(running, "grad_norm"))
+
+
+@pytest.mark.parametrize("name", ["adamw_torch_layerwise", "lomo"])
+@pytest.mark.parametrize("how", ["previous_norm", "per_parameter"])
+def test_clipping_in_the_backward_pass(name, how, tmp_path):
+    model = make_model()
+    config = settings(tmp_path, max_grad_norm=0.05)
+    asked = {**arguments(name), "clipping": how}
+    running = trainer(model, config, optimizer_cls_and_kwargs=by_name(name, optim_args=asked))
+    running.train()
+    reference = plain(name, max_grad_norm=0.05, clipping=how, defaults=DECAY)
+    assert difference(weights_of(model), reference.weights) == 0
+    assert all(norm > 0.05 for norm in logged(running, "grad_norm"))
+
+
+def test_trainers_default_clips_where_it_is_said_how(tmp_path):
+    model = make_model()
+    asked = {"clipping": "previous_norm"}
+    config = settings(tmp_path, max_grad_norm=1.0)
+    name = "adamw_torch_layerwise"
+    running = trainer(model, config, optimizer_cls_and_kwargs=optimizer(name, optim_args=asked))
+    running.train()
+    assert running.optimizer.optimizer.hub_plan.max_grad_norm == 1.0
+
+
+@pytest.mark.parametrize("name", ["adamw_torch_layerwise", "lomo"])
+def test_clipping_without_effect_is_reported_before_training(name, tmp_path):
+    running = trainer(make_model(), settings(tmp_path, max_grad_norm=1.0), name)
+    with pytest.warns(hub.HubWarning, match=r"max_grad_norm=1.0 has no effect.*max_grad_norm=0"):
+        running.create_optimizer()
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "error"),
+    [
+        ({"max_grad_norm": 0.5}, {}, "say how"),
+        ({"max_grad_norm": 0.0}, {"clipping": "previous_norm"}, "no norm to clip to"),
+        ({"max_grad_norm": 1.0}, {"clipping": "exact"}, "not known before the backward pass"),
+    ],
+)
+def test_clipping_that_cannot_be_is_refused(values, asked, error, tmp_path):
+    given = optimizer("adamw_torch_layerwise", optim_args=asked)
+    running = trainer(make_model(), settings(tmp_path, **values), optimizer_cls_and_kwargs=given)
+    with pytest.raises(hub.HubError, match=error):
+        running.train()
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+@pytest.mark.parametrize("name", ["adamw_torch", "galore_adamw_layerwise", "lomo"])
+def test_schedules_with_a_metric(name, schedule, tmp_path):
+    model = make_model()
+    running = train(
+        name,
+        model,
+        tmp_path,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs={"factor": 0.5, "patience": 0},
+        learning_rate=1.0,
+        eval_strategy="steps",
+        eval_steps=1,
+    )
+    reference = plain(
+        name,
+        lr=1.0,
+        schedule=schedule,
+        schedule_arguments={"factor": 0.5, "patience": 0},
+        evaluate_at=(1, 2, 3, 4, 5),
+        defaults=DECAY,
+    )
+    assert logged(running, "eval_loss") == reference.evaluations
+    assert difference(weights_of(model), reference.weights) == 0
+    assert len(set(reference.rates)) > 1
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_without_its_metric_is_refused(schedule, tmp_path):
+    """By Transformers itself, before there is a trainer."""
+    with pytest.raises(ValueError, match="requires an eval strategy"):
+        settings(tmp_path, lr_scheduler_type=schedule)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "values", "message"),
+    [
+        ("schedule_free_adamw", {}, {"lr_scheduler_type": "linear"}, "anneals by averaging"),
+        (
+            "schedule_free_adamw",
+            {"warmup_steps": 2},
+            {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2},
+            "warms up by itself for 2 steps",
+        ),
+        (
+            "schedule_free_adamw",
+            {"warmup_steps": 2},
+            {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.1, "max_steps": -1},
+            "warms up by itself for 2 steps",
+        ),
+        ("sgd", {}, {"lr_scheduler_type": "constant", "warmup_steps": 2}, "has no effect"),
+        ("sgd", {}, {"lr_scheduler_type": "constant", "adam_beta2": 0.9}, "adam_beta2"),
+    ],
+)
+def test_schedules_and_arguments_that_do_not_fit_are_reported(
+    name, asked, values, message, tmp_path
+):
+    config = settings(tmp_path, **values)
+    chosen = optimizer(name, optim_args=asked)
+    running = Trainer(make_model(), config, train_dataset=rows(4), optimizer_cls_and_kwargs=chosen)
+    with pytest.warns(hub.HubWarning, match=message):
+        running.create_optimizer()
+
+
+def test_a_schedule_that_cannot_work_is_refused(tmp_path):
+    asked = "relative_step=true, lr=None"
+    running = trainer(
+        make_model(),
+        settings(tmp_path),
+        optimizer_cls_and_kwargs=optimizer("adafactor", optim_args=asked),
+    )
+    with pytest.raises(hub.UnsupportedError, match="computes its learning rate itself"):
+        running.train()
