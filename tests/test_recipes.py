@@ -26,6 +26,8 @@ REFERENCE = {  # what Transformers' documentation shows, by what is special to i
     "flash_adamw",
     "master_weight_bits=None",
     "grokadamw",
+    "adalomo",
+    "galore_adamw_layerwise",
     "schedule_free_radam",
     "stable_adamw",
     "galore_adamw",

@@ -1,5 +1,6 @@
 """Lightning by other ways: manual optimization, LightningCLI, precisions, schedules by a metric."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 from lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
-from problem import BATCH, LR, STEPS, batch, difference, make_model, rows, weights_of
+from problem import BATCH, LR, STEPS, arguments, batch, difference, make_model, rows, weights_of
 from torch.utils.data import DataLoader
 
 import hub
@@ -186,13 +187,14 @@ class Configured(pl.LightningModule):
         return self.optimizer(self)
 
 
+ARGUMENTS = json.dumps(arguments("galore_adamw"))
 LINE = [
     "--model.optimizer=hub.trainers.lightning.Optimizer",
     "--model.optimizer.name=galore_adamw",
     f"--model.optimizer.lr={LR}",
     "--model.optimizer.schedule=linear",
     "--model.optimizer.target_modules=all-linear",
-    "--model.optimizer.dict_kwargs.rank=4",
+    f"--model.optimizer.optim_args={ARGUMENTS}",
 ]
 FILE = f"""
 model:
@@ -201,7 +203,7 @@ model:
     init_args:
       name: galore_adamw
       lr: {LR}
-      optim_args: rank=4
+      optim_args: {ARGUMENTS}
       target_modules: all-linear
       schedule: linear
 """
@@ -212,7 +214,7 @@ model:
 @pytest.mark.parametrize("by_file", [False, True], ids=["command line", "YAML"])
 def test_lightning_cli(by_file, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
-    (tmp_path / "config.yaml").write_text(FILE)
+    (tmp_path / "given.yaml").write_text(FILE)
     defaults = {
         "accelerator": "cpu",
         "max_epochs": 1,
@@ -222,7 +224,7 @@ def test_lightning_cli(by_file, tmp_path, monkeypatch):
         "enable_model_summary": False,
         "default_root_dir": str(tmp_path),
     }
-    args = [f"--config={tmp_path / 'config.yaml'}"] if by_file else LINE
+    args = [f"--config={tmp_path / 'given.yaml'}"] if by_file else LINE
     cli = LightningCLI(
         Configured,
         Data,
@@ -230,5 +232,5 @@ def test_lightning_cli(by_file, tmp_path, monkeypatch):
         trainer_defaults=defaults,
         seed_everything_default=False,
     )
-    expected = by_hand("galore_adamw", rank=4)
+    expected = by_hand("galore_adamw")
     assert difference(weights_of(cli.model.model), expected.weights) == 0
