@@ -126,7 +126,13 @@ def _aligned(optimizer: torch.optim.Optimizer, state_dict: StateDict) -> StateDi
     names = [name for group in groups for name in group["param_names"]]
     _check_names(set(names), set(origin))
     number_of = {name: number for number, name in enumerate(names)}
-    state = {key: value for key, value in state_dict["state"].items() if not isinstance(key, int)}
+    # Those of parameters are numbers, and names where torch's distributed checkpoints come from.
+    taken = {number for number, _ in origin.values()}
+    state = {
+        key: value
+        for key, value in state_dict["state"].items()
+        if not isinstance(key, int) and key not in taken
+    }
     for name, number in number_of.items():
         if origin[name][0] in state_dict["state"]:
             state[number] = state_dict["state"][origin[name][0]]

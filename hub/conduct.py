@@ -37,7 +37,7 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
     if Trait.TRAIN_EVAL_MODES in spec.traits:
-        handles += modes.attach(optimizer, model)
+        modes.attach(optimizer, model)
     checkpoint.attach(
         optimizer,
         checkpoint.Record(
@@ -62,6 +62,7 @@ def detach(optimizer: Optimizer) -> None:
     """
     inner = unwrapped(optimizer)
     layerwise.detach(inner)
+    modes.detach(inner)
     for handle in inner.__dict__.pop("_hub_handles", []):
         handle.remove()
 

@@ -73,7 +73,7 @@ class Modes:
         if not (self.is_training and optimizer.state):
             return
         self._kept = {parameter: parameter.detach().clone() for parameter in optimizer.state}
-        optimizer.eval()
+        type(optimizer).eval(optimizer)
         self._is_training = False
 
     def to_training(self) -> None:
@@ -99,12 +99,12 @@ class Modes:
         if kept is not None and not torch.equal(shown, kept):
             parameter.copy_(kept)
             _set_flag(optimizer, training=True)
-            optimizer.eval()
+            type(optimizer).eval(optimizer)
             if not torch.equal(parameter, shown):  # other weights have been loaded since
                 parameter.copy_(shown)
                 kept = None
         if kept is None:
-            optimizer.train()
+            type(optimizer).train(optimizer)
         else:
             parameter.copy_(kept)
 
@@ -185,20 +185,36 @@ class Modes:
         return self._optimizer()
 
 
-def attach(optimizer: Optimizer, model: nn.Module) -> list[RemovableHandle]:
-    """Let an optimizer switch with the model's mode; return what undoes it.
+def attach(optimizer: Optimizer, model: nn.Module) -> None:
+    """Let an optimizer switch with the model's mode.
 
-    State dicts stay as they are: without that, checkpoints would change their form.
+    Its own `train()` and `eval()` then keep the training weights too; Transformers' Trainer (5.23)
+    calls them.
     """
     modes = Modes(optimizer, model)
     optimizer.hub_modes = modes  # type: ignore[attr-defined]
+    optimizer.train, optimizer.eval = modes.to_training, modes.to_evaluation  # type: ignore[attr-defined]
 
     def exported(live: Any, state_dict: StateDict) -> StateDict:
         own: Modes | None = getattr(live, "hub_modes", None)
         return state_dict if own is None else own.export(state_dict)
 
     optimizer.register_state_dict_post_hook(exported)
-    return modes.handles
+
+
+def detach(optimizer: Optimizer) -> None:
+    """Leave an optimizer's modes to its own `train()` and `eval()`.
+
+    State dicts stay as they are: without that, checkpoints would change their form.
+    """
+    modes: Modes | None = getattr(optimizer, "hub_modes", None)
+    if modes is None:
+        return
+    for handle in modes.handles:
+        handle.remove()
+    modes.handles.clear()
+    for method in ("train", "eval"):
+        vars(optimizer).pop(method, None)
 
 
 class _Hook:

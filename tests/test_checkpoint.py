@@ -166,6 +166,7 @@ def test_distributed_checkpoint_functions_round_trip(make_model, name, arguments
     model.load_state_dict(half.state_dict())
     other = hub.build(name, model, lr=1e-2, **arguments)
     dcp.set_optimizer_state_dict(model, other, saved, options=options)
+    assert all(isinstance(key, torch.Tensor) for key in other.state)
     train(model, other, 3, start=3)
     assert_same(whole, model)
 

@@ -369,3 +369,19 @@ def test_groups_of_any_optimizer():
     assert [g.parameters for g in found.groups] == [("2×3",), ("scalar",)]
     assert str(hub.describe_groups(Accelerator(cpu=True).prepare(optimizer))) == str(found)
     assert "2×3" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("optim", "asked", "trainer_clips", "limit"),
+    [
+        ("adamw_torch", None, False, 1.0),
+        ("adamw_torch", None, True, None),
+        ("adamw_torch_layerwise", None, True, None),
+        ("adamw_torch_layerwise", "clipping=previous_norm", False, 1.0),
+        ("adamw_torch_layerwise", "clipping=previous_norm", True, 1.0),
+    ],
+)
+def test_who_clips_by_default(optim, asked, trainer_clips, limit, model):
+    config = hub.TrainingConfig(optim=optim, optim_args=asked)
+    built = hub.create_optimizer(model, config, trainer_clips=trainer_clips)
+    assert built.hub_plan.max_grad_norm == limit

@@ -146,6 +146,20 @@ def test_a_closure_that_evaluates_the_model():
     assert_same(other, model)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_its_own_methods_leave_no_trace_either(dtype):
+    """Transformers' Trainer calls them."""
+    model, optimizer = built(dtype=dtype)
+    other, reference = built(dtype=dtype)
+    for step in range(4):
+        train(model, optimizer, 1, start=step)
+        train(other, reference, 1, start=step)
+        optimizer.eval()
+        evaluated(model)
+        optimizer.train()
+        assert_same(other, model)
+
+
 def test_copies_of_the_model_are_models_of_their_own():
     model, optimizer = built()
     train(model, optimizer, 2)

@@ -1,5 +1,6 @@
 """The `optim_args` grammar, typing by schema, and where a value comes from."""
 
+from collections import UserDict, UserList
 from typing import Annotated, Literal
 
 import pytest
@@ -146,6 +147,12 @@ PIECES = st.one_of(
     ),
     st.text(max_size=4),
 )
+
+
+@pytest.mark.parametrize("betas", [[0.8, 0.9], UserList([0.8, 0.9]), UserList(["0.8", "0.9"])])
+def test_any_sequence_is_a_tuple(betas):
+    """A configuration's lists and mappings may be of classes of its own (OmegaConf's are)."""
+    assert values(UserDict(betas=betas)) == {"betas": (0.8, 0.9)}
 
 
 @settings(max_examples=2000, deadline=None)

@@ -28,6 +28,15 @@ def test_an_untied_head_is_left_out_of_all_linear_but_can_be_named(make_model):
     assert names(model, ["head", "mlp.0"]) == ["layers.0.mlp.0", "layers.1.mlp.0", "head"]
 
 
+def test_a_head_is_left_out_of_all_linear_inside_of_a_wrapper_too(make_model):
+    """As of a LightningModule, which has no `get_output_embeddings()` of its own."""
+    model = make_model()
+    model.head.weight = nn.Parameter(torch.randn(32, 16))
+    wrapped = nn.ModuleDict({"student": model, "probe": nn.Linear(2, 2)})
+    found = names(wrapped, "all-linear")
+    assert found == [f"student.{name}" for name in names(model, "all-linear")] + ["probe"]
+
+
 @pytest.mark.parametrize(
     ("targets", "count"),
     [

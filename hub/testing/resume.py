@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.registry import Registry
+from hub.testing import preloading
 from hub.testing.comparing import weights
 from hub.testing.subject import Subject, train
 
@@ -44,13 +45,14 @@ def continued(
     Raises:
         AssertionError: It failed there; with the traceback.
     """
-    # The server is a process that has imported torch and never trained; each child is its copy.
+    # The server is a process that has imported much and never trained; each child is its copy.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "hub.testing.subject"])
+    context.set_forkserver_preload(["hub.testing.preloading"])
     ours, theirs = context.Pipe(duplex=False)
     setting = (subject.name, subject.precision, subject.device, subject.registry.given)
     process = context.Process(target=_continue, args=(theirs, setting, file, steps, start))
-    process.start()
+    with preloading.announced(_package(subject)):
+        process.start()
     theirs.close()
     try:
         result = ours.recv()
@@ -64,6 +66,11 @@ def continued(
         )
     found: dict[str, torch.Tensor] = torch.load(io.BytesIO(result), weights_only=True)
     return found
+
+
+def _package(subject: Subject) -> str:
+    """Return the import package of the plugin, whose modules this process has imported."""
+    return subject.registry.source("optimizer", subject.name).module.partition(".")[0]
 
 
 def _continue(

@@ -156,7 +156,8 @@ def _accumulation(trainer: Any) -> int:
     Lightning's GradientAccumulationScheduler has another number for other epochs.
     """
     schedules = [getattr(callback, "scheduling", {}) for callback in trainer.callbacks]
-    return max([trainer.accumulate_grad_batches, *(k for s in schedules for k in s.values())])
+    counts = [trainer.accumulate_grad_batches, *(k for s in schedules for k in s.values())]
+    return int(max(counts))
 
 
 def _steps(trainer: Any) -> int | None:

@@ -92,6 +92,7 @@ def test_the_wrapper_that_lightning_hands_out_is_seen_through(tmp_path):
 def test_precision(theirs, ours, name, tmp_path):
     module = Module(described(name))
     fit(module, tmp_path, precision=theirs)
+    assert module.trainer.optimizers[0].hub_plan.precision.mode == ours
     expected = by_hand(name, precision=ours)
     assert difference(weights_of(module.model), expected.weights) == 0
 

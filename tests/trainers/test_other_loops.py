@@ -88,7 +88,7 @@ TITAN = [
     OptimizerConfig("adamw_torch", lr=LR),
     OptimizerConfig("adamw_torch", lr=LR, early_step_in_backward=True),
     OptimizerConfig("adafactor", lr=LR),
-    OptimizerConfig("schedule_free_adamw", lr=LR),
+    OptimizerConfig("grokadamw", lr=LR),
 ]
 named = pytest.mark.parametrize(
     "config", TITAN, ids=lambda c: c.name + "_layerwise" * c.early_step_in_backward

@@ -80,6 +80,7 @@ def test_clipping(name, tmp_path):
     reference = plain(name, max_grad_norm=0.05, defaults=DECAY)
     assert difference(weights_of(model), reference.weights) < 1e-4
     assert all(norm > 0.05 for norm in logged(running, "grad_norm"))
+    assert running.optimizer.optimizer.hub_plan.max_grad_norm is None  # it is the trainer who clips
 
 
 @pytest.mark.parametrize("name", ["adamw_torch_layerwise", "lomo"])
@@ -200,3 +201,9 @@ def test_a_schedule_that_cannot_work_is_refused(tmp_path):
     )
     with pytest.raises(hub.UnsupportedError, match="computes its learning rate itself"):
         running.train()
+
+
+def test_a_schedule_that_hub_does_not_know_is_left_to_the_trainer(tmp_path):
+    config = settings(tmp_path)
+    config.lr_scheduler_type = "of a later version"
+    trainer(make_model(), config, "sgd").create_optimizer()

@@ -209,6 +209,8 @@ def test_names_of_transformers_stay_its_own_unless_overridden(tmp_path):
         assert not hasattr(made, "hub_plan")
     with enable(override=True):
         assert trainer(make_model(), config).create_optimizer().hub_plan.optimizer == "stable_adamw"
+    config = settings(tmp_path, optim="adamw_torch")
+    assert not hasattr(trainer(make_model(), config).create_optimizer(), "hub_plan")
 
 
 def test_disabling_restores_the_trainers_method():

@@ -105,7 +105,6 @@ def attach(
 
 def _factory() -> Callable[..., Optimizer]:
     """Return what the Trainer then calls with its model (trainer.py 5.23, `create_optimizer`)."""
-    # The frame that calls is the Trainer's method; in `_create`, it would be this module's.
     return partial(_create, caller=sys._getframe(1).f_locals.get("self"))  # noqa: SLF001 - documented
 
 
@@ -162,10 +161,10 @@ def _check_clipping(built: Any, config: TrainingConfig) -> None:
 
 def _check_schedule(built: Optimizer, config: TrainingConfig) -> None:
     """Hold the optimizer to the schedule that the trainer is going to build itself."""
-    if config.lr_scheduler_type not in list_schedulers():
+    if config.lr_scheduler_type not in list_schedulers():  # a later Transformers may have more
         return
     steps = config.max_steps
     # How long an epoch is, is not known here; that there is a warm-up, is.
     warmup = config.warmup(steps if steps > 0 else 1)
     schedule = default_registry().scheduler(config.lr_scheduler_type)
-    check_pairing(Pairing(built, schedule, warmup, config.eval_strategy != "no"))
+    check_pairing(Pairing(built, schedule, warmup))

@@ -1,0 +1,39 @@
+"""What the server of fresh processes imports, so that not every one of them has to.
+
+It is told by an environment variable, for a fork server imports modules by name and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from hub import backend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_VARIABLE = "HUB_TESTING_PRELOAD"
+
+
+@contextmanager
+def announced(package: str) -> Iterator[None]:
+    """Have a server that starts inside the block import what this process has of a package."""
+    own = package == __name__.partition(".")[0]
+    modules = [] if own else [m for m in sys.modules if m.partition(".")[0] == package]
+    os.environ[_VARIABLE] = ",".join(modules)
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+
+
+if _VARIABLE in os.environ:  # this is the server
+    for _module in (
+        "torch",
+        "hub.testing.subject",
+        *filter(None, os.environ[_VARIABLE].split(",")),
+    ):
+        backend.load(_module)

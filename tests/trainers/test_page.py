@@ -1,0 +1,97 @@
+"""What docs/trainers.md shows is executed, and its table is that of the names there are."""
+
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from hydra.utils import instantiate
+from lightning.pytorch import LightningModule
+from lit import ITS_OWN_WARNINGS, Module, fit
+from omegaconf import OmegaConf
+from problem import BATCH, STEPS, batch, make_model, names, rows
+from running import settings
+from test_other_loops import OptimizerConfig, Vision
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+import hub
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "trainers.md"
+SECTIONS = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
+pytestmark = [
+    *map(pytest.mark.filterwarnings, ITS_OWN_WARNINGS),
+    # The page's TrainingArguments are on a machine without a GPU.
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def blocks(text, language="python"):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def everything(title, folder):
+    """Return what the snippets of a section find around them."""
+    data, model = rows(STEPS * BATCH), make_model().train()
+    if title == "timm":
+        model = Vision()
+    given = settings(folder, max_steps=2)
+    config = next(iter(blocks("".join(SECTIONS), "yaml")))
+    return {
+        "hub": hub,
+        "model": model,
+        "data": data,
+        "loader": DataLoader(data, batch_size=BATCH, collate_fn=batch),
+        "args": given,
+        "trainer": Trainer(model, given, train_dataset=data),
+        "Trainer": Trainer,
+        "TrainingArguments": lambda _, **more: settings(folder, max_steps=2, **more),
+        "config": OmegaConf.create(yaml.safe_load(config)),
+        **{each.__name__: each for each in (Accelerator, Callable, LightningModule, instantiate)},
+        "Any": Any,
+        "super": lambda: LightningModule,
+    }
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda text: text.partition("\n")[0])
+def test_snippets_run_and_are_short(section, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    title = section.partition("\n")[0]
+    assert blocks(section)
+    for block in blocks(section):
+        assert len([line for line in block.splitlines() if line.strip()]) <= 6
+        found = everything(title, tmp_path)
+        if "hub_arguments(" in block:
+            found["TrainingArguments"] = TrainingArguments
+        exec(compile(block, PAGE.name, "exec"), found)
+        finish(found, tmp_path)
+
+
+def finish(found, folder):
+    """Use what a snippet has defined."""
+    if "configure_optimizers" in found:
+        fit(Module(found["configure_optimizers"]), folder)
+    if "build_optimizers" in found:
+        (built,) = found["build_optimizers"]([make_model()], OptimizerConfig("adamw_torch"))
+        assert built.param_groups[0]["betas"] == (0.9, 0.95)
+
+
+def test_the_table_has_every_name():
+    """And is all right; what it says is `generate_trainers.py --check`'s to see."""
+    generator = runpy.run_path(str(ROOT / "docs" / "generate_trainers.py"))
+    table = PAGE.read_text().split(generator["MARKS"][0])[1].split(generator["MARKS"][1])[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names())
+    assert generator["BROKEN"] not in table
