@@ -80,6 +80,20 @@ def test_snippets_run_and_are_short(section, tmp_path, monkeypatch):
         finish(found, tmp_path)
 
 
+def test_the_readmes_snippets_run_and_are_short(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = (
+        (ROOT / "README.md").read_text().partition("## In your trainer")[2].partition("\n## ")[0]
+    )
+    assert len(blocks(section)) == 3
+    for block in blocks(section):
+        assert len([line for line in block.splitlines() if line.strip()]) <= 6
+        found = everything("README", tmp_path)
+        found["accelerator"] = Accelerator(cpu=True)
+        exec(compile(block, "README.md", "exec"), found)
+        finish(found, tmp_path)
+
+
 def finish(found, folder):
     """Use what a snippet has defined."""
     if "configure_optimizers" in found:

@@ -26,10 +26,6 @@ TOLERANCES = {
     # Their learning rate is an fp32 tensor, which Trainer's schedule multiplies in fp32, hub's not.
     "adamw_torch_4bit": 2e-7,
     "adamw_torch_8bit": 2e-7,
-    # Trainer 5.23 calls their own eval() and train() around evaluations, which round.
-    "schedule_free_adamw": 1e-6,
-    "schedule_free_radam": 1e-6,
-    "schedule_free_sgd": 1e-6,
 }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hub.compatibility import Pairing
 from hub.configuration import TrainingConfig
@@ -131,7 +132,27 @@ def _create(
     built = create_optimizer(model, config, param_rules=param_rules, trainer_clips=True)
     _check_clipping(built, config)
     _check_schedule(built, config)
+    engine = getattr(built, "hub_engine", None)
+    if engine is not None and engine.settings.ends_itself and isinstance(caller, Trainer):
+        caller.add_callback(_EndStep(built))
     return built
+
+
+class _EndStep(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Ends the steps of LOMO, whose `step()` Accelerate never calls (1.15, `AcceleratedOptimizer`).
+
+    The engine sees by itself when a step is over, but not when an epoch ends with fewer
+    micro-batches than a step accumulates.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = weakref.ref(optimizer)
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Do what the Trainer believes it has just done."""
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.step()
 
 
 def _arguments_of(caller: object) -> TrainingArguments:
