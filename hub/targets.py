@@ -43,7 +43,8 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
 
     Args:
         model: The model, or its meta-device twin.
-        target_modules: "all-linear", a pattern, or several; see `hub.patterns.matcher`.
+        target_modules: "all-linear", alone or as a list of one; a pattern, or several, see
+            `hub.patterns.matcher`.
 
     Raises:
         TargetModulesError: A pattern is malformed, or takes nothing; the error has the names
@@ -51,11 +52,12 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
     """
     named = {plain_name(name): module for name, module in model.named_modules()}
     embeddings = embedding_weights(model)
-    if target_modules in ALL_LINEAR:
+    patterns = _patterns(target_modules)
+    if len(patterns) == 1 and patterns[0] in ALL_LINEAR:
         linear = [name for name, module in named.items() if is_linear(module)]
         return _take(named, embeddings, linear, output_heads(model))
     matched: dict[str, None] = {}
-    for pattern in _patterns(target_modules):
+    for pattern in patterns:
         matches = matcher(pattern, where="target_modules")
         found = [name for name in named if matches(name)]
         if not _take(named, embeddings, found).modules:

@@ -18,7 +18,7 @@ def test_all_linear_takes_trainable_linear_layers_and_not_the_head(model):
         for name in ("attn.q_proj", "attn.o_proj", "mlp.0", "mlp.2")
     ]
     assert names(model, "all-linear") == expected
-    assert names(model, "all_linear") == expected
+    assert names(model, "all_linear") == names(model, ["all-linear"]) == expected
 
 
 def test_an_untied_head_is_left_out_of_all_linear_but_can_be_named(make_model):
