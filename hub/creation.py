@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from hub.building import build
+from hub.calls import check_model
 from hub.configuration import TrainingConfig
 from hub.errors import HubWarning, OptimArgsError
 from hub.modules import trainable_parameters
 from hub.options import resolve
-from hub.planning import check_model, find
+from hub.planning import find
 from hub.precision import detect
 from hub.registry import default_registry
 from hub.schedulers import assemble

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from torch import nn
 
+from hub import calls
 from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
+    from torch import nn
     from torch.optim import Optimizer
 
     from hub.groups import PlannedGroup, Rules
@@ -165,11 +166,11 @@ def prepare(
     registry: Registry | None = None,
 ) -> Prepared:
     """Resolve a name and its arguments against a model; see `hub.build` for both and the errors."""
-    _check_call(model, gradient_accumulation_steps, max_grad_norm)
+    calls.check(model, gradient_accumulation_steps, max_grad_norm)
     plugin, spec, optim_args = find(name, optim_args, registry or default_registry())
     options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        _check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
+        calls.check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
     trainable = trainable_parameters(model)
     targets = _targets(spec, model, target_modules)
     split = partial(
@@ -209,50 +210,6 @@ def prepare(
         targets=targets.modules,
         context=context,
     )
-
-
-def _check_call(model: object, accumulation: object, max_grad_norm: object) -> None:
-    check_model(model)
-    optioning.check_whole("gradient_accumulation_steps", accumulation, "micro-batches", lowest=1)
-    number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
-    if max_grad_norm is not None and not (number and max_grad_norm > 0):  # type: ignore[operator]
-        raise OptimArgsError(
-            f"max_grad_norm={max_grad_norm!r} is not a norm",
-            where="max_grad_norm",
-            fix="a number above 0, or None for no clipping",
-        )
-
-
-def check_model(model: object) -> None:
-    """Raise `HubError` unless the model is one."""
-    if not isinstance(model, nn.Module):
-        raise HubError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module",
-            where="model",
-            fix="pass the model itself: hub needs the names and kinds of its layers",
-        )
-
-
-def _check_clipping(name: str, arguments: Any, max_grad_norm: object, accumulation: int) -> None:
-    """Refuse to clip by a norm that nobody says how to know before all gradients are there."""
-    if (max_grad_norm is None) != (arguments.clipping is None):
-        raise OptimArgsError(
-            f"{name} updates before the norm of all gradients is known"
-            if arguments.clipping is None
-            else f"clipping='{arguments.clipping}' has no norm to clip to",
-            where="max_grad_norm",
-            fix="say how: clipping='exact' (a backward pass more), 'previous_norm' (that of the "
-            "step before) or 'per_parameter'; or leave max_grad_norm out"
-            if arguments.clipping is None
-            else "give max_grad_norm, or leave clipping out",
-        )
-    if arguments.clipping == "exact" and accumulation > 1:
-        raise OptimArgsError(
-            "the norm of gradients that accumulate over micro-batches cannot be measured before "
-            "the last of them",
-            where="clipping='exact'",
-            fix="clipping='previous_norm' or 'per_parameter', or the eager form",
-        )
 
 
 def _options(
