@@ -60,7 +60,9 @@ def compare(
     console = Console()
     comparison = run(settings, console)
     if out is not None:
-        console.print(f"the report is {out / 'report.html'}", markup=False, highlight=False)
+        # Not wrapped: a terminal makes a link of a whole path.
+        report = f"the report is {out / 'report.html'}"
+        console.print(report, markup=False, highlight=False, soft_wrap=True)
     if comparison.interrupted:
         raise typer.Exit(130)
     if any(row.error for row in comparison.rows):
