@@ -44,7 +44,8 @@ def show(comparison: Comparison, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:  # figures keep their width; a long label takes more lines
-        table.add_column(heading, justify="right", no_wrap=True)
+        narrow = heading.replace("gradients", "grads").replace("peak memory", "peak")
+        table.add_column(narrow, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*(Text(cell) for cell in cells(row)))
     console.print(table)
