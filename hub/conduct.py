@@ -13,6 +13,7 @@ from hub import checkpoint, layerwise, modes
 from hub.errors import UnsupportedError
 from hub.modules import plain_name
 from hub.spec import Trait
+from hub.stepping import closure_of
 from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str
 
 def _clipping(max_grad_norm: float) -> Any:
     def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # torch 2.13 hands over the optimizer itself as the first of the arguments of `step`.
-        if any(value is not None for value in (*args[1:], *kwargs.values())):
+        if closure_of(args, kwargs) is not None:
             raise UnsupportedError(
                 "max_grad_norm cannot clip gradients that a closure computes inside the step",
                 where="max_grad_norm",

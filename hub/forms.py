@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 SUFFIX = "_layerwise"
 
 
+def has_layerwise(spec: OptimizerSpec) -> bool:
+    """Whether an optimizer has a form that steps inside the backward pass, beside its own."""
+    return Trait.PER_PARAMETER in spec.traits and Trait.STEPS_IN_BACKWARD not in spec.traits
+
+
 def layerwise(spec: OptimizerSpec) -> OptimizerSpec:
     """Return the spec of an optimizer's step-in-backward form.
 
     Raises:
         UnsupportedError: It has none, as the update of one parameter needs the others.
     """
-    if Trait.PER_PARAMETER not in spec.traits or Trait.STEPS_IN_BACKWARD in spec.traits:
+    if not has_layerwise(spec):
         raise UnsupportedError(
             f"{spec.name} steps inside the backward pass by itself"
             if Trait.STEPS_IN_BACKWARD in spec.traits

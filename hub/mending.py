@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.stepping import closure_of
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
@@ -21,7 +23,7 @@ def enable_grad_in_closures(optimizer: Optimizer) -> None:
 def _with_grad(
     optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    closure = closure_of(args, kwargs)
     if closure is None:
         return None
     return (optimizer, torch.enable_grad()(closure)), {}

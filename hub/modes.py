@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from hub.errors import HubWarning
+from hub.stepping import closure_of, only
 from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -84,11 +85,9 @@ class Modes:
         kept, self._kept = self._kept, {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                with _alone(optimizer, group, parameter):
+                with only(optimizer, [{**group, "params": [parameter]}]):
                     self._restore(parameter, kept.get(parameter))
-        for group in optimizer.param_groups:
-            if FLAG in group:
-                group[FLAG] = True
+        _say_training(optimizer)
         self._is_training = True
 
     @torch.no_grad()
@@ -98,7 +97,7 @@ class Modes:
         shown = parameter.detach().clone()
         if kept is not None and not torch.equal(shown, kept):
             parameter.copy_(kept)
-            _set_flag(optimizer, training=True)
+            _say_training(optimizer)
             type(optimizer).eval(optimizer)
             if not torch.equal(parameter, shown):  # other weights have been loaded since
                 parameter.copy_(shown)
@@ -146,7 +145,7 @@ class Modes:
         return hook
 
     def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        has_closure = any(value is not None for value in (*args[1:], *kwargs.values()))
+        has_closure = closure_of(args, kwargs) is not None
         if not self.is_training and self._saw_evaluation and not has_closure:
             warnings.warn(
                 "the gradients of this step are those of the evaluation weights: the last forward "
@@ -267,20 +266,10 @@ def eval_mode(optimizer: Optimizer) -> Iterator[None]:
         modes.to_training()
 
 
-@contextmanager
-def _alone(optimizer: Any, group: dict[str, Any], parameter: Tensor) -> Iterator[None]:
-    groups = optimizer.param_groups
-    optimizer.param_groups = [{**group, "params": [parameter]}]
-    try:
-        yield
-    finally:
-        optimizer.param_groups = groups
-
-
-def _set_flag(optimizer: Any, *, training: bool) -> None:
+def _say_training(optimizer: Any) -> None:
     for group in optimizer.param_groups:
         if FLAG in group:
-            group[FLAG] = training
+            group[FLAG] = True
 
 
 def _entrances(model: nn.Module) -> Iterator[nn.Module]:

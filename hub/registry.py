@@ -60,6 +60,7 @@ class Registry:
         }
         self._trace = bool(environ.get("HUB_TRACE_PLUGINS"))
         self._loaded: dict[Source, Plugin | PluginError] = {}
+        self._layerwise: dict[str, OptimizerSpec] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -119,7 +120,11 @@ class Registry:
             HubError: As `plugin` does.
         """
         specs = self.plugin("optimizer", name).optimizers
-        return specs[name] if name in specs else layerwise(specs[name.removesuffix(SUFFIX)])
+        if name in specs:
+            return specs[name]
+        if name not in self._layerwise:  # its class of arguments takes milliseconds to make
+            self._layerwise[name] = layerwise(specs[name.removesuffix(SUFFIX)])
+        return self._layerwise[name]
 
     def scheduler(self, name: str) -> SchedulerSpec:
         """Return the spec of a schedule; raises as `plugin` does."""

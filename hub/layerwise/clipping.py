@@ -64,20 +64,24 @@ class Clipping:
         Raises:
             UnsupportedError: The exact norm of all gradients has not been measured.
         """
-        own = self.measure(gradient)
-        if self._how != "exact" or slot.norm is None:
-            slot.norm = own
+        if self._how == "exact" and slot.norm is not None:
+            self._clip_values(gradient)
+        else:
+            slot.norm = self.measure(gradient)
         if self._limit is not None:
             gradient.mul_(self._of(slot.norm, first_group).to(gradient.device))
 
     def measure(self, gradient: Tensor) -> Tensor:
         """Clip each element of a gradient, and return its norm."""
-        scale = self.loss_scale or 1.0
-        if self._value is not None:
-            limit = self._value * scale
-            if limit < torch.finfo(gradient.dtype).max:  # which clamp_ would not take
-                gradient.clamp_(-limit, limit)
-        return norm(gradient) if self.loss_scale is None else norm(gradient) / scale
+        self._clip_values(gradient)
+        return norm(gradient) if self.loss_scale is None else norm(gradient) / self.loss_scale
+
+    def _clip_values(self, gradient: Tensor) -> None:
+        if self._value is None:
+            return
+        limit = self._value * (self.loss_scale or 1.0)
+        if limit < torch.finfo(gradient.dtype).max:  # which clamp_ would not take
+            gradient.clamp_(-limit, limit)
 
     def end(self, norms: list[Tensor], first_group: dict[str, Any]) -> None:
         """End the step, whose gradients had these norms."""

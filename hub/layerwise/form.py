@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hub.layerwise.settings import Settings
 
 
-def attach(optimizer: Optimizer, settings: Settings) -> Engine:
+def attach(optimizer: Optimizer, settings: Settings) -> None:
     """Let an optimizer step inside the backward pass, from the next one on.
 
     Its class becomes a subclass of what it was, until it is detached.
@@ -43,9 +43,8 @@ def attach(optimizer: Optimizer, settings: Settings) -> Engine:
         )
     live: Any = optimizer
     form = _form(live.__class__)
-    engine = Engine(optimizer, settings, form.eager_step)
-    live.__class__, live.hub_engine = form, engine
-    return engine
+    live.hub_engine = Engine(optimizer, settings, form.eager_step)
+    live.__class__ = form
 
 
 class Layerwise(torch.optim.Optimizer):

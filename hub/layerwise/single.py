@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.stepping import only
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,15 +62,10 @@ class SingleStep:
 
     def count_idle_groups(self, optimizer: Optimizer) -> None:
         """Count a step in groups without gradients too, as the eager form does."""
-        groups = optimizer.param_groups
-        idle = [group for group in groups if id(group) not in self._began]
-        if not (self._counters and idle):
-            return
-        try:
-            optimizer.param_groups = idle
-            self._step(optimizer)
-        finally:
-            optimizer.param_groups = groups
+        idle = [group for group in optimizer.param_groups if id(group) not in self._began]
+        if self._counters and idle:
+            with only(optimizer, idle):
+                self._step(optimizer)
 
     def _rewind(self, group: Group) -> None:
         began = self._began.get(id(group))

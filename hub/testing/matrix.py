@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hub.forms import SUFFIX
+from hub.forms import SUFFIX, has_layerwise
 from hub.registry import Registry, default_registry
 from hub.spec import Trait
 from hub.testing.promises import CHECKS, IN_BACKWARD
@@ -58,7 +58,6 @@ def forms(names: Iterable[str], registry: Registry) -> list[str]:
     """Return the names, each followed by that of its layerwise form, where it has one."""
     found = []
     for name in names:
-        traits = registry.optimizer(name).traits
-        has_one = Trait.PER_PARAMETER in traits and Trait.STEPS_IN_BACKWARD not in traits
-        found += [name, *([name + SUFFIX] if has_one else [])]
+        own = has_layerwise(registry.optimizer(name))
+        found += [name, *([name + SUFFIX] if own else [])]
     return found

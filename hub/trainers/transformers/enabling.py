@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from transformers.training_args import OptimizerNames
 
 from hub.errors import HubError
-from hub.forms import SUFFIX
+from hub.forms import SUFFIX, has_layerwise
 from hub.names import describe, list_optimizers
-from hub.spec import Trait
 from hub.trainers.transformers import dispatch
 
 if TYPE_CHECKING:
@@ -66,10 +65,10 @@ def _names() -> list[str]:
     for name in list_optimizers():
         found.append(name)
         try:
-            traits = describe(name).traits
+            spec = describe(name)
         except HubError:  # a broken plugin, which is an error when its name is asked for
             continue
-        if Trait.PER_PARAMETER in traits and Trait.STEPS_IN_BACKWARD not in traits:
+        if has_layerwise(spec):
             found.append(name + SUFFIX)
     return found
 

@@ -17,7 +17,6 @@ from hub.errors import HubWarning, OptimArgsError, UnsupportedError
 from hub.names import list_schedulers
 from hub.registry import default_registry
 from hub.schedulers import check_pairing
-from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,13 +167,12 @@ def _arguments_of(caller: object) -> TrainingArguments:
 
 def _check_clipping(built: Any, config: TrainingConfig) -> None:
     """Report where the trainer's clipping comes after the updates, and hub does not clip."""
-    plan = built.hub_plan
-    in_backward = Trait.STEPS_IN_BACKWARD in default_registry().optimizer(plan.optimizer).traits
-    if in_backward and config.max_grad_norm and plan.max_grad_norm is None:
+    engine = getattr(built, "hub_engine", None)
+    if engine is not None and config.max_grad_norm and engine.settings.max_grad_norm is None:
         warnings.warn(
-            f"{plan.optimizer}: the trainer's max_grad_norm={config.max_grad_norm} has no effect "
-            "on updates in the backward pass; set max_grad_norm=0, or 'clipping=previous_norm' or "
-            "'clipping=per_parameter' in optim_args",
+            f"{engine.settings.name}: the trainer's max_grad_norm={config.max_grad_norm} has no "
+            "effect on updates in the backward pass; set max_grad_norm=0, or "
+            "'clipping=previous_norm' or 'clipping=per_parameter' in optim_args",
             HubWarning,
             stacklevel=2,
         )

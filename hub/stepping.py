@@ -1,0 +1,28 @@
+"""What torch's optimizers have to themselves in a step: its arguments, and their groups."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the closure that `step` was given, from what a step pre-hook is called with.
+
+    torch 2.13 hands over the optimizer itself as the first of the arguments of `step`.
+    """
+    return args[1] if len(args) > 1 else kwargs.get("closure")
+
+
+@contextmanager
+def only(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Leave these groups to an optimizer inside the block."""
+    whole = optimizer.param_groups
+    optimizer.param_groups = groups
+    try:
+        yield
+    finally:
+        optimizer.param_groups = whole
