@@ -29,7 +29,8 @@ class GradientMeter:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._parameters = [p for p in parameters if p.requires_grad]
-        self._alive: dict[int, tuple[Callable[[], Any], int]] = {}
+        self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._bytes = 0
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -42,13 +43,19 @@ class GradientMeter:
 
     def left(self) -> list[int]:
         """Return the bytes of each gradient that is there now."""
-        return [size for storage, size in self._alive.values() if storage() is not None]
+        return [size for _, size in self._alive.values()]
 
     def _arrives(self, index: int) -> Callable[[Tensor], None]:
+        def gone(reference: weakref.ref[Any]) -> None:
+            if index in self._alive and self._alive[index][0] is reference:
+                self._bytes -= self._alive.pop(index)[1]
+
         def hook(gradient: Tensor) -> None:
-            self._alive[index] = weakref.ref(gradient.untyped_storage()), gradient.nbytes
-            there = self.left()
-            self.most = max(self.most, sum(there))
-            self.most_at_once = max(self.most_at_once, len(there))
+            if index in self._alive:  # of an earlier pass, to which this one is added
+                self._bytes -= self._alive[index][1]
+            self._alive[index] = weakref.ref(gradient.untyped_storage(), gone), gradient.nbytes
+            self._bytes += gradient.nbytes
+            self.most = max(self.most, self._bytes)
+            self.most_at_once = max(self.most_at_once, len(self._alive))
 
         return hook
