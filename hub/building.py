@@ -10,8 +10,7 @@ from torch.optim import Optimizer
 
 from hub import conduct
 from hub.catalogue import EXTRA_OF, install_command
-from hub.errors import HubError, HubWarning, PluginError, PrecisionError, UnsupportedError
-from hub.layerwise import check_free
+from hub.errors import HubError, HubWarning, PluginError
 from hub.planning import prepare
 from hub.registry import default_registry
 from hub.spec import Level
@@ -73,7 +72,7 @@ def build(
         UnsupportedError: The model is on the meta device, the optimizer has no layerwise form, or
             another optimizer still steps the model's parameters inside the backward pass.
         PluginError: The plugin or the package behind it fails.
-        HubError: There is nothing to train.
+        HubError: There is nothing to train, or the plan's `refusal` is another one.
     """
     prepared = prepare(
         name,
@@ -93,8 +92,8 @@ def build(
 def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) -> Optimizer:
     """Build what a plan says, and tell the observers; raises as `build` does."""
     plan = prepared.plan
-    _raise_refusals(plan)
-    check_free(pair for group in prepared.context.groups for pair in group.parameters)
+    if plan.refusal is not None:
+        raise plan.refusal
     optimizer = _checked(_call_factory(prepared), prepared)
     conduct.attach(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
@@ -103,20 +102,6 @@ def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) 
             warnings.warn(text, HubWarning, stacklevel=3)
     _tell(observers, optimizer, prepared)
     return optimizer
-
-
-def _raise_refusals(plan: Plan) -> None:
-    if "meta" in plan.precision.devices:
-        raise UnsupportedError(
-            "the model's parameters are on the meta device: there is nothing to optimize yet",
-            where="model",
-            fix="materialise it first; hub.plan works on the meta device",
-        )
-    for finding in plan.findings:
-        if finding.level is Level.REFUSE:
-            raise PrecisionError(
-                finding.what, where=plan.optimizer, fix=finding.fix, plugin=plan.distribution
-            )
 
 
 def _call_factory(prepared: Prepared) -> object:

@@ -48,7 +48,12 @@ def hub_parse_optim_args(name: str, text: str) -> Mapping[str, object] | None:
 def hub_validate_precision(  # type: ignore[empty-body]
     name: str, optim_args: BaseModel, context: BuildContext
 ) -> Iterable[Finding]:
-    """Return findings that refuse, warn about or adjust this precision or device."""
+    """Return findings that refuse, warn about or adjust this build, before anything is built.
+
+    Called for every plan, with the eager name and arguments for a layerwise form. All that makes
+    `hub_build_optimizer` refuse belongs here: dtypes, devices, sharding, target weights. A finding
+    says which error it raises (`Finding.error`).
+    """
 
 
 @hookspec(firstresult=True)

@@ -69,10 +69,13 @@ def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
 
     Raises:
         UnsupportedError: The optimizer cannot take a step on the CPU, or not without the model.
-        HubError: As `hub.build` does for bad input.
+        HubError: As `hub.build` does, but for the meta device.
     """
     call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
     prepared = prepare(name, model, **call, hyperparameters=arguments)
+    refusal = prepared.plan.materialized().refusal
+    if refusal is not None:
+        raise refusal
     trainable = [p for group in prepared.context.groups for _, p in group.parameters]
     try:
         state = _on_fake_tensors(prepared)

@@ -59,6 +59,16 @@ def is_linear(module: Module) -> bool:
     return linear and weight is not None and weight.ndim == 2  # noqa: PLR2004
 
 
+def own_matrix(module: Module) -> Parameter | None:
+    """Return the 2-D parameter `weight` of a module, None if it has none.
+
+    A parametrized layer (`torch.nn.utils.parametrizations`, the older `weight_norm`) has none: its
+    `weight` is computed from other parameters in every forward pass.
+    """
+    weight = module._parameters.get("weight")  # noqa: SLF001 - `module.weight` would compute it
+    return weight if weight is not None and weight.ndim == 2 else None  # noqa: PLR2004
+
+
 def is_norm(module: Module) -> bool:
     """Whether the module is a normalisation layer: one of torch's, or a class named `…Norm`."""
     return isinstance(module, _NORMS) or _NORM_CLASS.fullmatch(type(module).__name__) is not None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from hub import calls
+from hub import calls, coverage, readiness
 from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
 from hub import targets as targeting
-from hub.errors import HubError, OptimArgsError, PluginError, TargetModulesError
+from hub.errors import HubError, OptimArgsError, PluginError
 from hub.modules import trainable_parameters
 from hub.options import Argument, Options
 from hub.registry import default_registry
@@ -52,7 +52,21 @@ class Plan:
     @property
     def refused(self) -> bool:
         """Whether `hub.build` will raise."""
-        return any(finding.level is Level.REFUSE for finding in self.findings)
+        return self.refusal is not None
+
+    @property
+    def refusal(self) -> HubError | None:
+        """What `hub.build` will raise: the error of the first finding that refuses, or None."""
+        for finding in self.findings:
+            if finding.level is Level.REFUSE:
+                where = finding.where or self.optimizer
+                return finding.error(finding.what, where, finding.fix, self.distribution)
+        return None
+
+    def materialized(self) -> Plan:
+        """Return the plan without the refusal to build on the meta device."""
+        kept = tuple(finding for finding in self.findings if finding != readiness.ON_META)
+        return replace(self, findings=kept)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for `json.dumps`."""
@@ -88,13 +102,9 @@ class Prepared:
 
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the plugin's factory, for this context or one of its kind."""
-        spec, arguments = self.spec, self.optim_args
-        if spec.layerwise_of is not None:  # the plugin knows the eager form only
-            spec = spec.layerwise_of
-            own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
-            arguments = spec.arguments.model_construct(arguments.model_fields_set, **own)
+        name, arguments = _eager(self.spec, self.optim_args)
         optimizer: Optimizer | None = self.plugin.hooks.hub_build_optimizer(
-            name=spec.name, optim_args=arguments, target_modules=self.targets, context=context
+            name=name, optim_args=arguments, target_modules=self.targets, context=context
         )
         return optimizer
 
@@ -114,8 +124,9 @@ def plan(
 ) -> Plan:
     """Return what `hub.build` would do with the same arguments, building nothing.
 
-    The model may live on the meta device. Findings that make `hub.build` refuse are in the plan;
-    see `hub.build` for the arguments and for the errors that bad input raises here already.
+    See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
+    else makes `hub.build` raise is a finding here: `plan.refused` tells whether it will raise, and
+    `plan.refusal` is the error. A model on the meta device can be planned, but not built.
     """
     return prepare(
         name,
@@ -172,7 +183,7 @@ def prepare(
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         calls.check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
     trainable = trainable_parameters(model)
-    targets = _targets(spec, model, target_modules)
+    targets = targeting.of(spec, model, target_modules)
     split = partial(
         grouping.split,
         model,
@@ -184,7 +195,7 @@ def prepare(
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)
     context = _context(model, dict(trainable), groups, facts)
-    asked = _asked(plugin, spec.name, options, context)
+    asked = _asked(plugin, spec, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
         options = optioning.adjusted(spec.name, options, changes)
@@ -202,7 +213,13 @@ def prepare(
             precision=facts,
             gradient_accumulation_steps=gradient_accumulation_steps,
             max_grad_norm=max_grad_norm,
-            findings=(*checked, *asked, *targets.findings),
+            findings=(
+                *readiness.check(trainable),
+                *checked,
+                *asked,
+                *targets.findings,
+                *coverage.check(spec, options.model, groups),
+            ),
         ),
         plugin=plugin,
         spec=spec,
@@ -231,44 +248,34 @@ def _options(
     )
 
 
+def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[str, BaseModel]:
+    """Return what a plugin is called with for a layerwise form, of which it knows nothing."""
+    if spec.layerwise_of is None:
+        return spec.name, arguments
+    spec = spec.layerwise_of
+    own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
+    return spec.name, spec.arguments.model_construct(arguments.model_fields_set, **own)
+
+
 def _asked(
-    plugin: Plugin, name: str, options: Options, context: BuildContext
+    plugin: Plugin, spec: OptimizerSpec, options: Options, context: BuildContext
 ) -> tuple[Finding, ...]:
     """Return what the plugin itself finds."""
+    name, arguments = _eager(spec, options.model)
     try:
         results = plugin.hooks.hub_validate_precision(
-            name=name, optim_args=options.model, context=context
+            name=name, optim_args=arguments, context=context
         )
         return tuple(finding for result in results for finding in result or ())
     except HubError:
         raise
     except Exception as error:  # a stranger's code
         raise PluginError(
-            f"the plugin of {name} fails to check the precision: {type(error).__name__}: {error}",
+            f"the plugin of {spec.name} fails to check the build: {type(error).__name__}: {error}",
             where="hub_validate_precision",
             fix=f"report it to the author of {plugin.source.distribution}",
             plugin=plugin.source.distribution,
         ) from error
-
-
-def _targets(
-    spec: OptimizerSpec, model: nn.Module, target_modules: str | Sequence[str] | None
-) -> targeting.Targets:
-    if Trait.LOW_RANK in spec.traits:
-        if target_modules is None:
-            raise TargetModulesError(
-                f"{spec.name} needs to know which linear layers to train in low rank",
-                where="target_modules",
-                fix='target_modules="all-linear", or a list such as ["attn", "mlp"]',
-            )
-        return targeting.select(model, target_modules)
-    if target_modules is not None:
-        raise TargetModulesError(
-            f"{spec.name} has no use for target_modules",
-            where="target_modules",
-            fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
-        )
-    return targeting.Targets({}, ())
 
 
 def _context(

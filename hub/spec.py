@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from hub import errors
+from hub.errors import HubError, PrecisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pydantic import BaseModel
+    from pydantic_core import CoreSchema
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -54,6 +58,29 @@ class Level(StrEnum):
     """Only the plan shows it."""
 
 
+class _ByName:
+    """Has pydantic write an error class as its name, and read it back."""
+
+    def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self._read, serialization=core_schema.plain_serializer_function_ser_schema(self._name)
+        )
+
+    @staticmethod
+    def _read(value: Any) -> type[HubError]:
+        found = getattr(errors, value, None) if isinstance(value, str) else value
+        if not (isinstance(found, type) and issubclass(found, HubError)):
+            raise ValueError(f"{value!r} is not an error of hub")  # noqa: TRY004 - for pydantic
+        return found
+
+    @staticmethod
+    def _name(error: type[HubError]) -> str:
+        """Return the name of the class, or of the nearest base that hub itself has."""
+        return next(base.__name__ for base in error.__mro__ if base.__module__ == errors.__name__)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """Something about a planned build that its user should know."""
@@ -61,10 +88,25 @@ class Finding:
     level: Level
     what: str
     fix: str = ""
+    where: str = ""
+    """The parameter, module or argument it is about, where it is not the whole build."""
+    error: Annotated[type[HubError], _ByName()] = PrecisionError
+    """What `hub.build` raises, if the level is `REFUSE`."""
     adjust: Mapping[str, Any] = field(default_factory=dict)
     """The arguments to use instead, by name; at any level."""
     lacks: frozenset[Trait] = frozenset()
     """The traits that the optimizer has in general, but not with these arguments."""
+
+    @classmethod
+    def refusal(cls, error: HubError) -> Self:
+        """Return the finding that makes `hub.build` raise an error like this one."""
+        return cls(
+            level=Level.REFUSE,
+            what=error.what,
+            fix=error.fix,
+            where=error.where,
+            error=type(error),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +200,16 @@ class BuildContext:
     model: Module
     groups: tuple[ParameterGroup, ...]
     precision: Precision
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield the name and tensor of every parameter, group by group."""
+        for group in self.groups:
+            yield from group.parameters
+
+    def sharded(self) -> str | None:
+        """Return the name of the first DTensor: what FSDP2 or tensor parallelism has sharded."""
+        named = self.named_parameters()
+        return next((name for name, p in named if hasattr(p, "device_mesh")), None)
 
     def param_groups(self, low_rank: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return fresh `torch.optim` parameter groups, for an optimizer's constructor.

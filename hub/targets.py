@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub.errors import TargetModulesError
-from hub.modules import embedding_weights, is_linear, output_heads, plain_name
+from hub.modules import embedding_weights, is_linear, output_heads, own_matrix, plain_name
 from hub.options import frozen
 from hub.patterns import matcher, nearest
-from hub.spec import Finding, Level
+from hub.spec import Finding, Level, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch.nn import Module, Parameter
 
+    from hub.spec import OptimizerSpec
+
 ALL_LINEAR = ("all-linear", "all_linear")
 _FIX = 'target_modules="all-linear", or a list such as ["attn", "mlp"]'
+_COMPUTED = "weight computed from other parameters"
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,38 @@ class Targets:
         return {module.weight for module in self.modules.values()}  # type: ignore[misc]
 
 
+def of(spec: OptimizerSpec, model: Module, target_modules: str | Sequence[str] | None) -> Targets:
+    """Return the targets of an optimizer: none for one without low-rank groups.
+
+    Raises:
+        TargetModulesError: `target_modules` is missing, of no use to this optimizer, or as in
+            `select`.
+    """
+    if Trait.LOW_RANK in spec.traits:
+        if target_modules is None:
+            raise TargetModulesError(
+                f"{spec.name} needs to know which linear layers to train in low rank",
+                where="target_modules",
+                fix=_FIX,
+            )
+        return select(model, target_modules)
+    if target_modules is not None:
+        raise TargetModulesError(
+            f"{spec.name} has no use for target_modules",
+            where="target_modules",
+            fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
+        )
+    return Targets({}, ())
+
+
 def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
     """Return the linear layers whose names match, in model order.
 
-    Only trainable 2-D weights of linear layers are taken, each once. A weight that is shared with
-    an embedding is never taken. "all-linear" also leaves the output head out; a pattern that names
-    an untied head takes it.
+    Only trainable 2-D weights are taken, each once. A weight that is shared with an embedding, or
+    computed from other parameters (`torch.nn.utils.parametrizations`), is never taken. "all-linear"
+    also leaves the output head out; a pattern that names an untied head takes it. A module of
+    another class that owns a 2-D `weight` is taken where a plain pattern ends its name, as "proj"
+    does that of "layers.0.proj".
 
     Args:
         model: The model, or its meta-device twin.
@@ -51,19 +80,18 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
             nearest to it.
     """
     named = {plain_name(name): module for name, module in model.named_modules()}
-    embeddings = embedding_weights(model)
     patterns = _patterns(target_modules)
+    selection = _Selection(named, embedding_weights(model))
     if len(patterns) == 1 and patterns[0] in ALL_LINEAR:
-        linear = [name for name, module in named.items() if is_linear(module)]
-        return _take(named, embeddings, linear, output_heads(model))
-    matched: dict[str, None] = {}
+        return selection.all_linear(output_heads(model))
+    matched: dict[str, bool] = {}
+    """By name, whether a pattern means the module itself."""
     for pattern in patterns:
-        matches = matcher(pattern, where="target_modules")
-        found = [name for name in named if matches(name)]
-        if not _take(named, embeddings, found).modules:
-            raise _nothing(pattern, named, found, embeddings)
-        matched.update(dict.fromkeys(found))
-    return _take(named, embeddings, [name for name in named if name in matched])
+        found = _matches(pattern, named)
+        if not selection.take(found).modules:
+            raise selection.nothing(pattern, found)
+        matched |= {name: meant or matched.get(name, False) for name, meant in found.items()}
+    return selection.take({name: matched[name] for name in named if name in matched})
 
 
 def _patterns(target_modules: object) -> list[str]:
@@ -75,62 +103,121 @@ def _patterns(target_modules: object) -> list[str]:
     return list(patterns)
 
 
-def _take(
-    named: Mapping[str, Module],
-    embeddings: set[Parameter],
-    names: Iterable[str],
-    heads: Collection[Module] = (),
-) -> Targets:
-    taken: dict[str, Module] = {}
-    weights: set[object] = set()
-    left: dict[str, list[str]] = {}
-    for name in names:
-        module = named[name]
-        reason = "output head" if module in heads else _why_not(module, embeddings, weights)
-        if reason is None:
-            taken[name] = module
-            weights.add(module.weight)
-        elif reason:
-            left.setdefault(reason, []).append(name)
-    if not taken and heads:
-        raise TargetModulesError(
-            "the model has no linear layer besides its output head",
-            where="target_modules",
-            fix="name the modules, or use an optimizer without low-rank groups",
+def _matches(pattern: str, names: Iterable[str]) -> dict[str, bool]:
+    matches = matcher(pattern, where="target_modules")
+    return {name: f".{name}".endswith(f".{pattern}") for name in names if matches(name)}
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The modules to choose from."""
+
+    named: Mapping[str, Module]
+    embeddings: set[Parameter]
+
+    def all_linear(self, heads: Collection[Module]) -> Targets:
+        """Take every linear layer but the heads.
+
+        Raises:
+            TargetModulesError: None is left.
+        """
+        linear = [name for name, module in self.named.items() if is_linear(module)]
+        targets = self.take(dict.fromkeys(linear, False), heads)
+        if not targets.modules:
+            raise self._no_linear(linear, heads)
+        return targets
+
+    def take(self, names: Mapping[str, bool], heads: Collection[Module] = ()) -> Targets:
+        """Take what can be taken of the modules with these names.
+
+        Args:
+            names: With each, whether a pattern means the module itself.
+            heads: Modules not to take.
+        """
+        taken: dict[str, Module] = {}
+        weights: set[object] = set()
+        left: dict[str, list[str]] = {}
+        for name, meant in names.items():
+            module = self.named[name]
+            reason = self.why_not(module, meant=meant, taken=weights, heads=heads)
+            if reason is None:
+                taken[name] = module
+                weights.add(module.weight)
+            elif reason:
+                left.setdefault(reason, []).append(name)
+        return Targets(taken, tuple(_left_out(reason, found) for reason, found in left.items()))
+
+    def why_not(
+        self, module: Module, *, meant: bool, taken: set[object], heads: Collection[Module] = ()
+    ) -> str | None:
+        """Return why a module is not taken, "" if it is only a container, None if it is."""
+        if module in heads:
+            return "output head"
+        weight = own_matrix(module)
+        if not is_linear(module) and (weight is None or weight in self.embeddings or not meant):
+            owns = next(module.parameters(recurse=False), None) is not None
+            return f"not linear ({type(module).__name__})" if owns else ""
+        if weight is None:
+            return f"{_COMPUTED} ({type(module).__name__})"
+        if weight in self.embeddings:
+            return "weight shared with an embedding"
+        if not weight.requires_grad:
+            return "frozen"
+        return "weight shared with a layer already taken" if weight in taken else None
+
+    def nothing(self, pattern: str, found: Mapping[str, bool]) -> TargetModulesError:
+        """Return what to raise for a pattern that takes nothing of what it has found."""
+        if found:
+            reasons = Counter(
+                self.why_not(self.named[name], meant=meant, taken=set()) or "a container"
+                for name, meant in found.items()
+            )
+            what = (
+                f"target_modules {pattern!r} matches no linear layer that can be taken, only "
+                f"{_counted(reasons)}"
+            )
+        else:
+            what = f"target_modules {pattern!r} matches no module"
+        linear = [name for name, module in self.named.items() if is_linear(module)]
+        return TargetModulesError(
+            what, where="target_modules", fix=f"{nearest(pattern, linear)}; or {_FIX}"
         )
-    return Targets(taken, tuple(_left_out(reason, found) for reason, found in left.items()))
+
+    def _no_linear(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:
+        """Return what to raise where "all-linear" takes nothing: what there is instead."""
+        owners = {
+            name: module
+            for name, module in self.named.items()
+            if name not in linear and next(module.parameters(recurse=False), None) is not None
+        }
+        found = Counter(
+            self.why_not(self.named[name], meant=False, taken=set(), heads=heads) for name in linear
+        ) + Counter(type(module).__name__ for module in owners.values())
+        own = next((name for name in owners if self._could_be_meant(name)), None)
+        return TargetModulesError(
+            '"all-linear" takes layers of the classes nn.Linear and Conv1D (of Transformers), and '
+            f"finds none to take, only {_counted(found)}",
+            where="target_modules",
+            fix=f'name the modules: target_modules=["{own}"] takes one of any class that owns a '
+            "2-D weight"
+            if own
+            else "use an optimizer without low-rank groups, such as adamw_torch",
+        )
+
+    def _could_be_meant(self, name: str) -> bool:
+        return self.why_not(self.named[name], meant=True, taken=set()) is None
 
 
-def _why_not(module: Module, embeddings: set[Parameter], taken: set[object]) -> str | None:
-    """Return why a matched module is not taken, "" if it is only a container, None if it is."""
-    if not is_linear(module):
-        owns = next(module.parameters(recurse=False), None) is not None
-        return f"not linear ({type(module).__name__})" if owns else ""
-    if module.weight in embeddings:
-        return "weight shared with an embedding"
-    if not module.weight.requires_grad:
-        return "frozen"
-    return "weight shared with a layer already taken" if module.weight in taken else None
+def _counted(found: Counter[Any], shown: int = 5) -> str:
+    parts = [f"{count} {what}" for what, count in found.most_common()]
+    return ", ".join(parts[:shown]) + (", …" if len(parts) > shown else "")
 
 
 def _left_out(reason: str, names: list[str]) -> Finding:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
-    return Finding(level=Level.NOTE, what=f"matched by target_modules but {reason}: {shown}")
-
-
-def _nothing(
-    pattern: str, named: Mapping[str, Module], found: list[str], embeddings: set[Parameter]
-) -> TargetModulesError:
-    if found:
-        reasons = Counter(
-            _why_not(named[name], embeddings, set()) or "a container" for name in found
-        )
-        what = f"target_modules {pattern!r} matches no linear layer that can be taken, only " + (
-            ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        )
-    else:
-        what = f"target_modules {pattern!r} matches no module"
-    linear = [name for name, module in named.items() if is_linear(module)]
-    return TargetModulesError(
-        what, where="target_modules", fix=f"{nearest(pattern, linear)}; or {_FIX}"
+    computed = reason.startswith(_COMPUTED)
+    return Finding(
+        level=Level.WARN if computed else Level.NOTE,
+        what=f"matched by target_modules but {reason}: {shown}",
+        fix="they train at full rank, unless their parametrization is removed" if computed else "",
     )

@@ -316,7 +316,7 @@ def test_where_the_learning_rate_comes_from(arguments, rates):
         ({"eps": (0.0, 1e-3)}, "greater than 0"),
         ({"clip_threshold": -1.0}, "greater than 0"),
         ({"clip_threshold": 0.0}, "greater than 0"),
-        ({"decay_rate": 0.8}, "less than 0"),
+        ({"decay_rate": 0.8}, "less than or equal to 0"),
         ({"beta1": 1.0}, "less than 1"),
         ({"beta1": -0.1}, "greater than or equal to 0"),
         ({"betas": (0.9, 0.99)}, "no argument 'betas'"),

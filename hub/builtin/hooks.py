@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from hub.arguments import Arguments, Beta, Betas, Eps, LearningRate, WeightDecay
+from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
 from hub.spec import OptimizerSpec, Trait
 
@@ -113,50 +113,11 @@ class RMSpropArguments(TorchArguments):
     """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
 
 
-class AdafactorArguments(Arguments):
-    """Arguments of `transformers.Adafactor` (5.23), and `foreach`.
+class AdafactorArguments(AdafactorBase):
+    """Arguments of `transformers.Adafactor` (5.23), and `foreach`."""
 
-    `scale_parameter` and `relative_step` are False, as its Trainer has them; the class has True.
-    """
-
-    lr: LearningRate | None = 1e-3
-    """Learning rate; None, also by default, with `relative_step`."""
-    eps: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1e-30, 1e-3)
-    """Added to the squared gradient, and the least root mean square of a weight that
-    `scale_parameter` scales by."""
-    clip_threshold: float = Field(default=1.0, gt=0)
-    """Largest root mean square of an update before the learning rate."""
-    decay_rate: float = Field(default=-0.8, lt=0)
-    """Power of the step number in the decay rate of the running averages."""
-    beta1: Beta | None = None
-    """Decay rate of the running average of updates; None keeps none, which saves its memory."""
-    weight_decay: WeightDecay = 0.0
-    scale_parameter: bool = False
-    """Multiply the learning rate by the root mean square of the weight."""
-    relative_step: bool = False
-    """Compute the learning rate from the number of steps."""
-    warmup_init: bool = False
-    """Let that rise slowly from near zero."""
     foreach: bool | None = None
     """Use the multi-tensor implementation; None: where torch thinks it is faster."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _relative_step_is_the_learning_rate(cls, given: Any) -> Any:
-        relative = isinstance(given, dict) and given.get("relative_step") is True
-        return {"lr": None, **given} if relative else given
-
-    @model_validator(mode="after")
-    def _has_one_learning_rate(self) -> Self:
-        if self.relative_step and self.lr is not None:
-            raise ValueError(
-                f"relative_step=True computes the learning rate: it needs lr=None, not lr={self.lr}"
-            )
-        if self.lr is None and not self.relative_step:
-            raise ValueError("lr=None needs relative_step=True")
-        if self.warmup_init and not self.relative_step:
-            raise ValueError("warmup_init=True needs relative_step=True")
-        return self
 
 
 def _spec(

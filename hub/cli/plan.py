@@ -26,7 +26,7 @@ def plan(
     """Show what would be built for a model: arguments, groups and findings.
 
     The model is made on the meta device, so its size does not matter. The exit status is 1 if the
-    build would be refused.
+    build for the same model on a real device would be refused.
     """
     import torch
 
@@ -42,7 +42,7 @@ def plan(
         if target_modules and len(target_modules) == 1
         else target_modules,
         precision=precision,
-    )
+    ).materialized()
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=2))
     else:

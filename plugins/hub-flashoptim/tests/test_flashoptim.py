@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import flashoptim
 import pytest
 import torch
-from hub_flashoptim import factory
+from hub_flashoptim import factory, hooks
 from hub_flashoptim.hooks import SPECS
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim.lr_scheduler import LambdaLR
 
 import hub
-from hub.spec import Level
+from hub.spec import Level, ParameterGroup, Precision
 from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 # What a build on CPU turns off is tested where `pytest.warns` says so.
@@ -586,7 +586,7 @@ def test_fp32_weights_without_master_weights_are_not_warned_about():
 def test_weights_that_are_not_contiguous_turn_the_fused_kernel_off():
     model = nn.Conv2d(3, 4, 3).to("meta", BF16).to(memory_format=torch.channels_last)
     for asked, level in (({}, QUIET), ({"fused": True}, LOUD)):
-        (finding,) = hub.plan("flash_adamw", model, **asked).findings
+        (finding,) = hub.plan("flash_adamw", model, **asked).materialized().findings
         assert (finding.level, finding.adjust) == (level, {"fused": False})
         assert "'weight' is not contiguous" in finding.what
 
@@ -609,9 +609,23 @@ def test_uneven_shards_are_refused():
 
 def test_another_gpu_than_the_current_one_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    elsewhere = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 1))
-    with pytest.raises(hub.UnsupportedError, match=r"current GPU, 0, .* on cuda:1"):
-        factory.build("flash_adamw", [{"params": [elsewhere]}], {**ON_CPU, "fused": True})
+    elsewhere = SimpleNamespace(
+        device=torch.device("cuda", 1), is_contiguous=lambda: True, shape=(2, 2)
+    )
+    context = hub.BuildContext(
+        model=nn.Module(),
+        groups=(ParameterGroup(name="all", parameters=(("weight", elsewhere),), overrides={}),),
+        precision=Precision(mode="bf16", dtypes=("bf16",), devices=("cuda",)),
+    )
+
+    def found(**arguments):
+        optim_args = hub.describe("flash_adamw").arguments(**arguments)
+        return hooks.hub_validate_precision("flash_adamw", optim_args, context)
+
+    (refused,) = found(quantize=False, fused=False)
+    assert refused.error is hub.UnsupportedError
+    assert "current GPU, 0, and the model has parameters on cuda:1" in refused.what
+    assert [f.level for f in found(**ON_CPU)] == [hub.Level.NOTE]
 
 
 @pytest.mark.parametrize(

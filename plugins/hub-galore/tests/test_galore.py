@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import hub
+from hub.arguments import AdafactorBase
 from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(bf16|fp16):hub.HubWarning")
@@ -526,7 +527,7 @@ def test_min_8bit_size_decides_on_the_projected_size():
         ("galore_adamw_8bit", {"amsgrad": True}, "no argument 'amsgrad'"),
         ("galore_adamw_8bit", {"is_paged": True}, "no argument 'is_paged'"),
         ("galore_adamw_8bit", {"min_8bit_size": -1}, "greater than or equal to 0"),
-        ("galore_adafactor", {"relative_step": True}, "pass lr=None"),
+        ("galore_adafactor", {"relative_step": True}, "needs lr=None, not lr=0.01"),
         ("galore_adafactor", {"lr": None}, "relative_step=True"),
         ("galore_adafactor", {"warmup_init": True}, "needs relative_step=True"),
         ("galore_adafactor", {"eps": 1e-8}, "eps"),
@@ -538,6 +539,24 @@ def test_bad_arguments_are_refused(name, arguments, says):
         build(name, Model(), **arguments)
 
 
+@pytest.mark.parametrize("decay_rate", [-0.8, 0.0])
+def test_relative_step_alone_means_what_it_does_for_adafactor(decay_rate):
+    def built(name, **arguments):
+        model = Model()
+        optimizer = hub.build(
+            name, model, relative_step=True, decay_rate=decay_rate, beta1=0.9, **arguments
+        )
+        train(model, optimizer, range(3))
+        return {argument.name: argument for argument in optimizer.hub_plan.arguments}
+
+    low_rank = built("galore_adafactor", target_modules=TARGETS, **LOW_RANK)
+    plain = built("adafactor")
+    assert low_rank["lr"].value is None
+    assert {low_rank[key] for key in AdafactorBase.model_fields} == {
+        plain[key] for key in AdafactorBase.model_fields
+    }
+
+
 @every_name
 def test_a_reverse_projection_that_cannot_go_back_is_refused(name):
     with pytest.raises(hub.OptimArgsError, match="64x128 weight at rank 64") as refused:
@@ -547,7 +566,7 @@ def test_a_reverse_projection_that_cannot_go_back_is_refused(name):
 
 
 def test_the_bare_projector_cannot_project_that_back():
-    """When this fails, `hooks._refuse_reverse_std` is not needed any more."""
+    """When this fails, `hooks._irreversible` is not needed any more."""
     projector = GaLoreProjector(64, proj_type="reverse_std")
     projected = projector.project(torch.randn(64, 128), 0)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):

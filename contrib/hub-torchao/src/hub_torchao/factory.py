@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,17 +9,13 @@ import torch
 
 # What the first step would import, and fail in where warnings are errors.
 import torch._inductor.compile_fx
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch.utils._triton import has_triton
 from torchao.optim import AdamW4bit, AdamW8bit
 from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
-from hub.errors import CheckpointError, UnsupportedError
+from hub.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch.optim import Optimizer
 
     StateDict = dict[str, Any]
@@ -41,15 +36,8 @@ _KINDS = {
 _PARTS = ("codes", "scale", "qmap")
 
 
-def build(
-    name: str, groups: list[dict[str, Any]], arguments: dict[str, Any], devices: Iterable[str]
-) -> Optimizer:
-    """Return upstream's own class, with learning rates and state dicts like any other's.
-
-    Raises:
-        UnsupportedError: `torch.compile` cannot compile for one of the devices here.
-    """
-    _check_compilers(name, devices)
+def build(name: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
+    """Return upstream's own class, with learning rates and state dicts like any other's."""
     kind = _KINDS[name]
     optimizer = kind.optimizer(groups, **arguments)
     optimizer.register_step_pre_hook(_make_rates_tensors)
@@ -61,31 +49,6 @@ def build(
 
     optimizer.register_load_state_dict_pre_hook(rebuilt)
     return optimizer
-
-
-def _check_compilers(name: str, devices: Iterable[str]) -> None:
-    """Refuse what would fail in the first step, which is compiled unless torch was told not to."""
-    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
-        return
-    if torch._dynamo.config.disable:  # noqa: SLF001 - has no other name
-        raise _refusal(name, "TORCH_COMPILE_DISABLE breaks", "")
-    if "cpu" in devices:
-        try:
-            get_cpp_compiler()
-        except (RuntimeError, OSError) as error:
-            fix = "install g++ or set CXX, or "
-            raise _refusal(name, "finds no C++ compiler that works", fix) from error
-    if "cuda" in devices and not has_triton():
-        raise _refusal(name, "needs triton on CUDA, and finds none", "install it, or ")
-
-
-def _refusal(name: str, what: str, fix: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name} steps through torch.compile, which {what}",
-        where=name,
-        fix=f"{fix}set TORCHDYNAMO_DISABLE=1 to step without compiling, in more memory",
-        plugin="hub-torchao",
-    )
 
 
 def _make_rates_tensors(optimizer: Optimizer, *_: object) -> None:

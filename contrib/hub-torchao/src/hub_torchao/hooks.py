@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.spec import BuildContext
-
-PLUGIN = "hub-torchao"
 
 
 class LowBitArguments(Arguments):
@@ -105,9 +104,11 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 def hub_validate_precision(
     name: str, optim_args: AdamW4bitArguments | AdamW8bitArguments, context: BuildContext
 ) -> Iterable[Finding]:
-    """Say where rounding at random has nothing to round, and what is not quantised."""
+    """Say what rounding at random does here, what is not quantised, and what would fail."""
     if name not in _NAMES:
         return
+    yield from _sharded(name, context)
+    yield from _without_compiler(name, context)
     if optim_args.bf16_stochastic_round:
         yield from _rounding(context)
     elif "bf16" in context.precision.dtypes:
@@ -124,15 +125,11 @@ def hub_validate_precision(
 def hub_build_optimizer(
     name: str, optim_args: LowBitArguments, context: BuildContext
 ) -> Optimizer | None:
-    """Build one of them, or refuse what would fail in its first step."""
+    """Build one of them."""
     if name not in _NAMES:
         return None
-    _refuse_sharded(name, context)
-    devices = context.precision.devices
     factory = backend.load("hub_torchao.factory")
-    optimizer: Optimizer = factory.build(
-        name, context.param_groups(), optim_args.model_dump(), devices
-    )
+    optimizer: Optimizer = factory.build(name, context.param_groups(), optim_args.model_dump())
     return optimizer
 
 
@@ -178,21 +175,35 @@ def _unquantised(block_size: int, context: BuildContext) -> Iterator[Finding]:
         )
 
 
-def _refuse_sharded(name: str, context: BuildContext) -> None:
+def _sharded(name: str, context: BuildContext) -> Iterator[Finding]:
     """Refuse DTensors.
 
     torchao 0.18 decides by the local shard what is quantised, so the mesh changes the result
     (pytorch/ao issue 4912), and with torch 2.13 torch.compile takes the cached kernels of another
     state for those of DTensors of the same shape.
     """
-    for group in context.groups:
-        for parameter_name, parameter in group.parameters:
-            if hasattr(parameter, "device_mesh"):
-                raise UnsupportedError(
-                    f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: which "
-                    "state is quantised would depend on the mesh, and cached kernels of 4-bit and "
-                    "8-bit state are taken for each other",
-                    where=parameter_name,
-                    fix="use DDP, or adamw_torch",
-                    plugin=PLUGIN,
+    sharded = context.sharded()
+    if sharded:
+        yield Finding.refusal(
+            UnsupportedError(
+                f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: which "
+                "state is quantised would depend on the mesh, and cached kernels of 4-bit and "
+                "8-bit state are taken for each other",
+                where=sharded,
+                fix="use DDP, or adamw_torch",
+            )
+        )
+
+
+def _without_compiler(name: str, context: BuildContext) -> Iterator[Finding]:
+    """Refuse what would fail in the first step, which is compiled unless torch was told not to."""
+    if os.environ.get("TORCHDYNAMO_DISABLE") != "1":
+        compilers = backend.load("hub_torchao.compilers")
+        for problem, fix in compilers.problems(context.precision.devices):
+            yield Finding.refusal(
+                UnsupportedError(
+                    f"{name} steps through torch.compile, which {problem}",
+                    where=name,
+                    fix=f"{fix}set TORCHDYNAMO_DISABLE=1 to step without compiling, in more memory",
                 )
+            )

@@ -10,7 +10,7 @@ from hub import backend
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import Finding, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +32,9 @@ class LowRankArguments(Arguments):
     """
 
     rank: PositiveInt = 128
-    """Number of directions that the gradient of a target weight is projected onto: at most the
-    weight's smaller side. A quarter of that side is usual; 1 is APOLLO-Mini."""
+    """Number of directions that the gradient of a target weight is projected onto. A quarter of the
+    weight's smaller side is usual; 1 is APOLLO-Mini. From that side on the state is not low-rank,
+    and with proj="random" above it larger than AdamW's."""
     update_proj_gap: PositiveInt = 200
     """Number of steps between two projections."""
     scale: float = Field(default=1.0, gt=0)
@@ -100,8 +101,8 @@ SPEC = OptimizerSpec(
             "rank 256); the package has none."
         ),
         (
-            "rank is at most the smaller side of a target weight; param_rules can set another one "
-            "for some. The package takes more, which costs memory and gains nothing."
+            "A rank from the smaller side of a target weight on costs memory and gains nothing, "
+            "which the plan notes; param_rules can set another one for some."
         ),
         (
             "Not among the arguments: no_deprecation_warning, which only silences a message, and "
@@ -132,13 +133,10 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 def hub_build_optimizer(
     name: str, optim_args: LowRankArguments, context: BuildContext
 ) -> Optimizer | None:
-    """Build it, or refuse what would fail or waste memory."""
+    """Build it."""
     if name != SPEC.name:
         return None
     low_rank = optim_args.model_dump(include=set(_LOW_RANK))
-    _refuse_rules_without_targets(context)
-    _refuse_small_targets(context, low_rank)
-    _refuse_sides_without_channels(context, low_rank)
     arguments = optim_args.model_dump(exclude=set(low_rank))
     factory = backend.load("hub_apollo.factory")
     optimizer: Optimizer = factory.build(_param_groups(context, low_rank), arguments)
@@ -170,39 +168,34 @@ def _targets(
                 yield name.removesuffix(".weight"), parameter, {**low_rank, **group.overrides}
 
 
-def _refuse_rules_without_targets(context: BuildContext) -> None:
+@hookimpl
+def hub_validate_precision(
+    name: str, optim_args: LowRankArguments, context: BuildContext
+) -> Iterator[Finding]:
+    """Refuse what would fail in the first step, and rules that would do nothing."""
+    if name == SPEC.name:
+        yield from _rules_without_targets(context)
+        low_rank = optim_args.model_dump(include=set(_LOW_RANK))
+        yield from _sides_without_channels(context, low_rank)
+
+
+def _rules_without_targets(context: BuildContext) -> Iterator[Finding]:
     used = [group.overrides for group in context.groups if group.low_rank]
     for group in context.groups:
         idle = {key: value for key, value in group.overrides.items() if key in _LOW_RANK}
         if idle and not any(idle.items() <= overrides.items() for overrides in used):
-            raise OptimArgsError(
-                f"{', '.join(idle)} cannot be set for parameters that are not projected",
-                where=f"param_rules, group '{group.name}'",
-                fix="match weights of target modules, or leave it out of the rule",
-                plugin=PLUGIN,
+            yield Finding.refusal(
+                OptimArgsError(
+                    f"{', '.join(idle)} cannot be set for parameters that are not projected",
+                    where=f"param_rules, group '{group.name}'",
+                    fix="match weights of target modules, or leave it out of the rule",
+                )
             )
 
 
-def _refuse_small_targets(context: BuildContext, low_rank: Mapping[str, Any]) -> None:
-    small = [
-        (name, parameter, how["rank"])
-        for name, parameter, how in _targets(context, low_rank)
-        if how["rank"] > min(parameter.shape)
-    ]
-    if small:
-        name, parameter, rank = min(small, key=lambda target: min(target[1].shape))
-        rows, columns = parameter.shape
-        raise OptimArgsError(
-            f"rank={rank} is above the smaller side of {len(small)} target weights, the smallest "
-            f"being {rows}x{columns}",
-            where=name,
-            fix=f"use rank={min(rows, columns)} or less, set a rank for them by param_rules, or "
-            "leave them out of target_modules",
-            plugin=PLUGIN,
-        )
-
-
-def _refuse_sides_without_channels(context: BuildContext, low_rank: Mapping[str, Any]) -> None:
+def _sides_without_channels(
+    context: BuildContext, low_rank: Mapping[str, Any]
+) -> Iterator[Finding]:
     """Refuse to project the larger side, whose channels are scaled.
 
     apollo_torch 1.0.3 (apollo.py) multiplies the gradient by a factor for each projected direction
@@ -212,12 +205,13 @@ def _refuse_sides_without_channels(context: BuildContext, low_rank: Mapping[str,
         rows, columns = parameter.shape
         projects_larger_side = how["proj_type"] == ("right" if rows < columns else "left")
         if how["scale_type"] == "channel" and projects_larger_side:
-            raise OptimArgsError(
-                f"proj_type='{how['proj_type']}' projects the larger side of a {rows}x{columns} "
-                "weight, whose channels scale_type='channel' scales",
-                where=name,
-                fix="use proj_type='std', or scale_type='tensor'",
-                plugin=PLUGIN,
+            yield Finding.refusal(
+                OptimArgsError(
+                    f"proj_type='{how['proj_type']}' projects the larger side of a "
+                    f"{rows}x{columns} weight, whose channels scale_type='channel' scales",
+                    where=name,
+                    fix="use proj_type='std', or scale_type='tensor'",
+                )
             )
 
 

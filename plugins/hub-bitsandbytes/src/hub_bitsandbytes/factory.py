@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from bitsandbytes import optim
-from bitsandbytes.cextension import lib
 from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Optimizer8bit
 
@@ -39,23 +38,8 @@ def build(
         groups: For its constructor.
         arguments: For its constructor.
         embeddings: Parameters whose state stays in 32 bits.
-
-    Raises:
-        UnsupportedError: Parameters are on a GPU that this bitsandbytes has no kernels for.
     """
-    check_kernels({parameter.device.type for group in groups for parameter in group["params"]})
     return cast("Optimizer", CLASSES[upstream](groups, embeddings=embeddings, **arguments))
-
-
-def check_kernels(devices: set[str]) -> None:
-    """Refuse at once what would fail in the first step: no native library, or one without CUDA."""
-    if "cuda" in devices and not lib.compiled_with_cuda:
-        raise UnsupportedError(
-            "this bitsandbytes has no CUDA kernels, or cannot load them",
-            where="bitsandbytes",
-            fix="`python -m bitsandbytes` says why",
-            plugin=PLUGIN,
-        )
 
 
 class Mended:

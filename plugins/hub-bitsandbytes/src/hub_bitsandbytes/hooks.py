@@ -173,11 +173,9 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 def hub_build_optimizer(
     name: str, optim_args: BaseModel, context: BuildContext
 ) -> Optimizer | None:
-    """Build one of them, or refuse what would fail in its first step."""
+    """Build one of them."""
     if name not in ROWS:
         return None
-    _refuse_sharded(name, context)
-    _refuse_sparse(name, context)
     factory = backend.load("hub_bitsandbytes.factory")
     optimizer: Optimizer = factory.build(
         ROWS[name].upstream,
@@ -192,10 +190,12 @@ def hub_build_optimizer(
 def hub_validate_precision(
     name: str, optim_args: BaseModel, context: BuildContext
 ) -> Iterable[Finding]:
-    """Say where nothing is paged, and refuse what the CUDA kernels cannot do."""
+    """Say where nothing is paged, and refuse what the kernels cannot do."""
     if name not in ROWS:
         return
     row = ROWS[name]
+    yield from _no_kernels(context)
+    yield from _other_tensors(name, context)
     if row.paged and "cpu" in context.precision.devices:
         yield Finding(
             level=Level.NOTE,
@@ -293,26 +293,39 @@ def _some(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _refuse_sharded(name: str, context: BuildContext) -> None:
-    for group in context.groups:
-        for parameter_name, parameter in group.parameters:
-            if hasattr(parameter, "device_mesh"):
-                raise UnsupportedError(
-                    f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
-                    "bitsandbytes' kernels take no DTensors",
-                    where=parameter_name,
-                    fix="use adamw_torch, or DDP",
-                    plugin=PLUGIN,
+def _no_kernels(context: BuildContext) -> Iterator[Finding]:
+    """Refuse what would fail in the first step: no native library, or one without CUDA."""
+    if "cuda" in context.precision.devices:
+        library = backend.load("bitsandbytes.cextension").lib
+        if not library.compiled_with_cuda:
+            yield Finding.refusal(
+                UnsupportedError(
+                    "this bitsandbytes has no CUDA kernels, or cannot load them",
+                    where="bitsandbytes",
+                    fix="`python -m bitsandbytes` says why",
                 )
+            )
 
 
-def _refuse_sparse(name: str, context: BuildContext) -> None:
-    trained = {parameter for group in context.groups for _, parameter in group.parameters}
+def _other_tensors(name: str, context: BuildContext) -> Iterator[Finding]:
+    """Refuse DTensors, and parameters that get sparse gradients."""
+    sharded = context.sharded()
+    if sharded:
+        yield Finding.refusal(
+            UnsupportedError(
+                f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
+                "bitsandbytes' kernels take no DTensors",
+                where=sharded,
+                fix="use adamw_torch, or DDP",
+            )
+        )
+    trained = {parameter for _, parameter in context.named_parameters()}
     for module_name, module in context.model.named_modules():
         if getattr(module, "sparse", False) is True and getattr(module, "weight", None) in trained:
-            raise UnsupportedError(
-                f"{name} takes no sparse gradients",
-                where=module_name,
-                fix="build the embedding with sparse=False",
-                plugin=PLUGIN,
+            yield Finding.refusal(
+                UnsupportedError(
+                    f"{name} takes no sparse gradients",
+                    where=module_name,
+                    fix="build the embedding with sparse=False",
+                )
             )

@@ -11,7 +11,7 @@ import torch
 from flashoptim.optimizers import quantize
 from torch.optim import Optimizer
 
-from hub.errors import CheckpointError, UnsupportedError
+from hub.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,31 +22,11 @@ if TYPE_CHECKING:
 
 
 def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    """Return a subclass of upstream's class.
-
-    Raises:
-        UnsupportedError: Its kernels would run on another GPU than the parameters are on.
-    """
-    if arguments["quantize"] or arguments["fused"] or arguments["master_weight_bits"]:
-        _refuse_other_gpus(name, groups)
+    """Return a subclass of upstream's class."""
     with warnings.catch_warnings():
         # What upstream says about master_weight_bits=None is a finding of the plan.
         warnings.filterwarnings("ignore", message="master_weight_bits=None")
         return CLASSES[name](groups, **arguments)
-
-
-def _refuse_other_gpus(name: str, groups: list[Group]) -> None:
-    """Refuse parameters elsewhere than on the current GPU, where triton launches kernels."""
-    for parameter in chain.from_iterable(group["params"] for group in groups):
-        if parameter.is_cuda and parameter.device.index != torch.cuda.current_device():
-            raise UnsupportedError(
-                f"{name} runs its kernels on the current GPU, {torch.cuda.current_device()}, and "
-                f"the model has parameters on {parameter.device}",
-                where="model",
-                fix=f"call torch.cuda.set_device({parameter.device.index}) first; for a model on "
-                "several GPUs pass quantize=False, fused=False, master_weight_bits=None",
-                plugin="hub-flashoptim",
-            )
 
 
 class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import importlib.util
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,15 +14,13 @@ from hub.hookspecs import hookimpl
 from hub.spec import Finding, Level, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Self
 
-    from torch.nn import Parameter
     from torch.optim import Optimizer
 
     from hub.spec import BuildContext
 
-PLUGIN = "hub-flashoptim"
 L2Penalty = Annotated[float, Field(ge=0, description="L2 penalty, added to the gradient.")]
 
 
@@ -193,6 +192,8 @@ SPECS = (
         {"betas"},
     ),
 )
+_NAMES = frozenset(spec.name for spec in SPECS)
+_NEED_CUDA = ("quantize", "fused", "master_weight_bits")
 
 
 @hookimpl
@@ -206,12 +207,23 @@ def hub_validate_precision(
     name: str, optim_args: FlashArguments, context: BuildContext
 ) -> Iterable[Finding]:
     """Turn off what these parameters cannot have, by where and in what dtype they are."""
+    if name not in _NAMES:
+        return []
     on_cpu = "cpu" in context.precision.devices
     dtypes = context.precision.dtypes
-    return [
+    turned_off = [
         *_master_weight_findings(optim_args, dtypes, on_cpu=on_cpu),
         *_kernel_findings(optim_args, context, on_cpu=on_cpu),
+    ]
+    switches = {key: getattr(optim_args, key) for key in _NEED_CUDA}
+    for finding in turned_off:
+        switches.update(finding.adjust)
+    return [
+        *_missing_triton(name),
+        *turned_off,
         *_fp16_findings(name, optim_args, dtypes, on_cpu=on_cpu),
+        *_shard_findings(name, context),
+        *_other_gpu_findings(name, switches, context),
     ]
 
 
@@ -257,7 +269,9 @@ def _kernel_findings(
             "move the model to a GPU before building",
         )
         return
-    strided = [name for name, parameter in _parameters(context) if not parameter.is_contiguous()]
+    strided = [
+        name for name, parameter in context.named_parameters() if not parameter.is_contiguous()
+    ]
     if optim_args.fused and strided:
         yield from _turned_off(
             ["fused"],
@@ -294,9 +308,60 @@ def _fp16_findings(
         )
 
 
-def _parameters(context: BuildContext) -> Iterator[tuple[str, Parameter]]:
-    for group in context.groups:
-        yield from group.parameters
+def _shard_findings(name: str, context: BuildContext) -> Iterator[Finding]:
+    """Refuse what flashoptim 0.1.4 trains and then cannot save (`_wrap_state_as_dtensor`)."""
+    for parameter_name, parameter in context.named_parameters():
+        mesh = getattr(parameter, "device_mesh", None)
+        for dimension, placement in enumerate(getattr(parameter, "placements", ())):
+            sharded = getattr(placement, "dim", None)
+            if mesh and sharded is not None and parameter.shape[sharded] % mesh.size(dimension):
+                yield Finding.refusal(
+                    UnsupportedError(
+                        f"{name} cannot save the state of a parameter of "
+                        f"{parameter.shape[sharded]} rows or columns that is sharded over "
+                        f"{mesh.size(dimension)} ranks",
+                        where=parameter_name,
+                        fix="pad it to a multiple of the number of ranks, leave the module out of "
+                        "FSDP2's sharding, or use DDP",
+                    )
+                )
+
+
+def _other_gpu_findings(
+    name: str, switches: Mapping[str, Any], context: BuildContext
+) -> Iterator[Finding]:
+    """Refuse parameters elsewhere than on the current GPU, where triton launches kernels."""
+    if "cuda" not in context.precision.devices or not any(switches.values()):
+        return
+    import torch
+
+    current = torch.cuda.current_device()
+    for _, parameter in context.named_parameters():
+        device = parameter.device
+        if device.type == "cuda" and device.index != current:
+            yield Finding.refusal(
+                UnsupportedError(
+                    f"{name} runs its kernels on the current GPU, {current}, and the model has "
+                    f"parameters on {device}",
+                    where="model",
+                    fix=f"call torch.cuda.set_device({device.index}) first; for a model on several "
+                    "GPUs pass quantize=False, fused=False, master_weight_bits=None",
+                )
+            )
+            return
+
+
+def _missing_triton(name: str) -> Iterator[Finding]:
+    """Refuse a platform without triton, which flashoptim imports and does not require."""
+    if importlib.util.find_spec("triton") is None:
+        yield Finding.refusal(
+            PluginError(
+                "flashoptim needs triton, which is not installed",
+                where=name,
+                fix='on Linux: pip install "triton>=3"; on a platform that has no triton choose '
+                "another optimizer, such as adamw_torch",
+            )
+        )
 
 
 @hookimpl
@@ -304,37 +369,8 @@ def hub_build_optimizer(
     name: str, optim_args: FlashArguments, context: BuildContext
 ) -> Optimizer | None:
     """Build one of them."""
-    if name not in {spec.name for spec in SPECS}:
+    if name not in _NAMES:
         return None
-    _refuse_uneven_shards(name, context)
-    try:
-        factory = backend.load("hub_flashoptim.factory")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "triton":
-            raise
-        raise PluginError(
-            "flashoptim needs triton, which is not installed",
-            where=name,
-            fix='on Linux: pip install "triton>=3"; on a platform that has no triton choose '
-            "another optimizer, such as adamw_torch",
-            plugin=PLUGIN,
-        ) from error
+    factory = backend.load("hub_flashoptim.factory")
     optimizer: Optimizer = factory.build(name, context.param_groups(), optim_args.model_dump())
     return optimizer
-
-
-def _refuse_uneven_shards(name: str, context: BuildContext) -> None:
-    """Refuse what flashoptim 0.1.4 trains and then cannot save (`_wrap_state_as_dtensor`)."""
-    for parameter_name, parameter in _parameters(context):
-        mesh = getattr(parameter, "device_mesh", None)
-        for dimension, placement in enumerate(getattr(parameter, "placements", ())):
-            sharded = getattr(placement, "dim", None)
-            if mesh and sharded is not None and parameter.shape[sharded] % mesh.size(dimension):
-                raise UnsupportedError(
-                    f"{name} cannot save the state of a parameter of {parameter.shape[sharded]} "
-                    f"rows or columns that is sharded over {mesh.size(dimension)} ranks",
-                    where=parameter_name,
-                    fix="pad it to a multiple of the number of ranks, leave the module out of "
-                    "FSDP2's sharding, or use DDP",
-                    plugin=PLUGIN,
-                )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from hub import backend
-from hub.arguments import Arguments, Beta, Betas, Eps, LearningRate, WeightDecay
+from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.errors import OptimArgsError, UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import Finding, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Self
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch.optim import Optimizer
 
     from hub.spec import BuildContext
-
-PLUGIN = "hub-galore"
 
 
 class LowRankArguments(Arguments):
@@ -64,47 +61,8 @@ class AdamW8bitArguments(LowRankArguments):
     """Tensors of fewer elements keep 32-bit state; for target weights the projected size counts."""
 
 
-class AdafactorArguments(LowRankArguments):
-    """Arguments of `galore_torch.GaLoreAdafactor`.
-
-    `lr`, `scale_parameter` and `relative_step` have the values that Transformers' trainer passes
-    for this name (5.23, `trainer_optimizer.py`); the class has None, True and True.
-    """
-
-    lr: LearningRate | None = 1e-3
-    """Learning rate; None with `relative_step`."""
-    eps: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1e-30, 1e-3)
-    """Added to the squared gradient, and the least root mean square of a weight that
-    `scale_parameter` scales by."""
-    clip_threshold: float = Field(default=1.0, gt=0)
-    """Largest root mean square of an update before the learning rate."""
-    decay_rate: float = Field(default=-0.8, le=0)
-    """Power of the step number in the decay rate of the running averages."""
-    beta1: Beta | None = None
-    """Decay rate of the running average of updates; None keeps none, which saves its memory."""
-    weight_decay: WeightDecay = 0.0
-    scale_parameter: bool = False
-    """Multiply the learning rate by the root mean square of the weight."""
-    relative_step: bool = False
-    """Compute the learning rate from the step number instead of taking `lr`."""
-    warmup_init: bool = False
-    """Start the computed learning rate near zero."""
-
-    @model_validator(mode="after")
-    def _has_one_learning_rate(self) -> Self:
-        if self.relative_step and self.lr is not None:
-            message = (
-                "relative_step=True computes the learning rate, so it cannot go with "
-                f"lr={self.lr}; pass lr=None as well, or leave relative_step out"
-            )
-            raise ValueError(message)
-        if self.lr is None and not self.relative_step:
-            raise ValueError("lr=None needs relative_step=True; pass it as well, or a number as lr")
-        if self.warmup_init and not self.relative_step:
-            raise ValueError(
-                "warmup_init=True needs relative_step=True and lr=None; pass both as well"
-            )
-        return self
+class AdafactorArguments(LowRankArguments, AdafactorBase):
+    """Arguments of `galore_torch.GaLoreAdafactor`."""
 
 
 _MODES = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
@@ -163,6 +121,7 @@ SPECS = (
         modes=_MODES | {"fp16"},
     ),
 )
+_NAMES = frozenset(spec.name for spec in SPECS)
 _NOT_SHARDED = frozenset({"galore_adamw_8bit", "galore_adafactor"})
 
 
@@ -176,12 +135,9 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 def hub_build_optimizer(
     name: str, optim_args: LowRankArguments, context: BuildContext
 ) -> Optimizer | None:
-    """Build one of them, or refuse what would fail in its first step."""
-    if name not in {spec.name for spec in SPECS}:
+    """Build one of them."""
+    if name not in _NAMES:
         return None
-    _refuse_sharded(name, context)
-    if optim_args.proj_type == "reverse_std":
-        _refuse_reverse_std(optim_args.rank, context)
     low_rank = optim_args.model_dump(include=set(LowRankArguments.model_fields))
     arguments = optim_args.model_dump(exclude=set(low_rank))
     factory = backend.load("hub_galore.factory")
@@ -189,37 +145,45 @@ def hub_build_optimizer(
     return optimizer
 
 
-def _refuse_reverse_std(rank: int, context: BuildContext) -> None:
+@hookimpl
+def hub_validate_precision(
+    name: str, optim_args: LowRankArguments, context: BuildContext
+) -> Iterator[Finding]:
+    """Refuse what would fail in the first step."""
+    if name not in _NAMES:
+        return
+    sharded = context.sharded()
+    if sharded and name in _NOT_SHARDED:  # it mixes DTensors with plain tensors
+        yield Finding.refusal(
+            UnsupportedError(
+                f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism",
+                where=sharded,
+                fix="use galore_adamw, or DDP",
+            )
+        )
+    if optim_args.proj_type == "reverse_std":
+        yield from _irreversible(optim_args.rank, context)
+
+
+def _irreversible(rank: int, context: BuildContext) -> Iterator[Finding]:
     """Refuse what galore_torch 1.0 projects but cannot project back.
 
     `GaLoreProjector.project_back` tells the side from the shape of the projected gradient, which
     for a weight with more columns than rows stops working at a rank of its number of rows.
     """
-    for group in context.groups:
-        for parameter_name, parameter in group.parameters if group.low_rank else ():
-            rows, columns = parameter.shape
-            if rows < columns and rank >= rows:
-                raise OptimArgsError(
+    targets = (pair for group in context.groups if group.low_rank for pair in group.parameters)
+    for name, parameter in targets:
+        rows, columns = parameter.shape
+        if rows < columns and rank >= rows:
+            yield Finding.refusal(
+                OptimArgsError(
                     f"proj_type='reverse_std' cannot project a {rows}x{columns} weight at rank "
                     f"{rank}: there it needs a rank below the number of rows",
-                    where=parameter_name.removesuffix(".weight"),
+                    where=name.removesuffix(".weight"),
                     fix=f"use proj_type='std', a rank below {rows}, or leave the module out of "
                     "target_modules",
-                    plugin=PLUGIN,
                 )
-
-
-def _refuse_sharded(name: str, context: BuildContext) -> None:
-    """Refuse parameters that are DTensors where the optimizer mixes them with plain tensors."""
-    for group in context.groups:
-        for parameter_name, parameter in group.parameters:
-            if name in _NOT_SHARDED and hasattr(parameter, "device_mesh"):
-                raise UnsupportedError(
-                    f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism",
-                    where=parameter_name,
-                    fix="use galore_adamw, or DDP",
-                    plugin=PLUGIN,
-                )
+            )
 
 
 @hookimpl
