@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -306,5 +306,6 @@ def _rates(arguments: BaseModel, groups: Iterable[PlannedGroup]) -> list[float]:
     return [rate for rate in rates if rate]
 
 
+@cache
 def _adapter() -> TypeAdapter[Plan]:
     return TypeAdapter(Plan)

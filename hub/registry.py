@@ -84,12 +84,13 @@ class Registry:
             UnknownOptimizerError: No installed distribution has the name.
             PluginError: Several have it.
         """
+        eager = str(name).removesuffix(SUFFIX)
+        is_layerwise = kind == "optimizer" and name != eager and not eager.endswith(SUFFIX)
         sources = self.owners(kind, name)
-        if not sources:
+        if not sources and not (is_layerwise and self.owners(kind, eager)):
             self.refresh()
             sources = self.owners(kind, name)
-        eager = str(name).removesuffix(SUFFIX)
-        if not sources and kind == "optimizer" and name != eager and not eager.endswith(SUFFIX):
+        if not sources and is_layerwise:
             return self.source(kind, eager)
         if not sources:
             raise self._unknown(kind, name)
