@@ -267,13 +267,30 @@ def test_nothing_to_train(model, says):
 
 def test_a_model_on_the_meta_device_can_be_planned_but_not_built():
     model = nn.Linear(4, 4, device="meta")
-    assert hub.plan("adamw_torch", model).precision.devices == ("meta",)
+    plan = hub.plan("adamw_torch", model)
+    assert plan.precision.devices == ("meta",)
+    assert plan.refused
+    assert not plan.materialized().refused
+    assert hub.estimate("adamw_torch", model).parameters == 4 * (16 + 4)
     with pytest.raises(hub.UnsupportedError, match="meta device"):
         hub.build("adamw_torch", model)
+
+
+def test_a_model_that_another_optimizer_steps_is_refused_in_the_plan():
+    model = nn.Linear(4, 4)
+    optimizer = hub.build("sgd_layerwise", model)
+    plan = hub.plan("adamw_torch", model)
+    assert isinstance(plan.refusal, hub.UnsupportedError)
+    for call in (hub.build, hub.estimate):
+        with pytest.raises(hub.UnsupportedError, match="sgd_layerwise still updates weight"):
+            call("adamw_torch", model)
+    hub.detach(optimizer)
+    assert not hub.plan("adamw_torch", model).refused
 
 
 def test_what_the_optimizer_cannot_train_in_is_in_the_plan_and_refused_by_build():
     model = nn.Linear(4, 4).half()
     assert hub.plan("adamw_torch", model).refused
-    with unchanged(model), pytest.raises(hub.PrecisionError, match="not train correctly in fp16"):
-        hub.build("adamw_torch", model)
+    for call in (hub.build, hub.estimate):
+        with unchanged(model), pytest.raises(hub.PrecisionError, match="train correctly in fp16"):
+            call("adamw_torch", model)

@@ -1,11 +1,14 @@
 """Lookup from metadata alone, and what a plugin that cannot be used costs."""
 
+import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
+from torch import nn
 
 import hub
 from hub.registry import Registry
@@ -41,8 +44,6 @@ def registers(*names):
 
     @hub.hookimpl
     def hub_register_optimizers():
-        from dataclasses import replace
-
         return [replace(spec, name=name) for name in names]
 
     return hub_register_optimizers
@@ -294,3 +295,54 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
     found.append(hub.Finding(level=hub.Level.REFUSE, what="not on a Sunday"))
     with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
         execute(prepare("a", model, registry=registry))
+
+
+class OwnError(hub.UnsupportedError):
+    """An error of a plugin."""
+
+
+@pytest.mark.parametrize(
+    ("error", "after_json"),
+    [
+        (hub.OptimArgsError, hub.OptimArgsError),
+        (hub.HubError, hub.HubError),
+        (OwnError, hub.UnsupportedError),
+    ],
+)
+def test_a_finding_raises_its_error_with_where_and_keeps_it_through_json(error, after_json):
+    finding = hub.Finding.refusal(error("no", where="0.weight", fix="yes"))
+    plan = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,))
+    again = hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    for refusal, kind in ((plan.refusal, error), (again.refusal, after_json)):
+        assert type(refusal) is kind
+        assert (refusal.what, refusal.where, refusal.fix) == ("no", "0.weight", "yes")
+        assert refusal.plugin == "hub"
+
+
+@pytest.mark.parametrize("error", ["ValueError", "HubWarning", "nothing", 3])
+def test_a_plan_with_another_error_is_not_read(error):
+    finding = hub.Finding.refusal(hub.HubError("no"))
+    data = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,)).to_dict()
+    data["findings"][0]["error"] = error
+    with pytest.raises(ValueError, match="not an error of hub"):
+        hub.Plan.from_dict(data)
+
+
+def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
+    from hub.planning import prepare
+
+    heard = []
+
+    @hub.hookimpl
+    def hub_validate_precision(name, optim_args):
+        heard.append((name, set(type(optim_args).model_fields)))
+        return [hub.Finding.refusal(hub.UnsupportedError("not like this"))]
+
+    plugin(
+        "fake_eager",
+        hub_register_optimizers=registers("a"),
+        hub_validate_precision=hub_validate_precision,
+    )
+    prepared = prepare("a_layerwise", model, registry=Registry([point("a", "fake_eager", "hub-a")]))
+    assert prepared.plan.refused
+    assert heard == [("a", set(hub.describe("sgd").arguments.model_fields))]

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
+import hub
 from hub.targets import select
+from tests.conftest import unchanged
 
 
 def names(model, targets):
@@ -101,3 +104,160 @@ def test_like_transformers_on_a_real_model(targets):
         if isinstance(module, nn.Linear) and check_target_module_exists(targets, name)
     ]
     assert names(model, targets) == theirs
+
+
+class OwnLinear(nn.Module):
+    """A user's own linear layer, which is no `nn.Linear`."""
+
+    def __init__(self, columns, rows):
+        super().__init__()
+        self.weight = nn.Parameter(nn.Linear(columns, rows).weight.detach())
+
+    def forward(self, x):
+        return x @ self.weight.mT
+
+
+class LowRankDelta(nn.Module):
+    """What is added to a weight, as LoRA does it by parametrization."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.zeros(2, 8))
+
+    def forward(self, weight):
+        return weight + self.a @ self.b
+
+
+def with_delta(layer):
+    parametrize.register_parametrization(layer, "weight", LowRankDelta())
+    return layer
+
+
+PARAMETRIZED = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "LoRA": with_delta,
+    "older spectral_norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("targets", ["all-linear", r"\d"])
+@pytest.mark.parametrize("parametrized", PARAMETRIZED.values(), ids=PARAMETRIZED)
+def test_a_parametrized_layer_has_no_weight_to_take_and_is_told(parametrized, targets):
+    model = nn.Sequential(nn.Linear(8, 8), parametrized(nn.Linear(8, 8)))
+    plan = hub.plan("galore_adamw", model, target_modules=targets, rank=2)
+    assert plan.target_modules == ("0",)
+    assert [[p.name for p in group.parameters] for group in plan.groups if group.low_rank] == [
+        ["0.weight"]
+    ]
+    (told,) = [finding for finding in plan.findings if finding.level is hub.Level.WARN]
+    assert "weight computed from other parameters" in told.what
+    assert told.what.endswith(": 1")
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "0"])
+@pytest.mark.parametrize("parametrized", PARAMETRIZED.values(), ids=PARAMETRIZED)
+def test_a_model_of_parametrized_layers_is_refused(parametrized, targets):
+    model = nn.Sequential(parametrized(nn.Linear(8, 8)))
+    with pytest.raises(hub.TargetModulesError, match="1 weight computed from other parameters"):
+        hub.plan("galore_adamw", model, target_modules=targets)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_the_older_weight_norm_is_refused():
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(8, 8)))
+    with pytest.raises(hub.TargetModulesError, match="computed from other parameters"):
+        hub.plan("galore_adamw", model, target_modules="all-linear")
+
+
+@pytest.mark.parametrize(
+    ("model", "says", "fix"),
+    [
+        (nn.Sequential(OwnLinear(4, 4), OwnLinear(4, 4)), "only 2 OwnLinear", '["0"]'),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "1 Conv2d", "without low-rank"),
+        (nn.Sequential(nn.Embedding(4, 4)), "1 Embedding", "without low-rank"),
+        (nn.Linear(4, 4).requires_grad_(False), "1 frozen", "without low-rank"),
+    ],
+    ids=["own class", "convolutions", "embedding", "frozen"],
+)
+def test_all_linear_that_finds_nothing_says_what_there_is(model, says, fix):
+    with unchanged(model), pytest.raises(hub.TargetModulesError, match=says) as refused:
+        select(model, "all-linear")
+    assert "nn.Linear" in refused.value.what
+    assert fix in refused.value.fix
+
+
+def test_a_head_alone_is_not_taken(make_model):
+    model = make_model(depth=0)
+    with pytest.raises(hub.TargetModulesError, match="1 frozen, 1 output head"):
+        select(model, "all-linear")
+
+
+def test_a_module_of_another_class_is_taken_where_a_pattern_ends_its_name():
+    model = nn.ModuleDict({"layers": nn.ModuleList([OwnLinear(4, 4), nn.Linear(4, 4)])})
+    assert names(model, "layers.0") == names(model, "0") == ["layers.0"]
+    assert names(model, "layers") == names(model, ".*") == ["layers.1"]
+    assert names(model, ["layers", "0"]) == ["layers.0", "layers.1"]
+    assert names(nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4)), ["0", "1"][1:]) == ["1"]
+    with pytest.raises(hub.TargetModulesError, match=r"not linear \(Embedding\)"):
+        select(nn.Sequential(nn.Embedding(4, 4)), "0")
+
+
+def test_the_weight_of_another_class_trains_as_that_of_a_linear_layer():
+    def trained(layer):
+        model = nn.Sequential(layer)
+        optimizer = hub.build("galore_adamw", model, target_modules="0", rank=2, lr=0.1)
+        for step in range(3):
+            model.zero_grad()
+            model(torch.full((2, 8), step + 1.0)).square().sum().backward()
+            optimizer.step()
+        return layer.weight
+
+    linear, own = nn.Linear(8, 4, bias=False), OwnLinear(8, 4)
+    own.weight = nn.Parameter(linear.weight.detach().clone())
+    assert torch.equal(trained(linear), trained(own))
+
+
+def mixtral():
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=8,
+    )
+    with torch.device("meta"):
+        return MixtralForCausalLM(config)
+
+
+def test_experts_in_3d_weights_are_told_with_the_share_that_is_low_rank():
+    model = mixtral()
+    plan = hub.plan("galore_adamw", model, target_modules="all-linear", rank=4)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    low_rank = sum(sizes[f"{name}.weight"] for name in plan.target_modules)
+    (told,) = [finding for finding in plan.findings if finding.level is hub.Level.WARN]
+    share = low_rank / sum(sizes.values())
+    assert 0 < share < 0.1
+    assert told.what.startswith(f"{share:.1%} of the trainable parameters are low-rank")
+    assert "experts.gate_up_proj (8x128x16), which galore_adamw trains at full rank" in told.what
+
+
+def test_most_weights_in_linear_layers_is_nothing_to_tell(model):
+    plan = hub.plan("galore_adamw", model, target_modules="all-linear", rank=4)
+    assert {finding.level for finding in plan.findings} == {hub.Level.NOTE}
+    assert not [f for f in plan.findings if "rank" in f.what]
+
+
+@pytest.mark.parametrize(
+    ("rank", "told"), [(15, None), (16, "8 of 8 target weights"), (32, "(16x16)")]
+)
+def test_a_rank_that_is_not_low_is_told(rank, told, model):
+    plan = hub.plan("galore_adamw", model, target_modules="all-linear", rank=rank)
+    found = [f.what for f in plan.findings if f.what.startswith(f"rank={rank}")]
+    assert len(found) == (told is not None)
+    assert all(told in what for what in found)
