@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
-from hub.errors import HubError, UnsupportedError
+from hub.errors import UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
 from hub.spec import Trait
@@ -118,8 +118,6 @@ def _one_of_each_shape(prepared: Prepared) -> int:
             )
             for kind, (group, name, example) in examples.items()
         )
-    except HubError:
-        raise
     except Exception as error:
         raise UnsupportedError(
             f"the memory of {prepared.plan.optimizer} cannot be estimated here: "
