@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -53,20 +53,28 @@ def is_linear(module: Module) -> bool:
     """Whether the module multiplies by a 2-D `weight`: `nn.Linear`, or GPT-2's `Conv1D`.
 
     `Conv1D` (transformers/pytorch_utils.py, 5.23) is a linear layer with its weight transposed.
+    A parametrized layer is one too, although its weight is no parameter: see `own_matrix`.
     """
-    weight = getattr(module, "weight", None)
-    linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    return linear and weight is not None and weight.ndim == 2  # noqa: PLR2004
+    linear = isinstance(module, nn.Linear) or any(
+        cls.__name__ == "Conv1D" for cls in type(module).__mro__
+    )
+    return linear and (_own_weight(module) is None or own_matrix(module) is not None)
 
 
 def own_matrix(module: Module) -> Parameter | None:
     """Return the 2-D parameter `weight` of a module, None if it has none.
 
     A parametrized layer (`torch.nn.utils.parametrizations`, the older `weight_norm`) has none: its
-    `weight` is computed from other parameters in every forward pass.
+    `weight` is computed from other parameters whenever it is read.
     """
-    weight = module._parameters.get("weight")  # noqa: SLF001 - `module.weight` would compute it
+    weight = _own_weight(module)
     return weight if weight is not None and weight.ndim == 2 else None  # noqa: PLR2004
+
+
+def _own_weight(module: Module) -> Parameter | None:
+    # Reading `module.weight` computes a parametrized one, which in training changes the buffers of
+    # `spectral_norm` (torch 2.13).
+    return module._parameters.get("weight")  # noqa: SLF001
 
 
 def is_norm(module: Module) -> bool:
@@ -75,12 +83,9 @@ def is_norm(module: Module) -> bool:
 
 
 def embedding_weights(model: Module) -> set[Parameter]:
-    """Return the weights of all embeddings."""
-    return {
-        cast("Parameter", module.weight)
-        for module in model.modules()
-        if isinstance(module, _EMBEDDINGS)
-    }
+    """Return the weights of all embeddings, but for parametrized ones."""
+    weights = (_own_weight(module) for module in model.modules() if isinstance(module, _EMBEDDINGS))
+    return {weight for weight in weights if weight is not None}
 
 
 def output_heads(model: Module) -> set[Module]:

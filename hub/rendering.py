@@ -43,7 +43,12 @@ def plan_renderable(plan: Plan) -> Group:
     if plan.max_grad_norm is not None:
         extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
     findings = [
-        escape(f"{finding.level}: {finding.what}" + (f"; {finding.fix}" if finding.fix else ""))
+        escape(
+            f"{finding.level}: "
+            + (f"{finding.where}: " if finding.where else "")
+            + finding.what
+            + (f"; {finding.fix}" if finding.fix else "")
+        )
         for finding in plan.findings
     ]
     lines = [escape(title), *([", ".join(extras)] if extras else [])]

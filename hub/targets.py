@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import TargetModulesError
-from hub.modules import embedding_weights, is_linear, output_heads, own_matrix, plain_name
+from hub.modules import embedding_weights, is_linear, is_norm, output_heads, own_matrix, plain_name
 from hub.options import frozen
 from hub.patterns import matcher, nearest
 from hub.spec import Finding, Level, Trait
@@ -154,7 +154,8 @@ class _Selection:
         if module in heads:
             return "output head"
         weight = own_matrix(module)
-        if not is_linear(module) and (weight is None or weight in self.embeddings or not meant):
+        could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
+        if not is_linear(module) and not (meant and could_be):
             owns = next(module.parameters(recurse=False), None) is not None
             return f"not linear ({type(module).__name__})" if owns else ""
         if weight is None:

@@ -1,5 +1,7 @@
 """Which linear layers `target_modules` takes."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -199,9 +201,28 @@ def test_a_module_of_another_class_is_taken_where_a_pattern_ends_its_name():
     assert names(model, "layers.0") == names(model, "0") == ["layers.0"]
     assert names(model, "layers") == names(model, ".*") == ["layers.1"]
     assert names(model, ["layers", "0"]) == ["layers.0", "layers.1"]
-    assert names(nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4)), ["0", "1"][1:]) == ["1"]
-    with pytest.raises(hub.TargetModulesError, match=r"not linear \(Embedding\)"):
-        select(nn.Sequential(nn.Embedding(4, 4)), "0")
+
+
+@pytest.mark.parametrize("module", [nn.Embedding(4, 4), nn.LayerNorm((4, 4)), nn.Conv1d(4, 4, 1)])
+def test_what_is_no_linear_layer_is_not_taken_even_if_it_is_named(module):
+    with pytest.raises(hub.TargetModulesError, match=rf"not linear \({type(module).__name__}\)"):
+        select(nn.Sequential(module), "0")
+
+
+@pytest.mark.parametrize("name", hub.list_optimizers())
+def test_a_plan_computes_no_parametrization(name):
+    """Reading the weight of a layer with `spectral_norm` changes its buffers in training."""
+    model = nn.Sequential(
+        parametrizations.spectral_norm(nn.Embedding(8, 8)),
+        parametrizations.spectral_norm(nn.Linear(8, 8)),
+        nn.Linear(8, 8),
+    )
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    low_rank = hub.Trait.LOW_RANK in hub.describe(name).traits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hub.HubWarning)
+        hub.build(name, model, target_modules="all-linear" if low_rank else None)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_the_weight_of_another_class_trains_as_that_of_a_linear_layer():
