@@ -14,17 +14,22 @@ from hub.errors import UnsupportedError
 from hub.modules import plain_name
 from hub.spec import Trait
 from hub.stepping import closure_of
-from hub.wrappers import unwrapped
+from hub.wrappers import as_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
     from hub.planning import Plan
     from hub.spec import OptimizerSpec
+
+
+_attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+"""What `hub.detach(model)` looks through; nothing is kept alive by it."""
 
 
 def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
@@ -51,20 +56,42 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
+    _attached.add(optimizer)
 
 
-def detach(optimizer: Optimizer) -> None:
-    """Remove the hooks that `hub.build` placed: those on the model, and gradient clipping.
+def attached_to(parameters: Iterable[Tensor]) -> list[Optimizer]:
+    """Return the living optimizers that hub built for some of these parameters and holds."""
+    asked = {id(parameter) for parameter in parameters}
+    return [
+        optimizer
+        for optimizer in _attached
+        if any(id(p) in asked for group in optimizer.param_groups for p in group["params"])
+    ]
 
-    What stepped inside the backward pass steps eagerly from then on, and what switched with the
-    model's mode has to be switched by its own `train()` and `eval()`.
 
-    State dicts stay as they are: without that, checkpoints would change their form.
+def detach(optimizer: Optimizer | Module) -> None:
+    """Take off what `hub.build` put on an optimizer and its model, but for the form of state dicts.
+
+    Clipping ends. What stepped inside the backward pass steps eagerly from then on. Weights that
+    followed the model's mode stay as they are, and have to be switched by the optimizer's own
+    `train()` and `eval()`. State dicts keep their form, so that a checkpoint goes on loading.
+
+    Args:
+        optimizer: Built by hub; or the model, for every optimizer that hub built for it.
+
+    Raises:
+        HubError: It is neither.
     """
-    inner = unwrapped(optimizer)
+    if isinstance(optimizer, torch.nn.Module):
+        for one in attached_to(optimizer.parameters()):
+            detach(one)
+        return
+    inner = as_optimizer(optimizer, "hub.detach")
+    _attached.discard(inner)
     layerwise.detach(inner)
     modes.detach(inner)
-    for handle in inner.__dict__.pop("_hub_handles", []):
+    vars(inner).pop("add_param_group", None)
+    for handle in vars(inner).pop("_hub_handles", []):
         handle.remove()
 
 
