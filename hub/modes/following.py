@@ -20,7 +20,6 @@ from hub.modules import without_wrappers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor
     from torch.optim import Optimizer
 
     StateDict = dict[str, Any]
