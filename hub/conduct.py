@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from hub.stepping import closure_of
 from hub.wrappers import as_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
     from torch.nn import Module
@@ -59,14 +59,32 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     _attached.add(optimizer)
 
 
-def attached_to(parameters: Iterable[Tensor]) -> list[Optimizer]:
-    """Return the living optimizers that hub built for some of these parameters and holds."""
+def _attached_to(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
+    """Yield the living optimizers that hold some of these parameters, each with one of them."""
     asked = {id(parameter) for parameter in parameters}
-    return [
-        optimizer
-        for optimizer in _attached
-        if any(id(p) in asked for group in optimizer.param_groups for p in group["params"])
-    ]
+    for optimizer in list(_attached):
+        held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in asked)
+        for parameter in islice(held, 1):
+            yield optimizer, parameter
+
+
+def check_free(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Hold parameters to weights that no living optimizer switches.
+
+    Raises:
+        UnsupportedError: One does; the error names the optimizer.
+    """
+    names = {parameter: name for name, parameter in named}
+    for optimizer, parameter in _attached_to(names):
+        if modes.switches(optimizer):
+            plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
+            raise UnsupportedError(
+                f"{plan.optimizer} still switches {names[parameter]} between its training and its "
+                "evaluation weights",
+                where="model",
+                fix="call hub.detach(model) first, which leaves the weights that are in place: "
+                "those for evaluation after model.eval()",
+            )
 
 
 def detach(optimizer: Optimizer | Module) -> None:
@@ -83,7 +101,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         HubError: It is neither.
     """
     if isinstance(optimizer, torch.nn.Module):
-        for one in attached_to(optimizer.parameters()):
+        for one, _ in _attached_to(optimizer.parameters()):
             detach(one)
         return
     inner = as_optimizer(optimizer, "hub.detach")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hub.errors import HubWarning
-from hub.modes.hooks import BeforeForward, Hook, Train
+from hub.modes.hooks import BeforeForward, Hook, place_train
 from hub.modes.weights import Weights
 from hub.modules import without_wrappers
 
@@ -169,7 +169,7 @@ class Follower:
     def _place_on_roots(self) -> None:
         for root in self._live_roots():
             self._removers += [
-                Train(self, root).remove,
+                place_train(self, root),
                 root.register_load_state_dict_post_hook(Hook(self, root, "look_again")).remove,  # type: ignore[no-untyped-call]
             ]
 

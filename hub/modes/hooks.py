@@ -64,41 +64,55 @@ class BeforeForward(Hook):
 
 
 class Train:
-    """Stands for `module.train` of one module: the weights follow at once.
+    """Stands for `module.train` of one module: weights follow at once.
 
-    `module.eval()` and a parent's `train()` and `eval()` call it.
+    `module.eval()` and a parent's `train()` and `eval()` call it. One serves every optimizer that
+    follows the module.
     """
 
-    def __init__(self, follower: Follower, module: nn.Module) -> None:
-        self._follower = weakref.ref(follower)
+    def __init__(self, module: nn.Module) -> None:
+        self.followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._module = weakref.ref(module)
         self._before = vars(module).get("train")
-        vars(module)["train"] = self
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Set the module's mode, and put the weights of that mode in place."""
         module: Any = self._module()
         train = self._before or type(module).train.__get__(module)
         result: nn.Module = train(mode)
-        follower = self._follower()
-        if follower is not None:
+        for follower in self.followers:
             follower.follow(module.training)
         return result
 
-    def remove(self) -> None:
-        """Give the module its own `train` back; under a later wrapper this one does nothing."""
-        self._follower = lambda: None  # type: ignore[assignment]
+    def remove(self, follower: Follower | None) -> None:
+        """Let a follower follow no more; after the last the module's own `train` is back.
+
+        Where somebody has put another one in front of this, this one stays and does nothing.
+        """
+        if follower is not None:
+            self.followers.discard(follower)
         module = self._module()
-        if module is None or vars(module).get("train") is not self:
+        followed = any(True for _ in self.followers)  # its length counts those just gone
+        if followed or module is None or vars(module).get("train") is not self:
             return
-        if self._before is None:
-            del vars(module)["train"]
-        else:
+        del vars(module)["train"]
+        if self._before is not None:
             vars(module)["train"] = self._before
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The copied module's own; it exists before its attributes do.
         return getattr, (self._module(), "train")
+
+
+def place_train(follower: Follower, module: nn.Module) -> Callable[[], None]:
+    """Let a follower follow a module's `train()` and `eval()`; return what ends it."""
+    train = vars(module).get("train")
+    if not isinstance(train, Train):
+        train = vars(module)["train"] = Train(module)
+    train.followers.add(follower)
+    # A follower that is gone is in no set any more, and still its end may be the last.
+    reference = weakref.ref(follower)
+    return lambda: train.remove(reference())
 
 
 def _is_recording() -> bool:
