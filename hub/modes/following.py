@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hub.errors import HubWarning
-from hub.modes.hooks import BeforeForward, Hook, place_train
+from hub.modes.hooks import BeforeForward, Followed, Hook, place_train
 from hub.modes.weights import Weights
 from hub.modules import without_wrappers
 
@@ -40,8 +40,7 @@ class Follower:
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
         self.weights = Weights(optimizer)
-        self.followed: bool | None = True
-        """The mode whose weights are in place; None: look again."""
+        self.followed = Followed()
         self.is_pinned = False
         """Whether a block of `pinned` decides, and not the model."""
         self._optimizer = weakref.ref(optimizer)
@@ -68,7 +67,7 @@ class Follower:
             self.weights.to_training()
         else:
             self.weights.to_evaluation()
-        self.followed = self.weights.are_for_training
+        self.followed.mode = self.weights.are_for_training
         self._forget_gathered()
 
     @contextmanager
@@ -116,15 +115,15 @@ class Follower:
 
     def look_again(self, root: nn.Module, *_: object) -> None:
         """Follow a root that was loaded, whose optimizer may have been loaded before it."""
-        if self.followed is None:
+        if self.followed.mode is None:
             self.follow(root.training)
 
     def before_step(self, *_: object) -> None:
         """Step with the training weights, and follow modules that are there only now."""
         if len(self._live().param_groups) != self._groups:
             self._place_on_owners()
-        if self.followed is False and all(self._flags()):  # they were set, and nothing called
-            self.followed = True
+        if self.followed.mode is False and all(self._flags()):  # they were set, and nothing called
+            self.followed.mode = True
         if self.weights.saw_a_backward_pass:
             warnings.warn(
                 "the gradients of this step are those of the evaluation weights, which were in "
@@ -136,13 +135,13 @@ class Follower:
 
     def after_step(self, *_: object) -> None:
         """Put the evaluation weights back where they were before the step."""
-        if self.is_pinned or self.followed is False:
+        if self.is_pinned or self.followed.mode is False:
             self.weights.to_evaluation()
 
     def after_load_of_state(self, _: object) -> None:
         """Take over a loaded state, whose evaluation weights may be loaded before it or after."""
         self.weights.take_state()
-        self.followed = None
+        self.followed.mode = None
         if self.weights.fit_the_state():
             self.follow(all(self._flags()))
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,26 +43,45 @@ class Hook:
         return getattr, (nullcontext(), "__exit__")
 
 
+class Followed:
+    """The mode whose weights are in place; None where somebody has to look again.
+
+    An object of its own, which `torch.compile` can guard on: a graph that was made while the
+    weights were right holds nothing of hub, and is not used where they are not.
+    """
+
+    mode: bool | None = True
+
+
 class BeforeForward(Hook):
     """Notices, in a forward pass of a part of a model, that somebody has set `root.training`.
 
     Lightning 2.6 does so after a validation (`utilities/model_helpers.py`, `_ModuleMode.restore`).
-    Not while a graph is recorded, of which it must not become a part.
     """
 
     def __init__(self, follower: Follower, module: nn.Module, root: nn.Module) -> None:
         super().__init__(follower, module, "follow")
+        self._followed = follower.followed
         self._root = weakref.ref(root)
 
     def __call__(self, module: nn.Module, *_: Any) -> None:
         """Be the hook."""
+        root = self._root()
+        if root is None or root.training is self._followed.mode or module is not self._module():
+            return
         if _is_recording():
-            return
+            raise UnsupportedError(
+                "somebody has set model.training, and the weights of that mode are not in place: "
+                "they cannot be switched while a graph is recorded",
+                where="torch.export, torch.jit.trace",
+                fix=f"call model.{'train' if root.training else 'eval'}() before it",
+            )
+        _outside_of_graphs(self._follow)()
+
+    def _follow(self) -> None:
         follower, root = self._follower(), self._root()
-        if follower is None or root is None or root.training is follower.followed:
-            return
-        if module is self._module():
-            _outside_of_graphs(follower.follow)(root.training)
+        if follower is not None and root is not None:
+            follower.follow(root.training)
 
 
 class Train:
@@ -116,12 +137,15 @@ def place_train(follower: Follower, module: nn.Module) -> Callable[[], None]:
 
 
 def _is_recording() -> bool:
+    """Whether `torch.export` or `torch.jit.trace` runs this; `torch.compile` can leave a graph."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
     tracing: Any = torch.jit  # untyped in torch 2.13
     return torch.compiler.is_compiling() or bool(tracing.is_tracing())
 
 
 def _outside_of_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that torch.compile does not look into, where it is in use."""
+    """Return a function that `torch.compile` does not look into, where it is in use."""
     if "torch._dynamo" not in sys.modules:  # importing it takes a second
         return function
     disabled: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]

@@ -274,25 +274,72 @@ def trained(training, interrupt, *, built_first=True):
     return model
 
 
-COMPILED = [training for training in TRAININGS if "compiled" in training]
 CASES = [
-    (training, interruption)
+    (training, interruption, built_first)
     for training in TRAININGS
     for interruption in INTERRUPTIONS
-    if not (training in COMPILED and interruption == "flags")
+    for built_first in (True, False)
+    if interruption != "flags" or "fullgraph" not in training
 ]
 
 
-@pytest.mark.parametrize("built_first", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize(("training", "interruption"), CASES)
+@pytest.mark.parametrize(("training", "interruption", "built_first"), CASES)
 def test_nothing_leaves_a_trace_in_the_training(training, interruption, built_first):
     undisturbed = trained(training, lambda *_: None, built_first=built_first)
     disturbed = trained(training, INTERRUPTIONS[interruption], built_first=built_first)
     assert_same(disturbed, undisturbed)
 
 
-@pytest.mark.parametrize("training", COMPILED)
-def test_a_graph_notices_no_flags_and_the_step_says_so(training):
-    """Of a hub that looks at flags nothing is in a graph; `model.train()` is noticed at once."""
+def test_one_graph_from_before_the_build_notices_no_flags_and_the_step_says_so():
+    """`model.train()` is noticed at once."""
     with pytest.warns(hub.HubWarning, match=r"those of the evaluation weights.*model\.train\(\)"):
-        trained(training, evaluate_by_flags)
+        trained("compiled, fullgraph", evaluate_by_flags, built_first=False)
+
+
+def test_flags_cannot_be_followed_inside_of_one_graph():
+    model, optimizer = built()
+    steps(model, optimizer, range(STEPS))
+    run = torch.compile(model, backend="eager", fullgraph=True)
+    run(batch(99))
+    set_flags(model, training=False)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        run(batch(99))
+    model.eval()
+    assert torch.equal(run(batch(99)), model(batch(99)))
+
+
+@pytest.mark.parametrize("record", [exported, traced])
+def test_flags_cannot_be_followed_while_a_graph_is_recorded(record):
+    model, optimizer = built()
+    steps(model, optimizer, range(STEPS))
+    set_flags(model, training=False)
+    with pytest.raises(Exception, match=r"call model\.eval\(\) before it"):
+        record(model, batch(99))
+
+
+def test_nothing_of_it_is_in_a_graph():
+    """Neither an operation nor a break, in either mode; and no graph more than there are modes."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph.graph)
+        return graph.forward
+
+    model, optimizer = built()
+    run = torch.compile(model, backend=backend, fullgraph=True)
+    for step in range(STEPS):
+        run(batch(step)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+        run(batch(99))
+        model.train()
+    plain = []
+    torch.compile(
+        make(), backend=lambda graph, _: plain.append(graph.graph) or graph.forward, fullgraph=True
+    )(batch(0))
+    assert len(graphs) == 2
+    for graph in graphs:
+        assert [n.target for n in graph.nodes if n.op != "placeholder"] == [
+            n.target for n in plain[0].nodes if n.op != "placeholder"
+        ]
