@@ -50,7 +50,8 @@ class Followed:
     weights were right holds nothing of hub, and is not used where they are not.
     """
 
-    mode: bool | None = True
+    def __init__(self) -> None:
+        self.mode: bool | None = True
 
 
 class BeforeForward(Hook):

@@ -290,16 +290,15 @@ def test_nothing_leaves_a_trace_in_the_training(training, interruption, built_fi
     assert_same(disturbed, undisturbed)
 
 
-def test_one_graph_from_before_the_build_notices_no_flags_and_the_step_says_so():
-    """`model.train()` is noticed at once."""
-    with pytest.warns(hub.HubWarning, match=r"those of the evaluation weights.*model\.train\(\)"):
-        trained("compiled, fullgraph", evaluate_by_flags, built_first=False)
-
-
-def test_flags_cannot_be_followed_inside_of_one_graph():
-    model, optimizer = built()
-    steps(model, optimizer, range(STEPS))
+@pytest.mark.parametrize("built_first", [True, False])
+def test_flags_cannot_be_followed_inside_of_one_graph(built_first):
+    torch._dynamo.reset()  # after eight models it leaves a hook out of its graphs
+    model = make()
     run = torch.compile(model, backend="eager", fullgraph=True)
+    if not built_first:
+        run(batch(99))
+    optimizer = built(model)[1]
+    steps(model, optimizer, range(STEPS))
     run(batch(99))
     set_flags(model, training=False)
     with pytest.raises(torch._dynamo.exc.Unsupported):
@@ -309,6 +308,7 @@ def test_flags_cannot_be_followed_inside_of_one_graph():
 
 
 @pytest.mark.parametrize("record", [exported, traced])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_flags_cannot_be_followed_while_a_graph_is_recorded(record):
     model, optimizer = built()
     steps(model, optimizer, range(STEPS))
