@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,17 +14,22 @@ from hub.errors import UnsupportedError
 from hub.modules import plain_name
 from hub.spec import Trait
 from hub.stepping import closure_of
-from hub.wrappers import unwrapped
+from hub.wrappers import as_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
     from hub.planning import Plan
     from hub.spec import OptimizerSpec
+
+
+_attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+"""What `hub.detach(model)` looks through; nothing is kept alive by it."""
 
 
 def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
@@ -51,20 +56,60 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
+    _attached.add(optimizer)
 
 
-def detach(optimizer: Optimizer) -> None:
-    """Remove the hooks that `hub.build` placed: those on the model, and gradient clipping.
+def _attached_to(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
+    """Yield the living optimizers that hold some of these parameters, each with one of them."""
+    asked = {id(parameter) for parameter in parameters}
+    for optimizer in list(_attached):
+        held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in asked)
+        for parameter in islice(held, 1):
+            yield optimizer, parameter
 
-    What stepped inside the backward pass steps eagerly from then on, and what switched with the
-    model's mode has to be switched by its own `train()` and `eval()`.
 
-    State dicts stay as they are: without that, checkpoints would change their form.
+def check_free(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Hold parameters to weights that no living optimizer switches.
+
+    Raises:
+        UnsupportedError: One does; the error names the optimizer.
     """
-    inner = unwrapped(optimizer)
+    names = {parameter: name for name, parameter in named}
+    for optimizer, parameter in _attached_to(names):
+        if modes.switches(optimizer):
+            plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
+            raise UnsupportedError(
+                f"{plan.optimizer} still switches {names[parameter]} between its training and its "
+                "evaluation weights",
+                where="model",
+                fix="call hub.detach(model) first, which leaves the weights that are in place: "
+                "those for evaluation after model.eval()",
+            )
+
+
+def detach(optimizer: Optimizer | Module) -> None:
+    """Take off what `hub.build` put on an optimizer and its model, but for the form of state dicts.
+
+    Clipping ends. What stepped inside the backward pass steps eagerly from then on. Weights that
+    followed the model's mode stay as they are, and have to be switched by the optimizer's own
+    `train()` and `eval()`. State dicts keep their form, so that a checkpoint goes on loading.
+
+    Args:
+        optimizer: Built by hub; or the model, for every optimizer that hub built for it.
+
+    Raises:
+        HubError: It is neither.
+    """
+    if isinstance(optimizer, torch.nn.Module):
+        for one, _ in _attached_to(optimizer.parameters()):
+            detach(one)
+        return
+    inner = as_optimizer(optimizer, "hub.detach")
+    _attached.discard(inner)
     layerwise.detach(inner)
     modes.detach(inner)
-    for handle in inner.__dict__.pop("_hub_handles", []):
+    vars(inner).pop("add_param_group", None)
+    for handle in vars(inner).pop("_hub_handles", []):
         handle.remove()
 
 

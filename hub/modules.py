@@ -49,6 +49,17 @@ def plain_name(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
+def without_wrappers(model: Module) -> Module:
+    """Return the model inside of `torch.compile`'s and data parallelism's wrappers."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # noqa: SLF001 - its class imports torch.compile
+            model = cast("Module", model._modules["_orig_mod"])  # noqa: SLF001
+        else:
+            return model
+
+
 def is_linear(module: Module) -> bool:
     """Whether the module multiplies by a 2-D `weight`: `nn.Linear`, or GPT-2's `Conv1D`.
 

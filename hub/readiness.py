@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub import layerwise
+from hub import conduct, layerwise
 from hub.errors import HubError, UnsupportedError
 from hub.spec import Finding
 
@@ -20,7 +20,7 @@ ON_META = Finding.refusal(
         fix="materialize it first; hub.plan and hub.estimate work on the meta device",
     )
 )
-_CHECKS = (layerwise.check_free,)
+_CHECKS = (layerwise.check_free, conduct.check_free)
 """Each takes names and parameters, and raises if another optimizer still holds one of them."""
 
 

@@ -24,6 +24,7 @@ CAUGHT_BY = {
     "sees_the_last_micro_batch": ("accumulates", "differ from one batch"),
     "hides_gradients": ("clips", "a larger loss changes clipped updates"),
     "evaluates_training_weights": ("modes", "has the training weights"),
+    "evaluates_its_first_average": ("evaluates", "other weights than those for evaluation"),
     "does_not_come_back": ("modes", "not close"),
     "climbs": ("trains", "the loss went from"),
     "draws_random_numbers": ("no_trace", "random numbers"),

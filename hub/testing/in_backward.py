@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +41,11 @@ def equals_eager(subject: Subject) -> None:
 
 
 def _run(subject: Subject, parts: int, *, eager: bool) -> tuple[Model, Optimizer]:
+    form = subject.spec.layerwise_of
+    if eager and form is not None:
+        subject = replace(subject, name=form.name)
     model, optimizer = subject.start(gradient_accumulation_steps=parts)
-    if eager:
+    if eager and form is None:  # it has no name of its own
         detach(optimizer)
     following = schedule(optimizer)
     for step in range(STEPS):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, in_backward, state, updates
+from hub.testing import building, evaluation, in_backward, state, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "accumulates": updates.accumulates,  # P6
     "clips": updates.clips,  # P7
     "modes": state.modes,  # P8
+    "evaluates": evaluation.evaluates,  # P8
     "trains": updates.trains,  # P10
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11

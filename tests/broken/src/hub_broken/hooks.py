@@ -61,6 +61,7 @@ ROWS = {
     "takes_any_checkpoint": ("TakesAnyCheckpoint", {}),
     "sees_the_last_micro_batch": ("SeesTheLastMicroBatch", {}),
     "hides_gradients": ("HidesGradients", {}),
+    "evaluates_its_first_average": ("EvaluatesItsFirstAverage", {"traits": MODES}),
     "evaluates_training_weights": ("EvaluatesTrainingWeights", {"traits": MODES}),
     "does_not_come_back": ("DoesNotComeBack", {"traits": MODES}),
     "climbs": ("Climbs", {}),

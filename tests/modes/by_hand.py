@@ -1,0 +1,34 @@
+"""schedulefree's own class, trained and switched by hand: what hub is held to."""
+
+import copy
+
+import schedulefree
+
+import hub
+
+ARGUMENTS = {"lr": 0.05, "weight_decay": 0.1}
+
+
+def pair(make, steps):
+    """Return two models after the same training: hub's with its optimizer, and one for evaluation.
+
+    Args:
+        make: Returns the model, the same every time.
+        steps: Trains a model with an optimizer.
+    """
+    model = make()
+    optimizer = hub.build("schedule_free_adamw", model, **ARGUMENTS)
+    other = make()
+    names = [(group["param_names"], group["weight_decay"]) for group in optimizer.param_groups]
+    bare = schedulefree.AdamWScheduleFree(
+        [
+            {"params": [other.get_parameter(name) for name in group], "weight_decay": decay}
+            for group, decay in names
+        ],
+        lr=ARGUMENTS["lr"],
+    )
+    bare.train()
+    steps(model, optimizer)
+    steps(other, bare)
+    bare.eval()
+    return model, optimizer, copy.deepcopy(other).eval()
