@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from hub import conduct
+from hub import conduct, partitioned
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, HubWarning, PluginError, PrecisionError, UnsupportedError
 from hub.layerwise import check_free
@@ -94,6 +94,7 @@ def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) 
     """Build what a plan says, and tell the observers; raises as `build` does."""
     plan = prepared.plan
     _raise_refusals(plan)
+    partitioned.check(prepared.spec, prepared.context.model.named_parameters())
     check_free(pair for group in prepared.context.groups for pair in group.parameters)
     optimizer = _checked(_call_factory(prepared), prepared)
     conduct.attach(optimizer, plan, prepared.spec, prepared.context.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from hub.errors import HubError, HubWarning, UnsupportedError
+from hub.errors import UnsupportedError
 from hub.layerwise.clipping import Clipping, norm, total
+from hub.layerwise.notices import Notices
 from hub.layerwise.settings import Settings, Slot
 from hub.layerwise.single import SingleStep
 from hub.layerwise.spent import SpentGradient
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
     from torch.optim import Optimizer
-
-_OF_ANOTHER = (
-    "a backward pass for another optimizer, as that of a generator's loss through a discriminator, "
-    "must leave these parameters out: loss.backward(inputs=...) or requires_grad_(False)"
-)
 
 
 class Engine:
@@ -60,7 +55,7 @@ class Engine:
         self._keeps_zeros = False
         self._pass = -1
         """autograd's number of the backward pass that the last gradient came from."""
-        self._told: set[str] = set()
+        self.notices = Notices(settings, self._slots, self._updated)
         self._last_norms: list[Tensor] = []
         self.place_hooks()
         weakref.finalize(self, _remove, self._slots).atexit = False
@@ -104,10 +99,10 @@ class Engine:
                 return
             self._enter_pass(slot)
             if slot.updated:
-                raise self.second_backward()
+                raise self.notices.second_backward()
             cleared = slot.count()
             if cleared and self._ends_itself:
-                self._tell_of_cleared(cleared)
+                self.notices.tell_of_cleared(cleared)
             if slot.arrived >= self.settings.accumulation:
                 if self._ends_itself and not self._updated:
                     self._queue_the_waiting()
@@ -133,7 +128,7 @@ class Engine:
         """
         with self._lock:
             if self._updated and not self._ends_itself:
-                raise self._used_already()
+                raise self.notices.used_already()
             if not set_to_none:  # the zeros are for the next step
                 self.finish()
             self._keeps_zeros = not set_to_none
@@ -151,7 +146,7 @@ class Engine:
         if self.settings.ends_itself:
             self.finish()
         if any(slot.arrived for slot in self._slots.values()):
-            raise self.second_backward()
+            raise self.notices.second_backward()
         for slot in self._slots.values():
             slot.norm = None
         self._measuring = True
@@ -188,55 +183,6 @@ class Engine:
             if slot.updated or slot.parameter.grad is not None
         ]
         return total([one for one in running if one is not None] or self._last_norms)
-
-    def tell_of_clipping(self, factor: Any) -> None:
-        """Warn, once, that somebody clips gradients that have already been used.
-
-        A factor of 1 clips nothing: Transformers 5.23 measures norms so (`_get_grad_norm`).
-        """
-        if self.settings.max_grad_norm is not None:
-            return
-        if torch.as_tensor(factor).eq(1).all():
-            return
-        self._tell(
-            f"{self.settings.name} updates in the backward pass: gradients that are clipped after "
-            "it have no effect any more; build with max_grad_norm and clipping='exact', "
-            "'previous_norm' or 'per_parameter', and turn the trainer's own clipping off"
-        )
-
-    def _tell_of_cleared(self, arrived: int) -> None:
-        """Warn, once, that a window was given up, where nobody has called `step()` so far."""
-        self._tell(
-            f"gradients of {arrived} of {self.settings.accumulation} micro-batches were cleared, "
-            f"and {self.settings.name} has not used them; if a step was meant to end there, call "
-            "optimizer.step(), or let the trainer create the optimizer (hub.trainers)"
-        )
-
-    def _tell(self, message: str) -> None:
-        if message in self._told:
-            return
-        self._told.add(message)
-        warnings.warn(message, HubWarning, stacklevel=3)
-
-    def second_backward(self) -> HubError:
-        """Return what to raise for a gradient that comes too late."""
-        return UnsupportedError(
-            f"another gradient for a parameter that {self.settings.name} has already updated in "
-            f"this step: {self._progress()}",
-            where="loss.backward()",
-            fix="call optimizer.step() after each backward pass, also after one that failed; to "
-            "accumulate, build with gradient_accumulation_steps; layers that are used twice under "
-            "activation checkpointing need use_reentrant=False; " + _OF_ANOTHER,
-        )
-
-    def _used_already(self) -> HubError:
-        return UnsupportedError(
-            f"zero_grad() comes too late for gradients that {self.settings.name} has already used: "
-            f"{self._progress()}",
-            where="optimizer.zero_grad()",
-            fix="call optimizer.step() after each backward pass, also after one that failed; "
-            + _OF_ANOTHER,
-        )
 
     def _enter_pass(self, slot: Slot) -> None:
         """See to what ends with the backward pass before this one, or with this one."""
@@ -291,11 +237,7 @@ class Engine:
             self._single.update(optimizer, slot)
         except Exception as error:
             slot.parameter.grad = None
-            raise HubError(
-                f"the update of {slot.name} failed: {error}",
-                where=self.settings.name,
-                fix=f"{self._progress()}; optimizer.step() ends this step without the others",
-            ) from error
+            raise self.notices.failed(slot, error) from error
         # Whoever reads the weight again in this backward pass gets an error. Not every package's
         # kernels tell autograd by themselves that they write.
         torch.autograd.graph.increment_version(slot.parameter)
@@ -349,10 +291,6 @@ class Engine:
         optimizer = self._optimizer()
         assert optimizer is not None  # noqa: S101 - the hooks go when it does
         return optimizer
-
-    def _progress(self) -> str:
-        last = f", the last of them {self._updated[-1].name}" if self._updated else ""
-        return f"{len(self._updated)} of {len(self._slots)} parameters are updated{last}"
 
 
 def check_free(named: Iterable[tuple[str, Parameter]]) -> None:
