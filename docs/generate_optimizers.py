@@ -33,11 +33,11 @@ PROMISES = {
     "P3 decay, betas": ("decay", "hyperparameters"),
     "P4 groups": ("covers", "late_group"),
     "P5 resume": ("resume", "plain_state", "distributed_state"),
-    "P6 accumulation": ("accumulates",),
-    "P7 clipping": ("clips",),
-    "P8 evaluation": ("modes",),
+    "P6 accumulation": ("accumulates", "closures"),
+    "P7 clipping": ("clips", "norm_before_step"),
+    "P8 evaluation": ("modes", "evaluates"),
     "P10 trains": ("trains", "refused"),
-    "P11 no trace": ("no_trace",),
+    "P11 no trace": ("no_trace", "detaches"),
     "P12 bad input": ("bad_input", "other_checkpoint"),
 }
 KEPT, BROKEN, NONE = "✓", "✗", "–"

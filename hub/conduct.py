@@ -160,7 +160,15 @@ def _clipping(max_grad_norm: float) -> Any:
                 where="max_grad_norm",
                 fix="clip in the closure, and build without max_grad_norm",
             )
-        parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
-        torch.nn.utils.clip_grad_norm_(list(parameters), max_grad_norm)
+        parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is None:
+            torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        else:
+            # A GradScaler leaves unscaling to the step of a fused optimizer (torch 2.13,
+            # `GradScaler.step`), which also skips the update after an overflow.
+            norm = layerwise.grad_norm(optimizer)
+            norm = norm / scale.to(norm.device)
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
 
     return clip

@@ -214,7 +214,7 @@ def prepare(
             gradient_accumulation_steps=gradient_accumulation_steps,
             max_grad_norm=max_grad_norm,
             findings=(
-                *readiness.check(trainable),
+                *readiness.check(spec, trainable),
                 *checked,
                 *asked,
                 *targets.findings,

@@ -1,10 +1,11 @@
-"""What in the model as it is stands in the way of a build, whichever optimizer is asked for."""
+"""What in the model and the process as they are stands in the way of a build."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from hub import conduct, layerwise
+from hub import conduct, layerwise, processes
 from hub.errors import HubError, UnsupportedError
 from hub.spec import Finding
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hub.groups import Named
+    from hub.spec import OptimizerSpec
 
 ON_META = Finding.refusal(
     UnsupportedError(
@@ -20,20 +22,25 @@ ON_META = Finding.refusal(
         fix="materialize it first; hub.plan and hub.estimate work on the meta device",
     )
 )
-_CHECKS = (layerwise.check_free, conduct.check_free)
-"""Each takes names and parameters, and raises if another optimizer still holds one of them."""
 
 
-def check(trainable: Named) -> Iterator[Finding]:
-    """Yield a refusal for each thing that has to be done to the model before a build.
+def check(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
+    """Yield a refusal for each thing that has to be done before a build.
 
     Args:
+        spec: The optimizer.
         trainable: The parameters to be trained, by name.
     """
     if any(parameter.device.type == "meta" for _, parameter in trainable):
         yield ON_META
-    for is_free in _CHECKS:
+    checks = (
+        layerwise.check_free,
+        conduct.check_free,
+        partial(processes.check_alone, spec),
+        partial(processes.check_whole, spec),
+    )
+    for raise_unless_ready in checks:
         try:
-            is_free(trainable)
+            raise_unless_ready(trainable)
         except HubError as error:
             yield Finding.refusal(error)

@@ -32,7 +32,10 @@ def norm(gradient: Tensor) -> Tensor:
 def total(norms: Iterable[Tensor]) -> Tensor:
     """Return the norm of all gradients from those of each, as `clip_grad_norm_` does."""
     listed = list(norms)
-    return get_total_norm(listed) if listed else torch.zeros(())
+    whole: Any = get_total_norm(listed) if listed else torch.zeros(())
+    # Of sharded gradients it is a DTensor (torch 2.13), each process with its part of the sum.
+    summed: Tensor = whole.full_tensor() if hasattr(whole, "full_tensor") else whole
+    return summed
 
 
 class Clipping:

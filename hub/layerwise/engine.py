@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from hub.errors import HubError, HubWarning, UnsupportedError
-from hub.layerwise.clipping import Clipping, total
+from hub.errors import UnsupportedError
+from hub.layerwise.clipping import Clipping, norm, total
+from hub.layerwise.notices import Notices
 from hub.layerwise.settings import Settings, Slot
 from hub.layerwise.single import SingleStep
 from hub.layerwise.spent import SpentGradient
+from hub.layerwise.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +43,7 @@ class Engine:
         self._reference = weakref.ref(self)
         self._single = SingleStep(step, settings.counters)
         self._clipping = Clipping(settings)
+        self._windows = Windows(settings.accumulation)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
         """In the order of the groups."""
@@ -49,7 +51,11 @@ class Engine:
         self._updated: list[Slot] = []
         """In this step, in order."""
         self._measuring = False
-        self._told = False
+        self._ends_itself = settings.ends_itself
+        self._keeps_zeros = False
+        self._pass = -1
+        """autograd's number of the backward pass that the last gradient came from."""
+        self.notices = Notices(settings, self._slots, self._updated)
         self._last_norms: list[Tensor] = []
         self.place_hooks()
         weakref.finalize(self, _remove, self._slots).atexit = False
@@ -88,52 +94,46 @@ class Engine:
         """
         with self._lock:
             if self._measuring:
-                slot.norm = self._clipping.measure(_gradient(slot))
+                slot.norm = self._clipping.measure(slot.gradient)
                 slot.parameter.grad = None
                 return
-            if self.settings.ends_itself and self._is_cleared():
-                self._end_before(slot)
+            self._enter_pass(slot)
             if slot.updated:
-                raise self.second_backward()
-            slot.arrived += 1
+                raise self.notices.second_backward()
+            cleared = slot.count()
+            if cleared and self._ends_itself:
+                self.notices.tell_of_cleared(cleared)
             if slot.arrived >= self.settings.accumulation:
-                if self.settings.ends_itself and slot.arrived > 1 and not self._updated:
+                if self._ends_itself and not self._updated:
                     self._queue_the_waiting()
                 self._update(slot)
 
     def close(self) -> None:
-        """End the step: update what still has a gradient, and free the others.
-
-        The optimizer's step hooks are called as ever: the first before the first update of a step,
-        the others here.
-        """
+        """End the step, as `step()` does; from then on nothing else ends one."""
         with self._lock:
-            optimizer = self._live()
-            self._open(optimizer)
-            self._update_the_waiting()
-            self._single.count_idle_groups(optimizer)
-            self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
-            self._clipping.end(self._last_norms, optimizer.param_groups[0])
-            for slot in self._slots.values():
-                slot.arrived, slot.updated, slot.norm = 0, False, None
-                slot.parameter.grad = None
-            self._updated.clear()
-            own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
-            for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
-                hook(optimizer, (optimizer,), {})
+            self._end()
+            self._ends_itself = False
 
     def finish(self) -> None:
         """End the step if it has begun, for nobody may call `step()`."""
         with self._lock:
             if self._updated:
-                self.close()
+                self._end()
 
-    def forget(self) -> None:
-        """Drop the gradients that wait for others, as `zero_grad` does."""
+    def forget(self, *, set_to_none: bool) -> None:
+        """Drop the gradients that wait for others, as `zero_grad` does.
+
+        Raises:
+            UnsupportedError: Gradients that are to be dropped have been used.
+        """
         with self._lock:
+            if self._updated and not self._ends_itself:
+                raise self.notices.used_already()
+            if not set_to_none:  # the zeros are for the next step
+                self.finish()
+            self._keeps_zeros = not set_to_none
             for slot in self._slots.values():
-                slot.parameter.grad = None
-                slot.arrived = 0
+                slot.clear(set_to_none=set_to_none)
 
     def measure(self, loss: Tensor) -> Tensor:
         """Return the norm of a loss's gradients by a backward pass that updates nothing.
@@ -146,7 +146,7 @@ class Engine:
         if self.settings.ends_itself:
             self.finish()
         if any(slot.arrived for slot in self._slots.values()):
-            raise self.second_backward()
+            raise self.notices.second_backward()
         for slot in self._slots.values():
             slot.norm = None
         self._measuring = True
@@ -173,37 +173,51 @@ class Engine:
         self._clipping.loss_scale = scale
 
     def grad_norm(self) -> Tensor:
-        """Return the norm of all gradients of the last step that has ended, before clipping."""
-        return total(self._last_norms)
+        """Return the norm of all gradients of this step, or of the last one if none has come.
 
-    def tell_of_clipping(self, factor: Any) -> None:
-        """Warn, once, that somebody clips gradients that have already been used.
-
-        A factor of 1 clips nothing: Transformers 5.23 measures norms so (`_get_grad_norm`).
+        As they were before clipping.
         """
-        if self._told or self.settings.max_grad_norm is not None:
-            return
-        if torch.as_tensor(factor).eq(1).all():
-            return
-        self._told = True
-        warnings.warn(
-            f"{self.settings.name} updates in the backward pass: gradients that are clipped after "
-            "it have no effect any more; build with max_grad_norm and clipping='exact', "
-            "'previous_norm' or 'per_parameter', and turn the trainer's own clipping off",
-            HubWarning,
-            stacklevel=2,
-        )
+        running = [
+            slot.norm if slot.updated else norm(slot.gradient)
+            for slot in self._slots.values()
+            if slot.updated or slot.parameter.grad is not None
+        ]
+        return total([one for one in running if one is not None] or self._last_norms)
 
-    def second_backward(self) -> HubError:
-        """Return what to raise for a gradient that comes too late."""
-        return UnsupportedError(
-            f"another gradient for a parameter that {self.settings.name} has already updated in "
-            f"this step: {self._progress()}",
-            where="loss.backward()",
-            fix="call optimizer.step() after each backward pass, also after one that failed; to "
-            "accumulate, build with gradient_accumulation_steps; layers that are used twice under "
-            "activation checkpointing need use_reentrant=False",
-        )
+    def _enter_pass(self, slot: Slot) -> None:
+        """See to what ends with the backward pass before this one, or with this one."""
+        number = torch._C._current_graph_task_id()  # noqa: SLF001 - nothing public tells
+        if number == self._pass:
+            return
+        self._pass = number
+        if self._locate(self._live()):
+            self._ends_itself = self.settings.ends_itself
+        if not self._ends_itself:
+            return
+        if self._is_cleared():
+            self._end_before(slot)
+        if self._windows.ends():
+            self._queue_the_waiting()
+
+    def _end(self) -> None:
+        """End the step: update what still has a gradient, and free the others.
+
+        The optimizer's step hooks are called as ever: the first before the first update of a step,
+        the others here.
+        """
+        optimizer = self._live()
+        self._open(optimizer)
+        self._update_the_waiting()
+        self._single.count_idle_groups(optimizer)
+        self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
+        self._clipping.end(self._last_norms, optimizer.param_groups[0])
+        for slot in self._slots.values():
+            slot.end()
+        self._updated.clear()
+        self._keeps_zeros = False
+        own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
+        for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
+            hook(optimizer, (optimizer,), {})
 
     def _open(self, optimizer: Optimizer) -> None:
         """Begin a step with its first update; loading a state dict has made new groups."""
@@ -218,27 +232,30 @@ class Engine:
     def _update(self, slot: Slot) -> None:
         optimizer = self._live()
         self._open(optimizer)
-        self._clipping.clip(slot, _gradient(slot), optimizer.param_groups[0])
+        self._clipping.clip(slot, slot.gradient, optimizer.param_groups[0])
         try:
             self._single.update(optimizer, slot)
         except Exception as error:
             slot.parameter.grad = None
-            raise HubError(
-                f"the update of {slot.name} failed: {error}",
-                where=self.settings.name,
-                fix=f"{self._progress()}; optimizer.step() ends this step without the others",
-            ) from error
-        slot.updated = True
+            raise self.notices.failed(slot, error) from error
+        # Whoever reads the weight again in this backward pass gets an error. Not every package's
+        # kernels tell autograd by themselves that they write.
+        torch.autograd.graph.increment_version(slot.parameter)
+        slot.updated = slot.has_zeros = True
         self._updated.append(slot)
         # A DTensor takes no gradient but DTensors.
         plain = type(slot.parameter) is torch.nn.Parameter
         slot.parameter.grad = SpentGradient.of(slot, self._reference) if plain else None
 
     def _update_the_waiting(self) -> None:
-        """Update the parameters that had no gradient in some micro-batches."""
+        """Update the parameters that had no gradient in some micro-batches, or have zeros."""
         with self._lock:
             for slot in self._slots.values():
-                if slot.parameter.grad is not None and not slot.updated:
+                if slot.updated:
+                    continue
+                if self._keeps_zeros and slot.has_zeros and slot.parameter.grad is None:
+                    slot.parameter.grad = torch.zeros_like(slot.parameter)
+                if slot.parameter.grad is not None:
                     self._update(slot)
 
     def _queue_the_waiting(self) -> None:
@@ -255,28 +272,25 @@ class Engine:
     def _end_before(self, slot: Slot) -> None:
         """End the step before the one that this gradient is the first of."""
         gradient, slot.parameter.grad = slot.parameter.grad, None
-        self.close()
+        self._end()
         slot.parameter.grad = gradient
 
-    def _locate(self, optimizer: Optimizer) -> None:
-        """Find each parameter's group and its place there."""
+    def _locate(self, optimizer: Optimizer) -> bool:
+        """Find each parameter's group and its place there; return whether groups are new."""
         found = [id(group) for group in optimizer.param_groups]
         if found == self._located:
-            return
+            return False
         self._located = found
         for group in optimizer.param_groups:
             for index, parameter in enumerate(group["params"]):
                 slot = self._slots.setdefault(parameter, Slot(parameter))
                 slot.group, slot.index = group, index
+        return True
 
     def _live(self) -> Optimizer:
         optimizer = self._optimizer()
         assert optimizer is not None  # noqa: S101 - the hooks go when it does
         return optimizer
-
-    def _progress(self) -> str:
-        last = f", the last of them {self._updated[-1].name}" if self._updated else ""
-        return f"{len(self._updated)} of {len(self._slots)} parameters are updated{last}"
 
 
 def check_free(named: Iterable[tuple[str, Parameter]]) -> None:
@@ -293,7 +307,7 @@ def check_free(named: Iterable[tuple[str, Parameter]]) -> None:
                 raise UnsupportedError(
                     f"{engine.settings.name} still updates {name} inside the backward pass",
                     where="model",
-                    fix=f"hub.detach() that optimizer first: {engine.settings.name}",
+                    fix="call hub.detach(model) first",
                 )
 
 
@@ -302,12 +316,6 @@ def _arrived(engine: Callable[[], Engine | None], slot: Slot, _: Parameter) -> N
     live = engine()
     if live is not None:
         live.arrived(slot)
-
-
-def _gradient(slot: Slot) -> Tensor:
-    gradient = slot.parameter.grad
-    assert gradient is not None  # noqa: S101 - autograd, or the user, has put it there
-    return gradient
 
 
 def _remove(slots: dict[Parameter, Slot]) -> None:

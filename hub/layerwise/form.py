@@ -27,20 +27,8 @@ def attach(optimizer: Optimizer, settings: Settings) -> None:
     Its class becomes a subclass of what it was, until it is detached.
 
     Raises:
-        UnsupportedError: Another optimizer steps a parameter inside the backward pass, or there are
-            several processes, whose gradients nobody averages before the update.
+        UnsupportedError: Another optimizer steps a parameter inside the backward pass.
     """
-    distributed = torch.distributed
-    if (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    ):
-        raise UnsupportedError(
-            "several processes would each step with the gradient of their own part of the batch",
-            where=settings.name,
-            fix="use the optimizer's eager form",
-        )
     live: Any = optimizer
     form = _form(live.__class__)
     live.hub_engine = Engine(optimizer, settings, form.eager_step)
@@ -55,6 +43,7 @@ class Layerwise(torch.optim.Optimizer):
 
     hub_engine: Engine | None = None
     eager_step: ClassVar[Callable[..., Any]]
+    upstream: ClassVar[type[torch.optim.Optimizer]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update what has a gradient left, and end the step.
@@ -66,24 +55,37 @@ class Layerwise(torch.optim.Optimizer):
         Returns:
             What the closure returns, or None.
         """
-        if self.hub_engine is None:
-            return super().step(closure)
+        engine = getattr(self, "hub_engine", None)
+        if engine is None:
+            # A schedule's wrapper of this very function outlives `detach` (torch 2.13,
+            # `LRScheduler.__init__`).
+            if isinstance(self, Layerwise):
+                return super().step(closure)
+            return type(self).step(self, closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.hub_engine.close()
+        engine.close()
         return loss
 
     # torch wraps every step without this mark into one that calls the step hooks.
     step.hooked = True  # type: ignore[attr-defined]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Free the gradients, those that accumulate included."""
+        """Free the gradients, those that accumulate included.
+
+        Args:
+            set_to_none: False: the next step updates with zeros what gets no gradient until then,
+                if it had one before. No memory is taken for them.
+
+        Raises:
+            UnsupportedError: Gradients that are to be dropped have been used.
+        """
         # Lightning's wrapper (2.6) is a subclass that calls this on itself.
-        engine = unwrapped(self).hub_engine
+        engine = getattr(unwrapped(self), "hub_engine", None)
         if engine is not None:
-            engine.forget()
+            engine.forget(set_to_none=set_to_none)
         else:
             super().zero_grad(set_to_none)
 
@@ -105,14 +107,15 @@ def detach(optimizer: Optimizer) -> None:
         return
     engine: Engine = vars(optimizer).pop("hub_engine")
     engine.remove()
-    optimizer.__class__ = type(optimizer).__mro__[2]
+    if "upstream" in vars(type(optimizer)):  # and no class of somebody else's is before it
+        optimizer.__class__ = type(optimizer).upstream  # type: ignore[assignment]
 
 
 def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
     """Return the norm of all gradients of an optimizer's parameters, a scalar.
 
-    Without `loss`: those of the last step of an optimizer that steps inside the backward pass,
-    before clipping; of any other one the gradients that are there now.
+    Without `loss`: of the gradients that are there now. Those that an optimizer has used inside the
+    backward pass count as there, as they were before clipping, until the next ones come.
 
     Args:
         optimizer: Built by hub, or any other one.
@@ -144,6 +147,5 @@ def _form(upstream: Any) -> Any:
     step = upstream.step
     while hasattr(step, "hooked"):  # torch's wrapper, which calls step hooks
         step = step.__wrapped__
-    return type(
-        f"Layerwise{upstream.__name__}", (Layerwise, upstream), {"eager_step": staticmethod(step)}
-    )
+    own = {"eager_step": staticmethod(step), "upstream": upstream}
+    return type(f"Layerwise{upstream.__name__}", (Layerwise, upstream), own)

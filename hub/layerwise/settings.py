@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +29,8 @@ class Settings:
     counters: frozenset[str] = frozenset()
     """The keys of a group that one step of the optimizer changes."""
     ends_itself: bool = False
-    """Whether clearing the gradients ends the step too. Nobody else may: Accelerate never calls
-    `step()` of a LOMO optimizer (accelerate 1.15, `AcceleratedOptimizer.step`)."""
+    """Whether clearing the gradients ends the step too, until somebody calls `step()`. Under
+    Accelerate nobody does for LOMO (accelerate 1.15, `AcceleratedOptimizer.step`)."""
 
 
 @dataclass(slots=True)
@@ -41,7 +44,11 @@ class Slot:
     handle: RemovableHandle | None = None
     arrived: int = 0
     """Gradients since the last step."""
+    waiting: weakref.ref[Tensor] | None = None
+    """The sum of those that have arrived."""
     updated: bool = False
+    has_zeros: bool = False
+    """Whether the eager form would have a gradient here, of zeros if no other has come."""
     norm: Tensor | None = None
     """Of the gradient as it came, or as it was measured for this step."""
 
@@ -50,3 +57,33 @@ class Slot:
         """Its name in the model, for messages."""
         names = self.group.get("param_names")
         return str(names[self.index]) if names else f"of shape {tuple(self.parameter.shape)}"
+
+    def count(self) -> int:
+        """Count a gradient; return how many before it somebody has cleared, which count no more.
+
+        autograd adds in place (torch 2.13, `accumulate_grad.h`), unless it records the sum.
+        """
+        gradient = self.gradient
+        is_new = self.waiting is not None and self.waiting() is not gradient
+        cleared = self.arrived if is_new and not torch.is_grad_enabled() else 0
+        self.arrived += 1 - cleared
+        self.waiting = weakref.ref(gradient)
+        return cleared
+
+    def end(self) -> None:
+        """Forget this step."""
+        self.arrived, self.waiting, self.updated, self.norm = 0, None, False, None
+        self.parameter.grad = None
+
+    def clear(self, *, set_to_none: bool) -> None:
+        """Drop the gradient, as `zero_grad` does, which keeps zeros in its place or nothing."""
+        had = self.has_zeros or self.parameter.grad is not None
+        self.has_zeros = had and not set_to_none
+        self.arrived, self.waiting, self.parameter.grad = 0, None, None
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient that autograd, or the user, has put there."""
+        gradient = self.parameter.grad
+        assert gradient is not None  # noqa: S101 - called where there is one
+        return gradient

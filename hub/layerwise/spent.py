@@ -68,14 +68,14 @@ class SpentGradient(torch.Tensor):
                 return [item.had_norm if isinstance(item, cls) else item.norm() for item in args[0]]
             case "mul_" | "_foreach_mul_":
                 if engine is not None:
-                    engine.tell_of_clipping(args[1])
+                    engine.notices.tell_of_clipping(args[1])
                 return None if many else args[0]
             case "zero_" | "_foreach_zero_":
                 return None if many else args[0]
             case "detach":
                 return one
             case "add_" | "add" if engine is not None:
-                raise engine.second_backward()
+                raise engine.notices.second_backward()
         raise UnsupportedError(
             f"the gradients are spent: each was used and freed in the backward pass, and '{func}' "
             "has nothing to read",

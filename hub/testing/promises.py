@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, evaluation, in_backward, state, updates
+from hub.testing import building, evaluation, in_backward, state, stepping, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,14 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "other_checkpoint": state.other_checkpoint,  # P5, P12
     "accumulates": updates.accumulates,  # P6
     "clips": updates.clips,  # P7
+    "norm_before_step": stepping.norm_before_step,  # P7
+    "closures": stepping.closures,  # P6, P7
     "modes": state.modes,  # P8
     "evaluates": evaluation.evaluates,  # P8
     "trains": updates.trains,  # P10
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11
+    "detaches": stepping.detaches,  # P11
     "bad_input": building.bad_input,  # P12
     "equals_eager": in_backward.equals_eager,  # P2, P5, P6
     "frees": in_backward.frees,

@@ -65,7 +65,7 @@ def test_the_norms_that_people_log():
             operation(model.embed.weight.grad)
     with pytest.raises(hub.UnsupportedError, match="the gradients are spent"):
         torch.linalg.vector_norm(model.embed.weight.grad, torch.inf)
-    optimizer.zero_grad(set_to_none=False)
+    optimizer.step()
     assert not gradients(model)
 
 
@@ -176,6 +176,27 @@ def test_the_norm_of_an_eager_optimizer_is_that_of_the_gradients_there():
     assert torch.equal(
         hub.grad_norm(optimizer), get_total_norm([p.grad for p in in_group_order(optimizer)])
     )
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_norm_between_backward_and_step_is_that_of_this_step(parts):
+    model, optimizer = built(gradient_accumulation_steps=parts)
+    eager, other = built("adamw_torch")
+    norms = []
+    for step in range(3):
+        for tokens in batch(step, 2 * parts).chunk(parts):
+            for twin in (model, eager):
+                loss_of(twin, tokens).backward()
+            assert torch.equal(hub.grad_norm(optimizer), hub.grad_norm(other))
+        norms.append(hub.grad_norm(optimizer))
+        for one in (optimizer, other):
+            one.step()
+        assert torch.equal(hub.grad_norm(optimizer), hub.grad_norm(other))
+        for one in (optimizer, other):
+            one.zero_grad()
+        assert torch.equal(hub.grad_norm(optimizer), norms[-1])
+        assert hub.grad_norm(other) == 0
+    assert len(set(norms)) == 3
 
 
 def test_accelerate_sees_the_true_norm():

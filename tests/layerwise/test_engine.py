@@ -72,6 +72,41 @@ def test_zero_grad_drops_what_has_accumulated():
     assert_same(eager, inside)
 
 
+@pytest.mark.parametrize("name", ["adamw_torch", "sgd", "adafactor", "stable_adamw"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_zeros_in_the_place_of_gradients_are_gradients(name, parts):
+    """What an unused layer gets from `zero_grad(set_to_none=False)`: it decays, and goes on."""
+    arguments = {"momentum": 0.9} if name == "sgd" else {}
+    arguments["weight_decay"] = 0.1
+    eager, other = built(name, **arguments)
+    inside, optimizer = built(f"{name}_layerwise", gradient_accumulation_steps=parts, **arguments)
+    for step in range(6):
+        for model, one in ((eager, other), (inside, optimizer)):
+            backward(model, step, parts)  # the detour in even steps only
+            one.step()
+            one.zero_grad(set_to_none=step == 3)
+    assert_same(eager, inside)
+
+
+def test_zeros_take_no_memory():
+    model, optimizer = built()
+    train(model, optimizer, 1)
+    optimizer.zero_grad(set_to_none=False)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("accumulation", [2, 3])
+def test_gradients_that_the_model_clears_do_not_count(accumulation):
+    inside, optimizer = built(gradient_accumulation_steps=accumulation)
+    eager, other = built("adamw_torch")
+    backward(inside, 7)
+    for model, one in ((inside, optimizer), (eager, other)):
+        model.zero_grad()
+        backward(model, 0, accumulation)
+        one.step()
+    assert_same(eager, inside)
+
+
 def test_losses_that_share_no_parameter_may_have_a_backward_pass_each():
     model = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     optimizer = hub.build(NAME, model, lr=0.1)
@@ -183,6 +218,51 @@ def test_detached_it_is_the_eager_optimizer_and_goes_on():
     train(model, optimizer, 2, start=2)
     eager, other = built("adamw_torch")
     train(eager, other, 4)
+    assert_same(eager, model)
+
+
+@pytest.mark.parametrize("name", ["adamw_torch", "galore_adamw", "schedule_free_adamw"])
+def test_detached_it_steps_on_under_its_schedule(name):
+    """torch's schedules keep a wrapper of the bound `step` that they found in the optimizer."""
+    target = {"target_modules": "all-linear"} if "galore" in name else {}
+    (model, optimizer), (eager, other) = built(name + "_layerwise", **target), built(name, **target)
+    for one in (optimizer, other):
+        hub.detach(one)
+    for twin, one in ((eager, other), (model, optimizer)):
+        following = torch.optim.lr_scheduler.LinearLR(one, 0.1, total_iters=6)
+        train(twin, one, 2, after_step=following.step)
+    model, optimizer = built(name + "_layerwise", **target)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=6)
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    hub.detach(optimizer)
+    assert type(optimizer) is type(other)
+    assert "hub_engine" not in vars(optimizer)
+    train(model, optimizer, 2, after_step=schedule.step)
+    assert_same(eager, model)
+    assert optimizer.step(lambda: backward(model, 2)) > 0
+    assert calls == ["post"] * 3
+
+
+def test_detached_in_the_middle_of_a_step():
+    model, optimizer = built()
+    schedule = hub.build_scheduler("linear", optimizer, num_training_steps=6)
+    train(model, optimizer, 1, after_step=schedule.step)
+    backward(model, 1)
+    hub.detach(optimizer)
+    assert hooks(model) == 0
+    assert all(p.grad is None for p in model.parameters())
+    train(model, optimizer, 1, start=2, after_step=schedule.step)
+
+
+def test_a_class_that_somebody_else_has_put_before_it_stays():
+    model, optimizer = built()
+    optimizer.__class__ = type("Theirs", (type(optimizer),), {})
+    hub.detach(optimizer)
+    assert type(optimizer).__name__ == "Theirs"
+    train(model, optimizer, 2)
+    eager, other = built("adamw_torch")
+    train(eager, other, 2)
     assert_same(eager, model)
 
 

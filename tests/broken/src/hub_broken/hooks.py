@@ -74,6 +74,10 @@ ROWS = {
     "counts_by_the_call": ("CountsByTheCall", {"traits": PER_PARAMETER}),
     "keeps_gradients": ("KeepsGradients", {"traits": PER_PARAMETER}),
     "steps_by_itself": ("StepsByItself", {"traits": PER_PARAMETER}),
+    "frees_gradients": ("FreesGradients", {}),
+    "ignores_closures": ("IgnoresClosures", {}),
+    "calls_closures_twice": ("CallsClosuresTwice", {}),
+    "leaves_hooks": ("LeavesHooks", {"traits": PER_PARAMETER}),
 }
 
 

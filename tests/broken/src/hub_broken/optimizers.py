@@ -300,3 +300,49 @@ class StepsByItself(AdamW):
 
 def _move(parameter, grad):
     parameter.data.add_(grad, alpha=-1e-3)
+
+
+class FreesGradients(AdamW):
+    """As LOMO 0.1.1 does: takes each gradient away when it comes, and nobody can measure it."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.taken = {}
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_post_accumulate_grad_hook(self._take)
+
+    def _take(self, p):
+        self.taken[p], p.grad = p.grad, None
+
+    def step(self, closure=None):
+        for p, grad in self.taken.items():
+            p.grad = grad
+        super().step(closure)
+
+
+class IgnoresClosures(AdamW):
+    """Steps on the gradients that are there."""
+
+    def step(self, closure=None):  # noqa: ARG002 - what is broken
+        super().step()
+
+
+class CallsClosuresTwice(AdamW):
+    """As an override that calls the closure for its loss, and hands it on as well."""
+
+    def step(self, closure=None):
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        return super().step(closure)
+
+
+class LeavesHooks(AdamW):
+    """Watches gradients, for as long as the model lives."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_hook(lambda grad: grad)

@@ -1,0 +1,80 @@
+"""What several processes and DeepSpeed do to parameters that not every optimizer can train."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from hub.errors import UnsupportedError
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch.nn import Parameter
+
+    from hub.spec import OptimizerSpec
+
+_REASONS = {
+    Trait.STEPS_IN_BACKWARD: "DeepSpeed collects the gradients itself, and the updates in the "
+    "backward pass would miss them",
+    Trait.LOW_RANK: "DeepSpeed trains flat pieces of the parameters, which have no matrices to "
+    "project",
+}
+
+
+def check_alone(spec: OptimizerSpec, _: object) -> None:
+    """Hold an optimizer that steps inside the backward pass to a single process.
+
+    Raises:
+        UnsupportedError: There are several, whose gradients nobody averages before the update.
+    """
+    distributed = torch.distributed
+    several = (
+        Trait.STEPS_IN_BACKWARD in spec.traits
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+    if several:
+        raise UnsupportedError(
+            "several processes would each step with the gradient of their own part of the batch",
+            where=spec.name,
+            fix="use the optimizer's eager form",
+        )
+
+
+def check_whole(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
+    """Hold parameters to not being DeepSpeed's, if the optimizer cannot train them there.
+
+    It leaves its mark on parameters that ZeRO's third stage has partitioned, and Accelerate knows
+    in every stage, once there is an `Accelerator`.
+
+    Args:
+        spec: Of the optimizer.
+        named: Names and parameters.
+
+    Raises:
+        UnsupportedError: They are; the error says why it matters.
+    """
+    reasons = [reason for trait, reason in _REASONS.items() if trait in spec.traits]
+    if not reasons:
+        return
+    mark = next((name for name, parameter in named if hasattr(parameter, "ds_id")), None)
+    if mark is None and not _is_accelerate_s():
+        return
+    raise UnsupportedError(
+        reasons[0],
+        where=spec.name if mark is None else mark,
+        fix="train without DeepSpeed, or choose another optimizer, such as adamw_torch",
+    )
+
+
+def _is_accelerate_s() -> bool:
+    """Return whether Accelerate (1.15, `PartialState`) runs this process under DeepSpeed."""
+    module = sys.modules.get("accelerate.state")
+    shared = {} if module is None else module.PartialState._shared_state  # noqa: SLF001 - makes none
+    kind = shared.get("distributed_type")
+    return getattr(kind, "value", None) == "DEEPSPEED"

@@ -1,0 +1,57 @@
+"""Under DeepSpeed, what cannot train there is refused before anything is built."""
+
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+import hub
+from hub.testing.problem import make_model
+from tests.conftest import unchanged
+
+REFUSED = {
+    "lomo": "collects the gradients itself",
+    "adamw_torch_layerwise": "collects the gradients itself",
+    "galore_adamw": "flat pieces",
+    "galore_adamw_layerwise": "collects the gradients itself",
+    "apollo_adamw": "flat pieces",
+}
+
+
+def build(name, model):
+    low_rank = {"target_modules": "all-linear"} if "galore" in name or "apollo" in name else {}
+    return hub.build(name, model, **low_rank)
+
+
+@pytest.fixture
+def partitioned():
+    """As `deepspeed.zero.Init` marks parameters."""
+    model = make_model()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.ds_id = number
+    return model
+
+
+@pytest.fixture
+def under_accelerate():
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items(), ids=REFUSED)
+def test_partitioned_parameters(name, reason, partitioned):
+    with unchanged(partitioned), pytest.raises(hub.UnsupportedError, match=reason):
+        build(name, partitioned)
+
+
+@pytest.mark.usefixtures("under_accelerate")
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items(), ids=REFUSED)
+def test_accelerate_tells(name, reason):
+    with pytest.raises(hub.UnsupportedError, match=reason):
+        build(name, make_model())
+
+
+@pytest.mark.usefixtures("under_accelerate")
+def test_others_are_built(partitioned):
+    assert build("adamw_torch", partitioned)
