@@ -45,6 +45,7 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
             version=hub.__version__,
             optimizer=spec.state_of or spec.name,
             arguments={argument.name: argument.value for argument in plan.arguments},
+            overrides={group.name: dict(group.overrides) for group in plan.groups},
             shaping=spec.shaping,
         ),
     )
