@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import hub
-from hub import checkpoint, layerwise, modes
+from hub import checkpoint, copies, layerwise, modes
 from hub.errors import UnsupportedError
 from hub.modules import plain_name
 from hub.spec import Trait
@@ -49,6 +49,7 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
             shaping=spec.shaping,
         ),
     )
+    copies.refuse(optimizer, plan.optimizer)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
@@ -60,11 +61,13 @@ def detach(optimizer: Optimizer) -> None:
     What stepped inside the backward pass steps eagerly from then on, and what switched with the
     model's mode has to be switched by its own `train()` and `eval()`.
 
-    State dicts stay as they are: without that, checkpoints would change their form.
+    State dicts stay as they are: without that, checkpoints would change their form. Copies are made
+    as the package's class makes them, without any of it.
     """
     inner = unwrapped(optimizer)
     layerwise.detach(inner)
     modes.detach(inner)
+    copies.allow(inner)
     for handle in inner.__dict__.pop("_hub_handles", []):
         handle.remove()
 
