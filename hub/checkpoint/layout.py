@@ -108,12 +108,12 @@ def _check_recorded(pair: _Pair, recorded: Mapping[str, Any]) -> None:
     ours, theirs = tuple(pair.parameter.shape), tuples(recorded.get("shape"))
     if theirs != ours:
         raise _other_shape(pair.name, f"the parameter has the shape {theirs}", ours)
-    expected, found = tuples(recorded.get("state")), tuples(_layout(pair.state))
+    expected, found = tuples(recorded.get("state") or ()), tuples(_layout(pair.state))
     # Without state a parameter starts anew, as one that never had a gradient does.
-    if found and expected is not None and found != expected:
-        wrong = dict.fromkeys(str(item[0]) for item in set(expected) ^ set(found))
+    lost = {str(key) for key, kind in set(expected) - set(found) if kind != "NoneType"}
+    if found and lost:
         raise CheckpointError(
-            f"the state of {pair.name} is not what was saved: {', '.join(sorted(wrong))}",
+            f"the state of {pair.name} is not what was saved: {', '.join(sorted(lost))}",
             where="load_state_dict",
             fix="load the file as it was written, or start without optimizer state",
         )
