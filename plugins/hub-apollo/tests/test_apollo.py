@@ -280,7 +280,7 @@ def test_state_dicts_hold_tensors_and_plain_data(projection):
     assert optimizer.state_dict()["state"] == {}
     train(model, optimizer, [0])
     values = [v for state in optimizer.state_dict()["state"].values() for v in state.values()]
-    assert all(type(value) in (torch.Tensor, int) for value in values)
+    assert all(type(value) in (torch.Tensor, int, bool) for value in values)
 
 
 def test_bare_checkpoints_need_full_unpickling():
@@ -533,6 +533,25 @@ def test_the_projection_takes_only_the_memory_of_its_rank(proj):
     assert matrix.untyped_storage().nbytes() == 4 * 24 * 4
 
 
+def test_an_svd_projector_is_saved_by_rows_and_comes_back_with_its_strides():
+    """`dist.broadcast` sends memory as it lies, and products round by the order of strides."""
+    model, fresh = Model(), Model()
+    optimizer, again = build(model, proj="svd"), build(fresh, proj="svd")
+    train(model, optimizer, range(2))
+    saved = through_a_file(optimizer.state_dict())
+    matrices = [s["projector"] for s in saved["state"].values() if "projector" in s]
+    assert matrices
+    assert all(matrix.is_contiguous() for matrix in matrices)
+    fresh.load_state_dict(model.state_dict())
+    again.load_state_dict(saved)
+    strides = [
+        [s["projector"].ortho_matrix.stride() for s in each.state.values() if "projector" in s]
+        for each in (optimizer, again)
+    ]
+    assert strides[0] == strides[1]
+    assert_same(train(model, optimizer, range(2, 6)), train(fresh, again, range(2, 6)))
+
+
 def test_the_bare_projector_keeps_the_whole_factor():
     """When this fails, `factory.SvdProjector` is not needed any more."""
     bare = GaLoreProjector(4)
@@ -779,8 +798,9 @@ def test_a_checkpoint_of_another_projection_is_refused():
     model = Model()
     optimizer = build(model)
     train(model, optimizer, [0])
+    other = build(Model(), rank=2)
     with pytest.raises(hub.CheckpointError, match="rank 4 → 2"):
-        build(Model(), rank=2).load_state_dict(optimizer.state_dict())
+        other.load_state_dict(optimizer.state_dict())
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint_of_svd():
