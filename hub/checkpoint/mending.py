@@ -97,13 +97,12 @@ def _on_device(value: Any, device: torch.device) -> Any:
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Return a matrix whose rows are contiguous, and whether its columns were.
+    """Return a matrix in the order of its rows, and whether it was in that of its columns.
 
     torch's `broadcast` (2.13, as `set_optimizer_state_dict` with `broadcast_from_rank0` calls it)
     sends memory as it lies, and what receives it has rows.
     """
-    by_columns = not matrix.is_contiguous() and matrix.mT.is_contiguous()
-    return matrix.contiguous(), by_columns
+    return matrix.contiguous(), matrix.stride(-2) < matrix.stride(-1)
 
 
 def with_strides(matrix: torch.Tensor, *, by_columns: bool) -> torch.Tensor:
