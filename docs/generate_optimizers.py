@@ -32,13 +32,13 @@ PROMISES = {
     "P2 lr": ("follows_lr",),
     "P3 decay, betas": ("decay", "hyperparameters"),
     "P4 groups": ("covers", "late_group"),
-    "P5 resume": ("resume", "plain_state", "distributed_state"),
+    "P5 resume": ("resume", "plain_state", "distributed_state", "shares_nothing"),
     "P6 accumulation": ("accumulates", "closures"),
-    "P7 clipping": ("clips", "norm_before_step"),
+    "P7 clipping": ("clips", "norm_before_step", "copies"),
     "P8 evaluation": ("modes", "evaluates"),
     "P10 trains": ("trains", "refused"),
     "P11 no trace": ("no_trace", "detaches"),
-    "P12 bad input": ("bad_input", "other_checkpoint"),
+    "P12 bad input": ("bad_input", "other_checkpoint", "other_shapes"),
 }
 KEPT, BROKEN, NONE = "✓", "✗", "–"
 INTRODUCTION = """\

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import hub
-from hub import checkpoint, layerwise, modes
+from hub import checkpoint, copies, layerwise, modes
 from hub.errors import UnsupportedError
-from hub.modules import plain_name
+from hub.modules import plain_names
 from hub.spec import Trait
 from hub.stepping import closure_of
 from hub.wrappers import as_optimizer
@@ -50,9 +50,11 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
             version=hub.__version__,
             optimizer=spec.state_of or spec.name,
             arguments={argument.name: argument.value for argument in plan.arguments},
+            overrides={group.name: dict(group.overrides) for group in plan.groups},
             shaping=spec.shaping,
         ),
     )
+    copies.refuse(optimizer, plan.optimizer)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
@@ -92,7 +94,8 @@ def detach(optimizer: Optimizer | Module) -> None:
 
     Clipping ends. What stepped inside the backward pass steps eagerly from then on. Weights that
     followed the model's mode stay as they are, and have to be switched by the optimizer's own
-    `train()` and `eval()`. State dicts keep their form, so that a checkpoint goes on loading.
+    `train()` and `eval()`. Copies are made as the package's class makes them. State dicts keep
+    their form, so that a checkpoint goes on loading.
 
     Args:
         optimizer: Built by hub; or the model, for every optimizer that hub built for it.
@@ -109,6 +112,7 @@ def detach(optimizer: Optimizer | Module) -> None:
     layerwise.detach(inner)
     modes.detach(inner)
     vars(inner).pop("add_param_group", None)
+    copies.allow(inner)
     for handle in vars(inner).pop("_hub_handles", []):
         handle.remove()
 
@@ -146,10 +150,14 @@ def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str
     params = [given] if isinstance(given, torch.Tensor) else list(given)
     if "param_names" in group or any(isinstance(item, tuple) for item in params):
         return {**group, "params": params}
-    pairs = () if model is None else model.named_parameters()
-    names = {id(parameter): plain_name(name) for name, parameter in pairs}
+    names = _names(model) if model is not None else {}
     added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
     return {**group, "params": params, "param_names": added}
+
+
+def _names(model: Module) -> dict[int, str]:
+    plain = plain_names(model)
+    return {id(parameter): plain(name) for name, parameter in model.named_parameters()}
 
 
 def _clipping(max_grad_norm: float) -> Any:

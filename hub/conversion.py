@@ -10,6 +10,7 @@ import torch
 
 from hub.checkpoint import is_plain
 from hub.errors import CheckpointError
+from hub.native import names_beside
 from hub.registry import default_registry
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def convert(
         trust: Unpickling runs code that the file names: only for files that you trust.
         names: The names of the parameters in the order of the checkpoint's groups. With them hub
             finds each parameter's state whatever its own groups are; without them it can load the
-            file only into groups of the same sizes.
+            file only into groups of the same sizes. None: those that `hub.native` finds in the
+            folder of a run of Transformers' Trainer.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
@@ -62,7 +64,7 @@ def convert(
                 where=str(source),
                 fix="name the optimizer that wrote the file",
             )
-    groups = _named(state_dict["param_groups"], names)
+    groups = _named(state_dict["param_groups"], names or names_beside(source))
     torch.save({**state_dict, "state": state, "param_groups": groups}, target)
 
 

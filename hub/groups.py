@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import OptimArgsError, TargetModulesError
-from hub.modules import is_norm, plain_name
+from hub.modules import is_norm, plain_names
 from hub.options import Value, frozen, validate
 from hub.patterns import matcher, nearest
 
@@ -117,17 +117,18 @@ def dtype_name(dtype: object) -> str:
 def _undecayed(model: Module) -> dict[str, str]:
     """Return the parameters that their modules say not to decay, and why, in one walk."""
     reasons: dict[str, str] = {}
+    plain = plain_names(model)
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
         # `module.named_parameters(recurse=False)` does the same at twenty times the cost.
         for name, parameter in module._parameters.items():  # noqa: SLF001
             if is_norm(module):
-                reasons[plain_name(dot + name)] = f"norm ({type(module).__name__})"
+                reasons[plain(dot + name)] = f"norm ({type(module).__name__})"
             elif getattr(parameter, "_no_weight_decay", False):
-                reasons[plain_name(dot + name)] = "marked _no_weight_decay"
+                reasons[plain(dot + name)] = "marked _no_weight_decay"
         declared = getattr(module, "no_weight_decay", None)
         for name in declared() if callable(declared) else ():
-            reasons[plain_name(dot + name)] = "no_weight_decay()"
+            reasons[plain(dot + name)] = "no_weight_decay()"
     return reasons
 
 

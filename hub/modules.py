@@ -10,6 +10,8 @@ from torch import nn
 from hub.errors import HubError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.nn import Module, Parameter
 
 _NORMS: tuple[type[Module], ...] = (
@@ -21,6 +23,10 @@ _NORMS: tuple[type[Module], ...] = (
     nn.modules.batchnorm._NormBase,  # noqa: SLF001 - batch and instance norms of all dimensions
 )
 _NORM_CLASS = re.compile(r".*norm(\d+d)?", re.IGNORECASE)
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_WRAPPED = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -30,7 +36,8 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     Raises:
         HubError: There is none.
     """
-    found = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    plain = plain_names(model)
+    found = [(plain(name), p) for name, p in model.named_parameters() if p.requires_grad]
     if not found:
         frozen = next(model.parameters(), None) is not None
         raise HubError(
@@ -41,19 +48,34 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     return found
 
 
-def plain_name(name: str) -> str:
-    """Return a dotted name without the `_orig_mod.` of `torch.compile`.
+def plain_names(model: Module) -> Callable[[str], str]:
+    """Return what takes a dotted name in this model to the one that it has without wrappers.
 
-    A checkpoint then fits the compiled and the plain model.
+    A checkpoint then fits the wrapped and the plain model. Gone are the names under which
+    `torch.compile`, FSDP1 and `checkpoint_wrapper` keep a module, wherever they stand, and the
+    `module` of data-parallel wrappers; a module of the user's own that has this name keeps it.
     """
-    return name.replace("_orig_mod.", "")
+    inside = [
+        f"{name}.module." if name else "module."
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, _PARALLEL)
+    ]
+
+    def plain(name: str) -> str:
+        dotted = f"{name}."
+        for prefix in reversed(inside):  # the innermost first
+            if dotted.startswith(prefix):
+                dotted = prefix.removesuffix("module.") + dotted.removeprefix(prefix)
+        return _WRAPPED.sub("", dotted).removesuffix(".")
+
+    return plain
 
 
 def without_wrappers(model: Module) -> Module:
     """Return the model inside of `torch.compile`'s and data parallelism's wrappers."""
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
+        if isinstance(model, _PARALLEL):
+            model = cast("Module", model.module)
         elif "_orig_mod" in model._modules:  # noqa: SLF001 - its class imports torch.compile
             model = cast("Module", model._modules["_orig_mod"])  # noqa: SLF001
         else:

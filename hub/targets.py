@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import TargetModulesError
-from hub.modules import embedding_weights, is_linear, is_norm, output_heads, own_matrix, plain_name
+from hub.modules import embedding_weights, is_linear, is_norm, output_heads, own_matrix, plain_names
 from hub.options import frozen
 from hub.patterns import matcher, nearest
 from hub.spec import Finding, Level, Trait
@@ -79,7 +79,8 @@ def select(model: Module, target_modules: str | Sequence[str]) -> Targets:
         TargetModulesError: A pattern is malformed, or takes nothing; the error has the names
             nearest to it.
     """
-    named = {plain_name(name): module for name, module in model.named_modules()}
+    plain = plain_names(model)
+    named = {plain(name): module for name, module in model.named_modules()}
     patterns = _patterns(target_modules)
     selection = _Selection(named, embedding_weights(model))
     if len(patterns) == 1 and patterns[0] in ALL_LINEAR:

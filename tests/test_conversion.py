@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,3 +104,18 @@ def test_names_have_to_fit(tmp_path):
         hub.CheckpointError, match=r"have \[2\] parameters, and the names are \[1\]"
     ):
         convert("galore_adamw", tmp_path / "file.pt", tmp_path / "n.pt", trust=True, names=[["a"]])
+
+
+@pytest.mark.parametrize("configuration", ["{}", "no JSON", '{"model_type": "llama"}'])
+def test_a_folder_whose_model_cannot_be_made_asks_for_names(configuration, tmp_path):
+    pytest.importorskip("transformers")
+    torch.save({"state": {}, "param_groups": [{"params": [0]}]}, tmp_path / "optimizer.pt")
+    torch.save(SimpleNamespace(optim_target_modules=["mlp"]), tmp_path / "training_args.bin")
+    (tmp_path / "config.json").write_text(configuration)
+    with pytest.raises(hub.CheckpointError, match="cannot be told") as caught:
+        convert("galore_adamw", tmp_path / "optimizer.pt", tmp_path / "new.pt", trust=True)
+    assert "--names" in caught.value.fix
+    assert not (tmp_path / "new.pt").exists()
+    names = [["a"]]
+    convert("galore_adamw", tmp_path / "optimizer.pt", tmp_path / "n.pt", trust=True, names=names)
+    assert torch.load(tmp_path / "n.pt")["param_groups"][0]["param_names"] == ["a"]

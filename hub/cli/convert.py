@@ -18,7 +18,10 @@ def convert_checkpoint(
     ] = False,
     names: Annotated[
         Path | None,
-        typer.Option(help="JSON: a list of parameter names for each group of the checkpoint."),
+        typer.Option(
+            help="JSON: a list of parameter names for each group of the checkpoint. Not needed "
+            "where the folder has the configuration and arguments of a Transformers run."
+        ),
     ] = None,
 ) -> None:
     """Turn an old pickled checkpoint into tensors and plain data, which hub loads and trusts."""

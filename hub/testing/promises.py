@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, evaluation, in_backward, state, stepping, updates
+from hub.testing import building, copies, evaluation, in_backward, state, stepping, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,9 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "plain_state": state.plain_state,  # P5
     "distributed_state": state.distributed_state,  # P5
     "other_checkpoint": state.other_checkpoint,  # P5, P12
+    "other_shapes": copies.other_shapes,  # P12
+    "shares_nothing": copies.shares_nothing,  # P5
+    "copies": copies.copies,  # P5, P7, P8
     "accumulates": updates.accumulates,  # P6
     "clips": updates.clips,  # P7
     "norm_before_step": stepping.norm_before_step,  # P7

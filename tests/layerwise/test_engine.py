@@ -1,6 +1,5 @@
 """The engine's life: accumulation, second passes, failures, hooks that come and go."""
 
-import copy
 import gc
 import warnings
 
@@ -264,15 +263,6 @@ def test_a_class_that_somebody_else_has_put_before_it_stays():
     eager, other = built("adamw_torch")
     train(eager, other, 2)
     assert_same(eager, model)
-
-
-def test_a_copy_steps_eagerly():
-    model, optimizer = built()
-    train(model, optimizer, 1)
-    twin, other = copy.deepcopy((model, optimizer))
-    train(model, optimizer, 1, start=1)
-    train(twin, other, 1, start=1)
-    assert_same(model, twin)
 
 
 def test_eager_and_layerwise_exchange_checkpoints():

@@ -287,7 +287,7 @@ def test_state_dicts_hold_tensors_and_plain_data(projection):
     assert optimizer.state_dict()["state"] == {}
     train(model, optimizer, [0])
     values = [v for state in optimizer.state_dict()["state"].values() for v in state.values()]
-    assert all(type(value) in (torch.Tensor, int) for value in values)
+    assert all(type(value) in (torch.Tensor, int, bool) for value in values)
 
 
 def test_bare_checkpoints_need_full_unpickling():
@@ -331,8 +331,9 @@ def test_a_projection_that_does_not_follow_from_its_seed_is_refused():
     state_dict = reference.state_dict()
     for state in state_dict["state"].values():
         state["seed"] = 12345
+    optimizer = build(Model())
     with pytest.raises(hub.CheckpointError, match="not drawn from the seed"):
-        build(Model()).load_state_dict(state_dict)
+        optimizer.load_state_dict(state_dict)
 
 
 def first_seeds(optimizer):
@@ -459,6 +460,7 @@ def test_copies_go_on_exactly(proj):
     arguments = {"proj": proj, "scale_front": True}
     optimizer = build(model, **arguments)
     train(model, optimizer, range(4))
+    hub.detach(optimizer)
     other, copy = deepcopy((model, optimizer))
     assert isinstance(copy, factory.APOLLOAdamW)
     train(model, optimizer, range(4, 8))
@@ -536,6 +538,25 @@ def test_the_projection_takes_only_the_memory_of_its_rank(proj):
     train(model, optimizer, [0])
     matrix = projector(optimizer, model[0].weight).ortho_matrix
     assert matrix.untyped_storage().nbytes() == 4 * 24 * 4
+
+
+def test_an_svd_projector_is_saved_by_rows_and_comes_back_with_its_strides():
+    """`dist.broadcast` sends memory as it lies, and products round by the order of strides."""
+    model, fresh = Model(), Model()
+    optimizer, again = build(model, proj="svd"), build(fresh, proj="svd")
+    train(model, optimizer, range(2))
+    saved = through_a_file(optimizer.state_dict())
+    matrices = [s["projector"] for s in saved["state"].values() if "projector" in s]
+    assert matrices
+    assert all(matrix.is_contiguous() for matrix in matrices)
+    fresh.load_state_dict(model.state_dict())
+    again.load_state_dict(saved)
+    strides = [
+        [s["projector"].ortho_matrix.stride() for s in each.state.values() if "projector" in s]
+        for each in (optimizer, again)
+    ]
+    assert strides[0] == strides[1]
+    assert_same(train(model, optimizer, range(2, 6)), train(fresh, again, range(2, 6)))
 
 
 def test_the_bare_projector_keeps_the_whole_factor():
@@ -786,8 +807,9 @@ def test_a_checkpoint_of_another_projection_is_refused():
     model = Model()
     optimizer = build(model)
     train(model, optimizer, [0])
+    other = build(Model(), rank=2)
     with pytest.raises(hub.CheckpointError, match="rank 4 → 2"):
-        build(Model(), rank=2).load_state_dict(optimizer.state_dict())
+        other.load_state_dict(optimizer.state_dict())
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_checkpoint_of_svd():

@@ -728,6 +728,7 @@ def test_a_copy_steps_on_its_own(name):
     train(straight, build(name, straight), range(6))
     optimizer = build(name, model)
     train(model, optimizer, range(3))
+    hub.detach(optimizer)
     for copied in (deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))):
         other, copy = copied((model, optimizer))
         assert type(copy) is type(optimizer)
@@ -791,6 +792,7 @@ def test_loaded_and_copied_state_is_paged_again(name, paging):
     optimizer = build(name, model)
     train(model, optimizer, range(3))
     saved = through_a_file([model.state_dict(), optimizer.state_dict()])
+    hub.detach(optimizer)
     for fresh, again in (resumed(name, saved), deepcopy((model, optimizer))):
         assert all(is_among(state, paging) for state in states(again))
         assert_same(train(fresh, again, range(3, 6)), straight)

@@ -222,11 +222,11 @@ def test_a_checkpoint_of_the_bare_class_is_loaded(name):
 
 @pytest.mark.parametrize("argument", ["quantize", "master_weight_bits"])
 def test_a_checkpoint_from_the_gpu_is_refused_on_cpu(argument):
-    model = make_model()
-    saved = build("flash_adamw", model).state_dict()
+    optimizer = build("flash_adamw", make_model())
+    saved = optimizer.state_dict()
     saved["hub"]["arguments"][argument] = {"quantize": True, "master_weight_bits": 24}[argument]
     with pytest.raises(hub.CheckpointError, match=argument):
-        build("flash_adamw", model).load_state_dict(saved)
+        optimizer.load_state_dict(saved)
 
 
 def test_a_bare_checkpoint_from_the_gpu_is_refused_on_cpu():
@@ -235,8 +235,9 @@ def test_a_bare_checkpoint_from_the_gpu_is_refused_on_cpu():
     train(model, reference, [0])
     saved = reference.state_dict()
     saved["param_groups"][0]["quantize"] = True
+    optimizer = build("flash_adamw", model)
     with pytest.raises(hub.CheckpointError, match="'quantize': True"):
-        build("flash_adamw", model).load_state_dict(saved)
+        optimizer.load_state_dict(saved)
 
 
 @every_name

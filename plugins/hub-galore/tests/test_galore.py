@@ -242,6 +242,47 @@ def test_a_distributed_checkpoint_resumes_exactly(name):
 
 
 @every_name
+@pytest.mark.parametrize("proj_type", ["std", "full"])
+def test_projectors_are_saved_by_rows_and_come_back_with_their_strides(name, proj_type):
+    """`dist.broadcast` sends memory as it lies, and products round by the order of strides."""
+    straight, model, fresh = Model(), Model(), Model()
+    train(straight, build(name, straight, proj_type=proj_type), range(8))
+    optimizer = build(name, model, proj_type=proj_type)
+    train(model, optimizer, range(4))
+    saved = through_a_file(optimizer.state_dict())
+    tensors = [v for s in saved["state"].values() for v in _flat(s.get("projector", ()))]
+    assert len(tensors) == (4 if proj_type == "full" else 2)
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    live = [m for s in optimizer.state.values() for m in _matrices(s)]
+    assert not all(matrix.is_contiguous() for matrix in live)
+    fresh.load_state_dict(model.state_dict())
+    again = build(name, fresh, proj_type=proj_type)
+    again.load_state_dict(saved)
+    loaded = [m for s in again.state.values() for m in _matrices(s)]
+    assert [m.stride() for m in loaded] == [m.stride() for m in live]
+    assert_same(train(fresh, again, range(4, 8)), straight)
+
+
+def _flat(value):
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _matrices(state):
+    return _flat(state["projector"].ortho_matrix) if "projector" in state else []
+
+
+def test_a_compiled_step_equals_the_compiled_step_of_the_bare_class():
+    models = Model(), Model()
+    optimizers = build("galore_adamw", models[0]), by_hand("galore_adamw", models[1])
+    for model, optimizer in zip(models, optimizers, strict=True):
+        step = torch.compile(optimizer.step, backend="eager")
+        for number in range(5):
+            gradients(model, number)
+            step()
+    assert_same(*models)
+
+
+@every_name
 def test_saving_changes_nothing_and_loading_shares_nothing(name):
     straight, model = Model(), Model()
     train(straight, build(name, straight), range(8))

@@ -267,6 +267,7 @@ def test_a_copy_goes_on_like_the_original(dtype):
     model = make_model(dtype)
     optimizer = build(model)
     train(model, optimizer, range(3))
+    hub.detach(optimizer)
     other, copied = copy.deepcopy([model, optimizer])
     assert_same(train(model, optimizer, range(3, 6)), train(other, copied, range(3, 6)))
 

@@ -11,7 +11,7 @@ from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 from apollo_torch.random_projector import GradientProjector, next_seed
 from apollo_torch.svd_projector import GaLoreProjector
 
-from hub.checkpoint import translate_state
+from hub.checkpoint import row_major, translate_state, with_strides
 from hub.errors import CheckpointError
 from hub.mending import enable_grad_in_closures
 from hub_apollo.hooks import PLUGIN, LowRankArguments
@@ -159,6 +159,10 @@ def _replicated(matrix: Tensor, mesh: DeviceMesh) -> Tensor:
     return DTensor.from_local(matrix, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
+_BY_COLUMNS = "projector_by_columns"
+"""The key of a saved state that tells the order of strides that its projector had."""
+
+
 def _attach(optimizer: APOLLOAdamW) -> None:
     """Place the hooks that mend steps and state dicts."""
     enable_grad_in_closures(optimizer)
@@ -196,13 +200,15 @@ def _saved(state: State, _: Group) -> State:
         is_drawn = projector.drawn_from is not None
         return {**plain, "seed": projector.drawn_from if is_drawn else projector.seed}
     if isinstance(projector, SvdProjector) and projector.ortho_matrix is not None:
-        return {**plain, "projector": projector.ortho_matrix}
+        matrix, by_columns = row_major(projector.ortho_matrix)
+        return {**plain, "projector": matrix, _BY_COLUMNS: by_columns}
     return plain  # of a group without rank, or the first SVD failed
 
 
 def _loaded(state: State, group: Group) -> State:
     """Rebuild the projector. Upstream's checkpoints have seeds in groups without rank too."""
-    plain = {key: value for key, value in state.items() if key not in ("projector", "seed")}
+    ours = ("projector", "seed", _BY_COLUMNS)
+    plain = {key: value for key, value in state.items() if key not in ours}
     projector = _restored(state, group) if "rank" in group else None
     return plain if projector is None else {**plain, "projector": projector}
 
@@ -219,7 +225,8 @@ def _restored(state: State, group: Group) -> RandomProjector | SvdProjector | No
         return projector
     if isinstance(saved, torch.Tensor):
         projector = _svd_projector(group)
-        projector.ortho_matrix = saved
+        by_columns = state.get(_BY_COLUMNS, False)
+        projector.ortho_matrix = with_strides(saved, by_columns=by_columns)
         return projector
     if group["proj"] == "svd" or "seed" not in state:
         return None

@@ -12,7 +12,13 @@ from galore_torch import GaLoreAdafactor, GaLoreAdamW
 from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 from galore_torch.galore_projector import GaLoreProjector
 
-from hub.checkpoint import HookedLoading, keep_state_dtypes, translate_state
+from hub.checkpoint import (
+    HookedLoading,
+    keep_state_dtypes,
+    row_major,
+    translate_state,
+    with_strides,
+)
 from hub.mending import enable_grad_in_closures
 
 if TYPE_CHECKING:
@@ -74,7 +80,9 @@ def _compact(projector: GaLoreProjector) -> None:
 
 def _dense(matrix: Tensor) -> Tensor:
     is_plain = type(matrix) is torch.Tensor  # DTensors, under FSDP2, have no storage to look at
-    wasteful = is_plain and matrix.untyped_storage().nbytes() > matrix.nbytes
+    # Not `nbytes`: torch.compile (2.13) cannot trace it.
+    size = matrix.numel() * matrix.element_size()
+    wasteful = is_plain and matrix.untyped_storage().nbytes() > size
     return matrix.clone() if wasteful else matrix
 
 
@@ -88,13 +96,24 @@ def _new_projector(group: Group) -> GaLoreProjector:
 
 
 def _saved(state: State, _: Group) -> State:
-    """Replace the projector object by its matrix, or by both of them for `proj_type="full"`."""
+    """Replace the projector object by its matrix, or by both of them for `proj_type="full"`.
+
+    Their rows are contiguous; `projector_by_columns` tells whose columns were.
+    """
     projector = state.get("projector")
     if not isinstance(projector, GaLoreProjector):
         return state
     if projector.ortho_matrix is None:  # its first SVD failed
         return {key: value for key, value in state.items() if key != "projector"}
-    return {**state, "projector": projector.ortho_matrix}
+    return {**state, **_saved_matrices(projector.ortho_matrix)}
+
+
+def _saved_matrices(matrices: Any) -> State:
+    if not isinstance(matrices, list):
+        matrix, by_columns = row_major(matrices)
+        return {"projector": matrix, _BY_COLUMNS: by_columns}
+    pairs = [row_major(matrix) for matrix in matrices]
+    return {"projector": [matrix for matrix, _ in pairs], _BY_COLUMNS: [by for _, by in pairs]}
 
 
 def _loaded(state: State, group: Group) -> State:
@@ -105,6 +124,8 @@ def _loaded(state: State, group: Group) -> State:
     optimizer it comes from.
     """
     saved: Any = state.get("projector")
+    by_columns = state.get(_BY_COLUMNS, False)
+    state = {key: value for key, value in state.items() if key != _BY_COLUMNS}
     is_live = isinstance(saved, GaLoreProjector)
     matrices = saved.ortho_matrix if is_live else saved
     if matrices is None:
@@ -116,11 +137,18 @@ def _loaded(state: State, group: Group) -> State:
         if key != "projector" and isinstance(value, torch.Tensor)
     )
     projector.ortho_matrix = (
-        [matrix.to(device) for matrix in matrices]
+        [
+            with_strides(matrix.to(device), by_columns=by)
+            for matrix, by in zip(matrices, by_columns or [False] * len(matrices), strict=True)
+        ]
         if isinstance(matrices, list)
-        else matrices.to(device)
+        else with_strides(matrices.to(device), by_columns=by_columns)
     )
     return {**state, "projector": projector}
+
+
+_BY_COLUMNS = "projector_by_columns"
+"""The key of a saved state that tells the order of strides that its projector had."""
 
 
 class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped

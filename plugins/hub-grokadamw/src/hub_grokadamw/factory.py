@@ -54,8 +54,10 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
         rates = self._slow_rates()
         for group, rate in zip(self.param_groups, rates, strict=True):
             for place, parameter in enumerate(group["params"]):
+                # Kept from the first step on, for a checkpoint to find it in any other order.
+                self.state[parameter].setdefault("place", place)
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group, place, rate)
+                    self._update(parameter, parameter.grad, group, rate)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -91,12 +93,10 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
             rates.append(_slow_rate(group, signal))
         return rates
 
-    def _update(
-        self, parameter: Tensor, grad: Tensor, group: Group, place: int, rate: float
-    ) -> None:
+    def _update(self, parameter: Tensor, grad: Tensor, group: Group, rate: float) -> None:
         """Add the slow average to the gradient, take AdamW's step with it, and decay."""
         state = self.state[parameter]
-        if not state:
+        if "step" not in state:
             state["step"] = 0
             for key in ("exp_avg", "exp_avg_sq", "grok_ema"):
                 state[key] = torch.zeros_like(parameter)
@@ -108,7 +108,7 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
         slow.mul_(rate).add_(grad, alpha=1 - rate)
         grad = grad + group["lamb"] * slow
 
-        own_beta1 = beta1 * (1 - group["gamma"]) ** place
+        own_beta1 = beta1 * (1 - group["gamma"]) ** state["place"]
         mean.mul_(own_beta1).add_(grad, alpha=1 - own_beta1)
         square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
 

@@ -93,6 +93,7 @@ SPEC = OptimizerSpec(
         "Bias correction takes the plain beta: late parameters start with up to 10 times the lr.",
         "gamma=0 makes all parameters alike.",
         "Frozen parameters and missing gradients do not shift the places, as they do upstream.",
+        "A checkpoint has the places, and resumes exactly in another order of parameters.",
         "No layerwise form: an update depends on the place among the other parameters.",
         "Without functions or losses the grokking signal is 0: alpha_init is all there is.",
         "An exception in a signal function ends the step before anything moved; upstream logs it.",

@@ -165,6 +165,40 @@ class TakesAnyCheckpoint(AdamW):
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "hub"})
 
 
+class LoadsWithoutHooks(AdamW):
+    """As bitsandbytes 0.50.2 does: nobody is asked whether the state fits."""
+
+    def load_state_dict(self, state_dict):
+        self.__setstate__({"state": {}, "param_groups": self.param_groups})
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for number, state in state_dict["state"].items():
+            self.state[parameters[number]] = dict(state)
+
+
+class WritesIntoCheckpoints(AdamW):
+    """Goes on with the very tensors that it was given."""
+
+    given = ()
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.given = [state["exp_avg"] for state in state_dict["state"].values()]
+
+    def step(self, closure=None):
+        super().step(closure)
+        for tensor in self.given:
+            tensor.mul_(0.9)
+
+
+class CopiesItself(AdamW):
+    """As torch's own do, where nobody refuses: the copy has the groups and no hooks."""
+
+    def __copy__(self):
+        other = type(self).__new__(type(self))
+        other.__setstate__(self.__getstate__())
+        return other
+
+
 class SeesTheLastMicroBatch(AdamW):
     """As LOMO 0.1.1 does: every backward pass counts on its own."""
 

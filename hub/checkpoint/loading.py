@@ -1,0 +1,125 @@
+"""Signing the state dicts of an optimizer, and loading them wholly or not at all."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.checkpoint.alignment import aligned
+from hub.checkpoint.form import check_form, check_values
+from hub.checkpoint.layout import check_layout, described
+from hub.checkpoint.plain import KEY
+from hub.errors import CheckpointError, HubError, HubWarning
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from hub.checkpoint.plain import StateDict
+    from hub.checkpoint.record import Record
+
+
+def attach(optimizer: Optimizer, record: Record) -> None:
+    """Sign the optimizer's state dicts, and check and align those that are loaded into it.
+
+    `load_state_dict` becomes the instance's own: a class may have one that looks into the state
+    dict before torch's hooks do, and a hook cannot undo what follows it.
+    """
+
+    def sign(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        parameters = described(optimizer, state_dict)
+        return {**state_dict, KEY: {**record.plain(), "parameters": parameters}}
+
+    def align(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        groups, saved = optimizer.param_groups, state_dict["param_groups"]
+        told = KEY in state_dict
+        differences = list(record.differences(state_dict[KEY], groups, saved)) if told else []
+        state_dict = aligned(optimizer, state_dict)
+        check_values(groups, state_dict["param_groups"])
+        check_layout(optimizer, state_dict)
+        for text in differences:
+            warnings.warn(text, HubWarning, stacklevel=6)
+        return state_dict
+
+    optimizer.register_state_dict_post_hook(sign)
+    optimizer.register_load_state_dict_pre_hook(align, prepend=True)
+    optimizer.load_state_dict = _guarded(optimizer)  # type: ignore[method-assign,assignment]
+
+
+def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
+    """Return a `load_state_dict` that leaves the optimizer as it was where it raises."""
+    live = weakref.ref(optimizer)
+
+    def load_state_dict(state_dict: StateDict) -> None:
+        inner: Any = live()
+        if inner is None:
+            raise CheckpointError(
+                "the optimizer is gone, and its state would be lost",
+                where="load_state_dict",
+                fix="keep the optimizer in a variable, and load into that",
+            )
+        # Loading replaces attributes, state and groups among them, and changes none of the old.
+        before = dict(vars(inner))
+        try:
+            check_form(state_dict)
+            type(inner).load_state_dict(inner, state_dict)
+        except Exception as error:
+            vars(inner).clear()
+            vars(inner).update(before)
+            if isinstance(error, HubError | Warning):
+                raise
+            raise CheckpointError(
+                f"the state dict cannot be loaded: {type(error).__name__}: {error}",
+                where=f"load_state_dict of {type(inner).__name__}",
+                fix="give what optimizer.state_dict() returned, or start without optimizer state",
+            ) from error
+        _unshare(inner.state, state_dict["state"])
+
+    return load_state_dict
+
+
+def _unshare(state: Mapping[Any, dict[str, Any]], given: Any) -> None:
+    """Copy the tensors that share memory with the state dict, which may be a live optimizer's.
+
+    torch (2.13, `Optimizer.load_state_dict`) keeps those that need no cast and no move.
+    """
+    taken = {address for tensor in _tensors(given) for address in _addresses(tensor)}
+    for entry in state.values():
+        if isinstance(entry, dict):
+            for key, value in entry.items():
+                entry[key] = _unshared(value, taken)
+
+
+def _unshared(value: Any, taken: set[int]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone() if taken.intersection(_addresses(value)) else value
+    if isinstance(value, list | tuple):
+        return type(value)(_unshared(item, taken) for item in value)
+    inside = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    for key, item in inside.items():
+        inside[key] = _unshared(item, taken)
+    return value
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    if isinstance(value, list | tuple):
+        items: Any = value
+    else:
+        items = (value if isinstance(value, Mapping) else getattr(value, "__dict__", {})).values()
+    for item in items:
+        yield from _tensors(item)
+
+
+def _addresses(tensor: torch.Tensor) -> Iterator[int]:
+    """Yield where the memory of a tensor begins, or of each one inside of it."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _addresses(getattr(tensor, name))
+    elif tensor.numel():
+        yield tensor.untyped_storage().data_ptr()

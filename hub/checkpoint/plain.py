@@ -1,0 +1,36 @@
+"""What state dicts are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+State = dict[str, Any]
+"""The state of one parameter, as in `optimizer.state[parameter]`."""
+Group = dict[str, Any]
+"""One of `optimizer.param_groups`, its `params` being parameters or, in a state dict, numbers."""
+StateDict = dict[str, Any]
+
+KEY = "hub"
+"""Where a state dict keeps its `Record`; torch ignores it."""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `torch.load(weights_only=True)` reads it: tensors, numbers, text and containers."""
+    if isinstance(value, tuple | list):
+        return all(is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(is_plain(item) for item in value.values())
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
+
+
+def tuples(value: Any) -> Any:
+    """Return a value with its lists as tuples, for what went through JSON or a file."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def shortened(names: list[str], shown: int = 3) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
