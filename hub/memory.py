@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
+from hub import backend
 from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
+from hub.quiet import no_warnings
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _gradients(prepared: Prepared, each: list[int]) -> int:
 
 
 def _on_fake_tensors(prepared: Prepared) -> int:
+    backend.load("torch._dynamo")  # before fake tensors import what it imports
     with FakeTensorMode(allow_non_fake_inputs=True):
         return _state_after_a_step(prepared, prepared.context.groups, made=None)
 
@@ -148,8 +150,7 @@ def _state_after_a_step(
             for group in groups
         ),
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         optimizer: Any = prepared.construct(context)
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from hub import calls
+from hub import backend, calls
 from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
@@ -93,6 +93,8 @@ class Prepared:
             spec = spec.layerwise_of
             own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
             arguments = spec.arguments.model_construct(arguments.model_fields_set, **own)
+        # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
+        backend.load("torch._dynamo")
         optimizer: Optimizer | None = self.plugin.hooks.hub_build_optimizer(
             name=spec.name, optim_args=arguments, target_modules=self.targets, context=context
         )

@@ -6,6 +6,7 @@ import os
 import sys
 from fnmatch import fnmatchcase
 from importlib import import_module, metadata
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hub.catalogue import EXTRA_OF, install_command
@@ -123,7 +124,7 @@ class Registry:
         if name in specs:
             return specs[name]
         if name not in self._layerwise:  # its class of arguments takes milliseconds to make
-            self._layerwise[name] = layerwise(specs[name.removesuffix(SUFFIX)])
+            self._layerwise.setdefault(name, layerwise(specs[name.removesuffix(SUFFIX)]))
         return self._layerwise[name]
 
     def scheduler(self, name: str) -> SchedulerSpec:
@@ -155,12 +156,14 @@ class Registry:
         """
         if source not in self._loaded:
             try:
-                self._loaded[source] = self._load(source)
+                loaded: Plugin | PluginError = self._load(source)
             except PluginError as error:
-                self._loaded[source] = error
+                loaded = error
+            self._loaded.setdefault(source, loaded)  # another thread may have been faster
         loaded = self._loaded[source]
         if isinstance(loaded, PluginError):
-            raise loaded
+            # A new one each time: what is raised holds the frames, and the models, of its callers.
+            raise PluginError(*loaded.args) from loaded.__cause__
         return loaded
 
     def _load(self, source: Source) -> Plugin:
@@ -290,11 +293,13 @@ def _normalised(name: str) -> str:
 
 
 _default: Registry | None = None
+_making = Lock()
 
 
 def default_registry() -> Registry:
     """Return the registry of this environment, made on first use."""
     global _default  # noqa: PLW0603 - the one place that holds it
     if _default is None:
-        _default = Registry()
+        with _making:
+            _default = _default or Registry()
     return _default

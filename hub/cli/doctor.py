@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hub.errors import HubError, PluginError, PrecisionError
+from hub.quiet import no_warnings
 from hub.registry import GROUPS, Plugin, Registry, Source, default_registry
 from hub.spec import Trait
 
@@ -96,8 +96,7 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
         return False, ""
     low_rank = Trait.LOW_RANK in plugin.optimizers[name].traits
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             prepared = prepare(
                 name,
                 nn.Sequential(nn.Linear(256, 256, device="cpu"), nn.Linear(256, 256, device="cpu")),
