@@ -13,6 +13,7 @@ from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, HubWarning, PluginError, PrecisionError, UnsupportedError
 from hub.layerwise import check_free
 from hub.planning import prepare
+from hub.printable import shown
 from hub.registry import default_registry
 from hub.spec import Level
 
@@ -178,7 +179,7 @@ def _tell(
             plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
         except Exception as error:  # noqa: BLE001 - a stranger's code
             warnings.warn(
-                f"the observer {plugin.source.distribution} failed: {error!r}",
+                f"the observer {plugin.source.distribution} failed: {shown(error)}",
                 HubWarning,
                 stacklevel=4,
             )

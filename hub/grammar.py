@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.errors import OptimArgsError
+from hub.printable import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +101,6 @@ def _marked(text: str, at: int, width: int = 60) -> str:
     start = max(0, at - width // 2)
     shown = "".join(char if char.isprintable() else " " for char in text[start : start + width])
     return f"\n    {shown}\n    {' ' * (at - start)}^"
-
-
-def shortened(text: str, width: int = 80) -> str:
-    """Return the start of a text that is too long for a message."""
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _items(text: str) -> Iterator[Item]:

@@ -28,9 +28,18 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     """Return each parameter that requires a gradient once, under its first name.
 
     Raises:
-        HubError: There is none.
+        HubError: There is none, or a lazy module has not made its own yet.
     """
-    found = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(plain_name(name), p) for name, p in model.named_parameters()]
+    lazy = [name for name, p in named if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise HubError(
+            f"{lazy[0]} has no shape yet",
+            where=type(model).__name__,
+            fix="run the model once on an example batch: the first forward pass makes the "
+            "parameters of lazy modules",
+        )
+    found = [(name, p) for name, p in named if p.requires_grad]
     if not found:
         frozen = next(model.parameters(), None) is not None
         raise HubError(

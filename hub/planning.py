@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from hub import backend, calls
 from hub import groups as grouping
@@ -61,8 +61,20 @@ class Plan:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
-        """Return the plan that `to_dict` was called on, also after a trip through JSON."""
-        return _adapter().validate_python(data)
+        """Return the plan that `to_dict` was called on, also after a trip through JSON.
+
+        Raises:
+            HubError: The data are not a plan's.
+        """
+        try:
+            return _adapter().validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HubError(
+                f"the data of a plan do not fit: {first['msg']}",
+                where=".".join(map(str, first["loc"])) or "Plan.from_dict",
+                fix="give what Plan.to_dict returned",
+            ) from error
 
     def __str__(self) -> str:
         from hub.rendering import plan_text
@@ -301,5 +313,6 @@ def _rates(arguments: BaseModel, groups: Iterable[PlannedGroup]) -> list[float]:
     return [rate for rate in rates if rate]
 
 
+@cache
 def _adapter() -> TypeAdapter[Plan]:
     return TypeAdapter(Plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from fnmatch import fnmatchcase
 from importlib import import_module, metadata
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, PluginError, UnknownOptimizerError
 from hub.forms import SUFFIX, layerwise
+from hub.printable import clean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -75,6 +77,12 @@ class Registry:
 
     def names(self, kind: Kind, pattern: str = "*") -> list[str]:
         """Return the installed names that match a shell-style pattern, sorted."""
+        if not isinstance(pattern, str):
+            raise HubError(
+                f"{shown(pattern)} is no pattern",
+                where=f"hub.list_{kind}s",
+                fix="give a shell-style pattern such as 'galore*'",
+            )
         names = {point.name for point in self._points[GROUPS[kind]]}
         return sorted(name for name in names if fnmatchcase(name, pattern))
 
@@ -85,11 +93,17 @@ class Registry:
             UnknownOptimizerError: No installed distribution has the name.
             PluginError: Several have it.
         """
+        if not isinstance(name, str):
+            raise UnknownOptimizerError(
+                f"{shown(name)} is no name",
+                where=kind,
+                fix=f"give one of hub.list_{kind}s()",
+            )
         sources = self.owners(kind, name)
         if not sources:
             self.refresh()
             sources = self.owners(kind, name)
-        eager = str(name).removesuffix(SUFFIX)
+        eager = name.removesuffix(SUFFIX)
         if not sources and kind == "optimizer" and name != eager and not eager.endswith(SUFFIX):
             return self.source(kind, eager)
         if not sources:
@@ -208,7 +222,7 @@ class Registry:
         manager = pluggy.PluginManager("hub")
         manager.add_hookspecs(hookspecs)
         if self._trace:
-            manager.trace.root.setwriter(sys.stderr.write)
+            manager.trace.root.setwriter(lambda text: sys.stderr.write(clean(text)))
             manager.enable_tracing()
         manager.register(module)
         manager.check_pending()
@@ -247,10 +261,10 @@ class Registry:
         from difflib import get_close_matches
 
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
-        near = get_close_matches(str(name), sorted(known), n=3, cutoff=0.5)
+        near = get_close_matches(name, sorted(known), n=3, cutoff=0.5)
         return UnknownOptimizerError(
             f"there is no {kind} '{name}'",
-            where=str(name),
+            where=name,
             fix=(f"did you mean {' or '.join(near)}? " if near else "")
             + f"hub.list_{kind}s() has all names",
         )
@@ -260,6 +274,8 @@ def unmet_requirements(distribution: str) -> list[str]:
     """Return which of a distribution's requirements this environment does not meet, in words."""
     from packaging.requirements import Requirement
 
+    if not version_of(distribution):
+        return ["has metadata for another name"]
     problems = []
     for text in metadata.requires(distribution) or []:
         requirement = Requirement(text)
@@ -275,6 +291,14 @@ def unmet_requirements(distribution: str) -> list[str]:
     return problems
 
 
+def version_of(distribution: str) -> str:
+    """Return the version of an installed distribution, "" where its metadata cannot be found."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
     by_name = {spec.name: spec for specs in results for spec in specs}
     for name, spec in by_name.items():
@@ -284,7 +308,9 @@ def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
 
 
 def _source(point: metadata.EntryPoint) -> Source:
-    return Source(point.dist.metadata["Name"] if point.dist else "", point.module)
+    # `point.module` raises AttributeError for what is no module at all; importing that is told.
+    module = re.split(r"[:\[]", point.value, maxsplit=1)[0].strip()
+    return Source(point.dist.metadata["Name"] if point.dist else "", module)
 
 
 def _normalised(name: str) -> str:
