@@ -193,17 +193,22 @@ class _State:
 
     @staticmethod
     def of(optimizer: Any) -> _State:
-        storages = {
-            piece.untyped_storage()._cdata: piece.untyped_storage().nbytes()  # noqa: SLF001
+        pieces = {
+            _place(piece): piece.nbytes
             for state in optimizer.state.values()
             for piece in _tensors(state)
         }
-        shared = {}
-        for path, tensor in _attributes(optimizer):
-            key = tensor.untyped_storage()._cdata  # noqa: SLF001 - no address where it is fake
-            if key in storages:
-                shared[path] = storages.pop(key)
-        return _State(sum(storages.values()), shared)
+        shared = {
+            path: pieces.pop(_place(tensor))
+            for path, tensor in _attributes(optimizer)
+            if _place(tensor) in pieces
+        }
+        return _State(sum(pieces.values()), shared)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor's numbers are; a fake one has a storage, and no address."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
 
 
 def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:

@@ -258,16 +258,27 @@ class Registry:
                 where=name,
                 fix=install_command(EXTRA_OF[name]),
             )
-        from difflib import get_close_matches
-
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
-        near = get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+        own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
+        near = _nearest(name, known, own)
         return UnknownOptimizerError(
             f"there is no {kind} '{name}'",
             where=name,
             fix=(f"did you mean {' or '.join(near)}? " if near else "")
             + f"hub.list_{kind}s() has all names",
         )
+
+
+def _nearest(name: str, known: set[str], first: set[str], count: int = 3) -> list[str]:
+    """Return the names most like one that is not there: those that begin alike, then the others."""
+    from difflib import get_close_matches
+
+    wanted = name.lower().replace("-", "_")
+    alike = {one for one in known if wanted and f"{one}_".startswith(wanted)}
+    alike |= {one for one in known if wanted.startswith(f"{one}_")}
+    by_beginning = sorted(alike, key=lambda one: (one not in first, len(one), one))
+    by_spelling = get_close_matches(wanted, sorted(known), n=count, cutoff=0.5)
+    return list(dict.fromkeys([*by_beginning, *by_spelling]))[:count]
 
 
 def unmet_requirements(distribution: str) -> list[str]:
