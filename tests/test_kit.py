@@ -29,6 +29,7 @@ CAUGHT_BY = {
     "draws_random_numbers": ("no_trace", "random numbers"),
     "prints": ("no_trace", "building printed"),
     "marks_the_model": ("no_trace", "a parameter"),
+    "silences_everybody": ("threads", "threads changed stdout"),
     "takes_any_input": ("bad_input", "should be refused"),
     "crashes_on_bad_input": ("bad_input", "no HubError"),
     "counts_by_the_call_layerwise": ("equals_eager", "differs in"),
