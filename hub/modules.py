@@ -30,22 +30,20 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     Raises:
         HubError: There is none, or a lazy module has not made its own yet.
     """
-    named = [(plain_name(name), p) for name, p in model.named_parameters()]
-    lazy = [name for name, p in named if nn.parameter.is_lazy(p)]
-    if lazy:
-        raise HubError(
-            f"{lazy[0]} has no shape yet",
-            where=type(model).__name__,
-            fix="run the model once on an example batch: the first forward pass makes the "
-            "parameters of lazy modules",
-        )
-    found = [(name, p) for name, p in named if p.requires_grad]
+    found = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
     if not found:
         frozen = next(model.parameters(), None) is not None
         raise HubError(
             "all parameters of the model are frozen" if frozen else "the model has no parameters",
             where=type(model).__name__,
             fix="set requires_grad=True on what is to be trained" if frozen else "",
+        )
+    lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
+    if lazy is not None:
+        raise HubError(
+            f"{lazy} has no shape yet",
+            where=type(model).__name__,
+            fix="run the model once on an example batch, which makes the parameters of lazy modules",
         )
     return found
 
