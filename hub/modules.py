@@ -43,7 +43,7 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
         raise HubError(
             f"{lazy} has no shape yet",
             where=type(model).__name__,
-            fix="run the model once on an example batch, which makes the parameters of lazy modules",
+            fix="run the model on an example batch first, which makes its lazy parameters",
         )
     return found
 
