@@ -270,8 +270,8 @@ class Generator:
         return hub.create_scheduler, (self.an_optimizer(), self.config(), steps), arguments
 
     def call_load_state_dict(self):
-        optimizer = copy_of_trained(self.r.choice(("adamw_torch", "sgd")))
-        return optimizer.load_state_dict, (self.state_dict(optimizer),), {}
+        self.loading = trained(self.r.choice(("adamw_torch", "sgd")))
+        return self.loading.load_state_dict, (self.state_dict(self.loading),), {}
 
     def state_dict(self, optimizer):
         state = copy.deepcopy(optimizer.state_dict())
@@ -319,7 +319,7 @@ def tiny():
     return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 4))
 
 
-def copy_of_trained(name):
+def trained(name):
     model = tiny()
     optimizer = hub.build(name, model, lr=0.1)
     model(torch.ones(1, 4)).sum().backward()
