@@ -37,7 +37,7 @@ PROMISES = {
     "P7 clipping": ("clips",),
     "P8 evaluation": ("modes",),
     "P10 trains": ("trains", "refused"),
-    "P11 no trace": ("no_trace",),
+    "P11 no trace": ("no_trace", "threads"),
     "P12 bad input": ("bad_input", "other_checkpoint"),
 }
 KEPT, BROKEN, NONE = "✓", "✗", "–"
