@@ -37,7 +37,7 @@ PROMISES = {
     "P7 clipping": ("clips", "norm_before_step", "copies"),
     "P8 evaluation": ("modes", "evaluates"),
     "P10 trains": ("trains", "refused"),
-    "P11 no trace": ("no_trace", "detaches"),
+    "P11 no trace": ("no_trace", "detaches", "threads"),
     "P12 bad input": ("bad_input", "other_checkpoint", "other_shapes"),
 }
 KEPT, BROKEN, NONE = "✓", "✗", "–"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from hub.quiet import no_output, no_warnings, settings_kept
+
+_lock = RLock()
+"""One import at a time: torch._dynamo and torch._inductor import each other, as other packages do,
+and two threads that begin at either end get half of one."""
+_importing: list[str] = []
+"""The modules that the holder of the lock is importing, one inside the other."""
 
 
 def load(module: str) -> Any:
@@ -18,7 +21,8 @@ def load(module: str) -> Any:
 
     Some packages configure logging, print hints or warn when they are imported (grokadamw 0.1.2
     installs a root handler, bitsandbytes 0.50.2 and torchao 0.18.0 advertise other packages). A
-    lookup by name must not do that to its caller.
+    lookup by name must not do that to its caller. Other threads are not silenced meanwhile, and
+    may call this too.
 
     Args:
         module: Name of the module, such as "hub_galore.factory".
@@ -26,24 +30,20 @@ def load(module: str) -> Any:
     Raises:
         ImportError: The package is not there.
     """
-    with _contained():
-        return import_module(module)
+    found = sys.modules.get(module)
+    if found is not None and not _is_partial(found):
+        return found
+    with _lock:
+        if _importing:
+            return import_module(module)
+        _importing.append(module)
+        try:
+            with settings_kept(), no_output(), no_warnings():
+                return import_module(module)
+        finally:
+            _importing.pop()
 
 
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    root, level = logging.getLogger(), logging.root.level
-    handlers, disabled = list(root.handlers), root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        logging.disable(disabled)
+def _is_partial(module: object) -> bool:
+    """Whether a thread is still executing a module; `importlib` asks the same way."""
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)

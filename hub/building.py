@@ -12,6 +12,7 @@ from hub import conduct
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, HubWarning, PluginError
 from hub.planning import prepare
+from hub.printable import shown
 from hub.registry import default_registry
 from hub.spec import Level
 
@@ -163,7 +164,7 @@ def _tell(
             plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
         except Exception as error:  # noqa: BLE001 - a stranger's code
             warnings.warn(
-                f"the observer {plugin.source.distribution} failed: {error!r}",
+                f"the observer {plugin.source.distribution} failed: {shown(error)}",
                 HubWarning,
                 stacklevel=4,
             )

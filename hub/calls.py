@@ -7,17 +7,17 @@ from typing import Any
 from torch import nn
 
 from hub.errors import HubError, OptimArgsError
-from hub.options import check_whole
+from hub.options import check_whole, is_number
+from hub.printable import shown
 
 
 def check(model: object, accumulation: object, max_grad_norm: object) -> None:
     """Raise `HubError` for what is wrong whichever optimizer it is."""
     check_model(model)
     check_whole("gradient_accumulation_steps", accumulation, "micro-batches", lowest=1)
-    number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
-    if max_grad_norm is not None and not (number and max_grad_norm > 0):  # type: ignore[operator]
+    if max_grad_norm is not None and not (is_number(max_grad_norm) and max_grad_norm > 0):
         raise OptimArgsError(
-            f"max_grad_norm={max_grad_norm!r} is not a norm",
+            f"max_grad_norm={shown(max_grad_norm)} is not a norm",
             where="max_grad_norm",
             fix="a number above 0, or None for no clipping",
         )

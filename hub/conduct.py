@@ -14,7 +14,7 @@ from hub.errors import UnsupportedError
 from hub.modules import plain_names
 from hub.spec import Trait
 from hub.stepping import closure_of
-from hub.wrappers import as_optimizer
+from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -107,7 +107,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         for one, _ in _attached_to(optimizer.parameters()):
             detach(one)
         return
-    inner = as_optimizer(optimizer, "hub.detach")
+    inner = unwrapped(optimizer)
     _attached.discard(inner)
     layerwise.detach(inner)
     modes.detach(inner)

@@ -1,4 +1,9 @@
-"""What can go wrong: every error says what, where and the fix, in that order."""
+"""What can go wrong: every error says what, where and the fix, in that order.
+
+What they say can be printed as it is, also where parts of it come from outside.
+"""
+
+from hub.printable import clean
 
 
 class HubError(Exception):
@@ -12,6 +17,7 @@ class HubError(Exception):
     """
 
     def __init__(self, what: str, where: str = "", fix: str = "", plugin: str = "") -> None:
+        what, where, fix, plugin = map(clean, (what, where, fix, plugin))
         super().__init__(what, where, fix, plugin)
         self.what = what
         self.where = where
@@ -59,3 +65,6 @@ class CheckpointError(HubError):
 
 class HubWarning(UserWarning):
     """What hub reports through `warnings`: legal, but probably not what was meant."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean(message))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.errors import OptimArgsError
+from hub.printable import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _OPEN, _CLOSE = "([{", ")]}"
 _PAIR = {")": "(", "]": "[", "}": "{"}
 _BARE_WORD = re.compile(r"[\w.+/:@*-]+")
+_LITERAL = re.compile(
+    r"""(?>
+    \s | [][(){},+-] | \b(?:None|True|False)\b
+    | [uU]? (?: ' (?:[^'\\\n] | \\ESCAPE)*+ ' | " (?:[^"\\\n] | \\ESCAPE)*+ " )
+    | [rR] (?: ' (?:[^'\\\n] | \\.)*+ ' | " (?:[^"\\\n] | \\.)*+ " )
+    | 0[xX][\da-fA-F_]++ | 0[bBoO][\d_]++ | (?:\d[\d_]*+\.?|\.\d)[\d_]*+(?:[eE][+-]?\d++)?
+    )*+""".replace("ESCAPE", r"""(?:[\\'"abfnrtvxNuU] | [0-3][0-7]{0,2} | [4-7][0-7]?(?![0-7]))"""),
+    re.VERBOSE | re.ASCII,
+)
+"""The tokens of plain literals. Python warns about others that it reads, such as "0in" and "\\d",
+and what becomes of a warning is up to filters that all threads share."""
 _CONSTANTS = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -63,14 +74,13 @@ def read_value(text: str) -> Any:
     if text.lower() in _CONSTANTS:
         return _CONSTANTS[text.lower()]
     try:
-        with warnings.catch_warnings():
-            # `ast` warns about odd literals such as "0in" or "\d": they are mistakes here.
-            warnings.simplefilter("error")
+        if _LITERAL.fullmatch(text):
             return _plain(ast.literal_eval(text))
-    except (ValueError, TypeError, SyntaxError, Warning, MemoryError, RecursionError):
-        if _BARE_WORD.fullmatch(text):
-            return text
-        raise ValueError(shortened(text)) from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        pass
+    if _BARE_WORD.fullmatch(text):
+        return text
+    raise ValueError(shortened(text))
 
 
 def pointer(text: str | None, key: str) -> str:
@@ -91,11 +101,6 @@ def _marked(text: str, at: int, width: int = 60) -> str:
     start = max(0, at - width // 2)
     shown = "".join(char if char.isprintable() else " " for char in text[start : start + width])
     return f"\n    {shown}\n    {' ' * (at - start)}^"
-
-
-def shortened(text: str, width: int = 80) -> str:
-    """Return the start of a text that is too long for a message."""
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _items(text: str) -> Iterator[Item]:

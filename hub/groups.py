@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.modules import is_norm, plain_names
-from hub.options import Value, frozen, validate
+from hub.options import Value, frozen, is_number, validate
 from hub.patterns import matcher, nearest
+from hub.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,27 +141,27 @@ def _undecayed_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
 
 def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
     rules = frozen(param_rules)
-    pairs = list(rules.items()) if isinstance(rules, dict) else rules or []
-    for pair in pairs:
+    pairs = tuple(rules.items()) if isinstance(rules, dict) else rules
+    for pair in () if pairs is None else pairs if isinstance(pairs, tuple) else (pairs,):
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], dict)):  # noqa: PLR2004
             raise OptimArgsError(
-                f"{pair!r} is not a parameter rule",
+                f"{shown(pair)} is not a parameter rule",
                 where="param_rules",
                 fix='write {"pattern": {"lr": 1e-4}} or [("pattern", {"weight_decay": 0.0})]',
             )
-    return [(pattern, overrides) for pattern, overrides in pairs]
+    return list(pairs or ())
 
 
 def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: BaseModel) -> _Rule:
     pattern, overrides = item
-    where = f"param_rules {pattern!r}"
+    where = f"param_rules {shown(pattern)}"
     values = dict(overrides)
     scale = values.pop("lr_scale", None)
     if scale is not None:
         base = getattr(arguments, "lr", None)
-        if "lr" in values or base is None or not isinstance(scale, int | float):
+        if "lr" in values or base is None or not is_number(scale):
             raise OptimArgsError(
-                f"lr_scale={scale!r} cannot be applied",
+                f"lr_scale={shown(scale)} cannot be applied",
                 where=where,
                 fix="give a number, an optimizer with an lr, and not lr in the same rule",
             )

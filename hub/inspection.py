@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from hub.rendering import as_text, sample
+from hub.rendering import as_text, literal, sample
+from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -42,12 +42,12 @@ class GroupSummaries:
         table = Table("group", "lr", "weight decay", "tensors", "elements", "parameters")
         for group in self.groups:
             table.add_row(
-                escape(group.name),
+                literal(group.name),
                 _number(group.lr),
                 _number(group.weight_decay),
                 f"{group.tensors:,}",
                 f"{group.elements:,}",
-                escape(sample(group.parameters)),
+                literal(sample(group.parameters)),
             )
         return table
 
@@ -59,7 +59,10 @@ def describe_groups(optimizer: Optimizer) -> GroupSummaries:
         optimizer: Built by hub or not, and also when wrapped, as by Accelerate.
     """
     return GroupSummaries(
-        tuple(_summary(number, group) for number, group in enumerate(optimizer.param_groups))
+        tuple(
+            _summary(number, group)
+            for number, group in enumerate(unwrapped(optimizer).param_groups)
+        )
     )
 
 

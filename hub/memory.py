@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
-from hub.errors import UnsupportedError
+from hub import backend
+from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
+from hub.quiet import no_warnings
 from hub.spec import Trait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import Tensor
     from torch.nn import Module
 
@@ -48,11 +51,14 @@ class Estimate:
     freed in the backward pass, and none waits for other micro-batches."""
     state: int
     """Of what the optimizer keeps, after its first step."""
+    evaluation: int = 0
+    """Of the training weights, which are kept while a model is evaluated with others
+    (ScheduleFree); a state dict of the model then takes as much."""
 
     @property
     def total(self) -> int:
         """All of it; activations come on top."""
-        return self.parameters + self.gradients + self.state
+        return self.parameters + self.gradients + self.state + self.evaluation
 
 
 def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
@@ -76,15 +82,16 @@ def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
     refusal = prepared.plan.materialized().refusal
     if refusal is not None:
         raise refusal
-    trainable = [p for group in prepared.context.groups for _, p in group.parameters]
+    each = [_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
     try:
         state = _on_fake_tensors(prepared)
     except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
         state = _one_of_each_shape(prepared)
     return Estimate(
         parameters=sum(_bytes(p) for p in model.parameters()),
-        gradients=_gradients(prepared, [_bytes(p) for p in trainable]),
+        gradients=_gradients(prepared, each),
         state=state,
+        evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,
     )
 
 
@@ -95,8 +102,9 @@ def _gradients(prepared: Prepared, each: list[int]) -> int:
 
 
 def _on_fake_tensors(prepared: Prepared) -> int:
+    backend.load("torch._dynamo")  # before fake tensors import what it imports
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return _state_after_a_step(prepared, prepared.context.groups, made=None)
+        return _state_after_a_step(prepared, prepared.context.groups, made=None).total
 
 
 def _one_of_each_shape(prepared: Prepared) -> int:
@@ -109,15 +117,19 @@ def _one_of_each_shape(prepared: Prepared) -> int:
             examples.setdefault(kind, (group, name, parameter))
             counts[kind] += 1
     try:
-        return sum(
-            counts[kind]
-            * _state_after_a_step(
+        states = {
+            kind: _state_after_a_step(
                 prepared,
                 (replace(group, parameters=((name, example),)),),
                 made={id(example)},
             )
             for kind, (group, name, example) in examples.items()
-        )
+        }
+        own = sum(counts[kind] * state.own for kind, state in states.items())
+        shared = {path: size for state in states.values() for path, size in state.shared.items()}
+        return own + sum(shared.values())
+    except HubError:
+        raise
     except Exception as error:
         raise UnsupportedError(
             f"the memory of {prepared.plan.optimizer} cannot be estimated here: "
@@ -130,7 +142,7 @@ def _one_of_each_shape(prepared: Prepared) -> int:
 
 def _state_after_a_step(
     prepared: Prepared, groups: tuple[ParameterGroup, ...], made: set[int] | None
-) -> int:
+) -> _State:
     """Return the bytes of state after a step over copies of some groups' parameters.
 
     The copies are in a copy of the model, where a plugin that asks finds the same modules; what is
@@ -149,14 +161,13 @@ def _state_after_a_step(
             for group in groups
         ),
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         optimizer: Any = prepared.construct(context)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer.step()
-    return sum(_bytes(value) for state in optimizer.state.values() for value in state.values())
+    return _State.of(optimizer)
 
 
 def _twin(tensor: Tensor, device: str) -> Tensor:
@@ -166,15 +177,65 @@ def _twin(tensor: Tensor, device: str) -> Tensor:
     return values
 
 
-def _bytes(value: Any) -> int:
-    """Return the bytes of all tensors in a piece of state, those inside of objects included."""
+def _bytes(parameter: Tensor) -> int:
+    return sum(piece.nbytes for piece in _tensors(parameter))
+
+
+@dataclass(frozen=True)
+class _State:
+    """The bytes of an optimizer's state, a storage that several tensors share counted once."""
+
+    own: int
+    shared: Mapping[tuple[str, ...], int]
+    """Of tensors that the optimizer has as attributes too, by their path there: one for all
+    parameters, such as the quantization maps of bitsandbytes."""
+
+    @property
+    def total(self) -> int:
+        return self.own + sum(self.shared.values())
+
+    @staticmethod
+    def of(optimizer: Any) -> _State:
+        pieces = {
+            _place(piece): piece.nbytes
+            for state in optimizer.state.values()
+            for piece in _tensors(state)
+        }
+        shared = {
+            path: pieces.pop(_place(tensor))
+            for path, tensor in _attributes(optimizer)
+            if _place(tensor) in pieces
+        }
+        return _State(sum(pieces.values()), shared)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor's numbers are; a fake one has a storage, and no address."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
+
+
+def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Yield an optimizer's own tensors, alone or in a mapping, with the names they go by."""
+    for name, value in vars(optimizer).items():
+        if isinstance(value, torch.Tensor):
+            yield (name,), value
+        elif isinstance(value, dict) and name != "state":
+            for key, item in value.items():
+                if isinstance(item, torch.Tensor):
+                    yield (name, str(key)), item
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield all plain tensors in a piece of state, those inside of objects included."""
     if isinstance(value, torch.Tensor):
         if not hasattr(value, "__tensor_flatten__"):
-            return value.numel() * value.element_size()
+            yield value
+            return
         names, _ = value.__tensor_flatten__()
-        return sum(_bytes(getattr(value, name)) for name in names)
+        value = [getattr(value, name) for name in names]
     if isinstance(value, dict):
-        return sum(_bytes(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_bytes(item) for item in value)
-    return _bytes(vars(value)) if hasattr(value, "__dict__") else 0
+        value = list(value.values())
+    elif not isinstance(value, list | tuple):
+        value = list(vars(value).values()) if hasattr(value, "__dict__") else []
+    for item in value:
+        yield from _tensors(item)

@@ -34,7 +34,7 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     """Return each parameter that requires a gradient once, under its first name.
 
     Raises:
-        HubError: There is none.
+        HubError: There is none, or a lazy module has not made its own yet.
     """
     plain = plain_names(model)
     found = [(plain(name), p) for name, p in model.named_parameters() if p.requires_grad]
@@ -44,6 +44,13 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
             "all parameters of the model are frozen" if frozen else "the model has no parameters",
             where=type(model).__name__,
             fix="set requires_grad=True on what is to be trained" if frozen else "",
+        )
+    lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
+    if lazy is not None:
+        raise HubError(
+            f"{lazy} has no shape yet",
+            where=type(model).__name__,
+            fix="run the model on an example batch first, which makes its lazy parameters",
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    TypeGuard,
     Union,
     get_args,
     get_origin,
@@ -19,7 +21,8 @@ from typing import (
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from hub.errors import OptimArgsError
-from hub.grammar import parse, pointer, read_value, shortened
+from hub.grammar import parse, pointer, read_value
+from hub.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +33,28 @@ if TYPE_CHECKING:
 Origin = Literal["default", "trainer", "optim_args", "keyword", "precision"]
 
 
-def frozen(value: Any) -> Any:
+DEEPEST = 50
+"""How many values may be one inside the other; a list that holds itself has no end of them."""
+
+
+def frozen(value: Any, *, depth: int = 0) -> Any:
     """Return sequences as tuples and mappings as dicts, all the way down.
 
     A file has lists, and OmegaConf (Hydra) classes of its own for both.
+
+    Raises:
+        OptimArgsError: The value has no end, or goes deeper than any that makes sense.
     """
+    if depth > DEEPEST:
+        raise OptimArgsError(
+            f"a value goes more than {DEEPEST} levels deep",
+            where="arguments",
+            fix="give numbers, texts, and sequences or mappings of them",
+        )
     if isinstance(value, Mapping):
-        return {key: frozen(item) for key, item in value.items()}
+        return {key: frozen(item, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return tuple(frozen(item) for item in value)
+        return tuple(frozen(item, depth=depth + 1) for item in value)
     return value
 
 
@@ -87,23 +103,23 @@ def resolve(
             of range.
     """
     text = optim_args if isinstance(optim_args, str) else None
-    asked = _as_mapping(name, parse(text) if text is not None else optim_args)
+    asked = _as_mapping(name, "optim_args", parse(text) if text is not None else optim_args)
     keywords = dict(hyperparameters or {})
     known = arguments.model_fields
     for key in [*asked, *keywords]:
         if key not in known:
             raise _unknown_key(name, key, arguments, text)
     for key in asked.keys() & keywords.keys():
-        if _read(asked[key]) != _read(keywords[key]):
+        if not _equal(_read(asked[key]), _read(keywords[key])):
             raise OptimArgsError(
-                f"'{key}' is given twice with two values: {asked[key]!r} in optim_args and "
-                f"{keywords[key]!r} as a keyword",
+                f"'{key}' is given twice with two values: {shown(asked[key])} in optim_args and "
+                f"{shown(keywords[key])} as a keyword",
                 where=f"argument '{key}' of {name}",
                 fix="remove one of them",
             )
     trainer = {
         key: value
-        for key, value in (defaults or {}).items()
+        for key, value in _as_mapping(name, "defaults", defaults).items()
         if key in known
         and not _of_another_shape(arguments, key, value)
         and not _contradicts(arguments, {key: value}, {**asked, **keywords})
@@ -152,15 +168,23 @@ def validate(
             raise _invalid(name, arguments, details, origins or {}, text) from error
 
 
-def _read(value: Any) -> Any:
+def _read(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         try:
             return read_value(value)
         except ValueError:
             return value
-    if isinstance(value, Sequence) and not isinstance(value, tuple | bytes):
-        return tuple(_read(item) for item in value)
-    return frozen(value)
+    if isinstance(value, Sequence) and not isinstance(value, tuple | bytes) and depth <= DEEPEST:
+        return tuple(_read(item, depth + 1) for item in value)
+    return frozen(value, depth=depth)
+
+
+def _equal(a: object, b: object) -> bool:
+    """Whether two values are equal; arrays say so element by element, and have no answer."""
+    try:
+        return bool(a == b)
+    except (ValueError, RuntimeError, TypeError):
+        return False
 
 
 def _of_another_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:
@@ -193,15 +217,16 @@ def _described(model: BaseModel, origins: Mapping[str, Origin]) -> Iterator[Argu
         yield Argument(key, getattr(model, key), origins.get(key, "default"))
 
 
-def _as_mapping(name: str, value: Any) -> dict[str, Any]:
+def _as_mapping(name: str, argument: str, value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, Mapping):
         return dict(value)
+    text = "a string such as 'rank=64, scale=0.1', or " if argument == "optim_args" else ""
     raise OptimArgsError(
-        f"optim_args is a {type(value).__name__}",
-        where=f"optim_args of {name}",
-        fix="give a string such as 'rank=64, scale=0.1', or a mapping",
+        f"{argument} is a {type(value).__name__}",
+        where=f"{argument} of {name}",
+        fix=f"give {text}a mapping",
     )
 
 
@@ -234,20 +259,30 @@ def _invalid(
         return OptimArgsError(f"{name}: {reason}", where=f"arguments of {name}")
     key = str(details["loc"][0])
     origin = origins.get(key, "default")
-    value = shortened(repr(details["input"]))
     return OptimArgsError(
-        f"{key}={value} is not valid: {reason}"
+        f"{key}={shown(details['input'])} is not valid: {reason}"
         + pointer(text if origin == "optim_args" else None, key),
         where=f"argument '{key}' of {name}, from {origin}",
         fix=describe_field(key, arguments.model_fields.get(key)),
     )
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number that a float can be; a boolean is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # a whole number of 400 digits
+        return False
+
+
 def check_whole(key: str, value: object, things: str, *, lowest: int, where: str = "") -> None:
     """Raise `OptimArgsError` unless a number of things is whole and not below the lowest."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole and lowest <= value < 2**63):  # type: ignore[operator]  # it is an int here
         raise OptimArgsError(
-            f"{key}={value!r} is not a number of {things}",
+            f"{key}={shown(value)} is not a number of {things}",
             where=where or key,
             fix=f"a whole number from {lowest} on",
         )

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from hub.errors import TargetModulesError
+from hub.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ def matcher(pattern: object, where: str) -> Callable[[str], bool]:
     """
     if not isinstance(pattern, str) or not pattern:
         raise TargetModulesError(
-            f"{pattern!r} is not a pattern",
+            f"{shown(pattern)} is not a pattern",
             where=where,
             fix='give a module name or a regular expression such as r".*\\.mlp\\..*"',
         )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from hub import calls, coverage, readiness
+from hub import backend, calls, coverage, readiness
 from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
@@ -75,8 +75,20 @@ class Plan:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
-        """Return the plan that `to_dict` was called on, also after a trip through JSON."""
-        return _adapter().validate_python(data)
+        """Return the plan that `to_dict` was called on, also after a trip through JSON.
+
+        Raises:
+            HubError: The data are not a plan's.
+        """
+        try:
+            return _adapter().validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HubError(
+                f"the data of a plan do not fit: {first['msg']}",
+                where=".".join(map(str, first["loc"])) or "Plan.from_dict",
+                fix="give what Plan.to_dict returned",
+            ) from error
 
     def __str__(self) -> str:
         from hub.rendering import plan_text
@@ -103,6 +115,8 @@ class Prepared:
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the plugin's factory, for this context or one of its kind."""
         name, arguments = _eager(self.spec, self.optim_args)
+        # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
+        backend.load("torch._dynamo")
         optimizer: Optimizer | None = self.plugin.hooks.hub_build_optimizer(
             name=name, optim_args=arguments, target_modules=self.targets, context=context
         )

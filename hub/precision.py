@@ -10,6 +10,7 @@ import torch
 
 from hub.errors import PrecisionError
 from hub.groups import dtype_name
+from hub.printable import shown
 from hub.spec import Finding, Level, Precision, Trait
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ def detect(trainable: Named, declared: str | None = None) -> Precision:
         dtypes[dtype_name(dtype)] += elements
         devices[device.type] += elements
     names = tuple(name for name, _ in dtypes.most_common())
-    mode = names[0] if declared is None else _SPELLINGS.get(declared, declared)
-    if declared is not None and mode not in MODES:
+    known = isinstance(declared, str) and _SPELLINGS.get(declared, declared) in MODES
+    if declared is not None and not known:
         raise PrecisionError(
-            f"precision={declared!r} is unknown",
+            f"precision={shown(declared)} is unknown",
             where="precision",
             fix=f"one of {', '.join(MODES)}",
         )
+    mode = names[0] if declared is None else _SPELLINGS.get(declared, declared)
     return Precision(
         mode=mode,
         dtypes=names,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from fnmatch import fnmatchcase
 from importlib import import_module, metadata
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, PluginError, UnknownOptimizerError
 from hub.forms import SUFFIX, layerwise
+from hub.printable import clean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -74,6 +77,12 @@ class Registry:
 
     def names(self, kind: Kind, pattern: str = "*") -> list[str]:
         """Return the installed names that match a shell-style pattern, sorted."""
+        if not isinstance(pattern, str):
+            raise HubError(
+                f"{shown(pattern)} is no pattern",
+                where=f"hub.list_{kind}s",
+                fix="give a shell-style pattern such as 'galore*'",
+            )
         names = {point.name for point in self._points[GROUPS[kind]]}
         return sorted(name for name in names if fnmatchcase(name, pattern))
 
@@ -84,7 +93,13 @@ class Registry:
             UnknownOptimizerError: No installed distribution has the name.
             PluginError: Several have it.
         """
-        eager = str(name).removesuffix(SUFFIX)
+        if not isinstance(name, str):
+            raise UnknownOptimizerError(
+                f"{shown(name)} is no name",
+                where=kind,
+                fix=f"give one of hub.list_{kind}s()",
+            )
+        eager = name.removesuffix(SUFFIX)
         is_layerwise = kind == "optimizer" and name != eager and not eager.endswith(SUFFIX)
         sources = self.owners(kind, name)
         if not sources and not (is_layerwise and self.owners(kind, eager)):
@@ -124,7 +139,7 @@ class Registry:
         if name in specs:
             return specs[name]
         if name not in self._layerwise:  # its class of arguments takes milliseconds to make
-            self._layerwise[name] = layerwise(specs[name.removesuffix(SUFFIX)])
+            self._layerwise.setdefault(name, layerwise(specs[name.removesuffix(SUFFIX)]))
         return self._layerwise[name]
 
     def scheduler(self, name: str) -> SchedulerSpec:
@@ -156,12 +171,14 @@ class Registry:
         """
         if source not in self._loaded:
             try:
-                self._loaded[source] = self._load(source)
+                loaded: Plugin | PluginError = self._load(source)
             except PluginError as error:
-                self._loaded[source] = error
+                loaded = error
+            self._loaded.setdefault(source, loaded)  # another thread may have been faster
         loaded = self._loaded[source]
         if isinstance(loaded, PluginError):
-            raise loaded
+            # A new one each time: what is raised holds the frames, and the models, of its callers.
+            raise PluginError(*loaded.args) from loaded.__cause__
         return loaded
 
     def _load(self, source: Source) -> Plugin:
@@ -206,7 +223,7 @@ class Registry:
         manager = pluggy.PluginManager("hub")
         manager.add_hookspecs(hookspecs)
         if self._trace:
-            manager.trace.root.setwriter(sys.stderr.write)
+            manager.trace.root.setwriter(lambda text: sys.stderr.write(clean(text)))
             manager.enable_tracing()
         manager.register(module)
         manager.check_pending()
@@ -242,22 +259,35 @@ class Registry:
                 where=name,
                 fix=install_command(EXTRA_OF[name]),
             )
-        from difflib import get_close_matches
-
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
-        near = get_close_matches(str(name), sorted(known), n=3, cutoff=0.5)
+        own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
+        near = _nearest(name, known, own)
         return UnknownOptimizerError(
             f"there is no {kind} '{name}'",
-            where=str(name),
+            where=name,
             fix=(f"did you mean {' or '.join(near)}? " if near else "")
             + f"hub.list_{kind}s() has all names",
         )
+
+
+def _nearest(name: str, known: set[str], first: set[str], count: int = 3) -> list[str]:
+    """Return the names most like one that is not there: those that begin alike, then the others."""
+    from difflib import get_close_matches
+
+    wanted = name.lower().replace("-", "_")
+    alike = {one for one in known if wanted and f"{one}_".startswith(wanted)}
+    alike |= {one for one in known if wanted.startswith(f"{one}_")}
+    by_beginning = sorted(alike, key=lambda one: (one not in first, len(one), one))
+    by_spelling = get_close_matches(wanted, sorted(known), n=count, cutoff=0.5)
+    return list(dict.fromkeys([*by_beginning, *by_spelling]))[:count]
 
 
 def unmet_requirements(distribution: str) -> list[str]:
     """Return which of a distribution's requirements this environment does not meet, in words."""
     from packaging.requirements import Requirement
 
+    if not version_of(distribution):
+        return ["has metadata for another name"]
     problems = []
     for text in metadata.requires(distribution) or []:
         requirement = Requirement(text)
@@ -273,6 +303,14 @@ def unmet_requirements(distribution: str) -> list[str]:
     return problems
 
 
+def version_of(distribution: str) -> str:
+    """Return the version of an installed distribution, "" where its metadata cannot be found."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
     by_name = {spec.name: spec for specs in results for spec in specs}
     for name, spec in by_name.items():
@@ -282,7 +320,9 @@ def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
 
 
 def _source(point: metadata.EntryPoint) -> Source:
-    return Source(point.dist.metadata["Name"] if point.dist else "", point.module)
+    # `point.module` raises AttributeError for what is no module at all; importing that is told.
+    module = re.split(r"[:\[]", point.value, maxsplit=1)[0].strip()
+    return Source(point.dist.metadata["Name"] if point.dist else "", module)
 
 
 def _normalised(name: str) -> str:
@@ -291,11 +331,13 @@ def _normalised(name: str) -> str:
 
 
 _default: Registry | None = None
+_making = Lock()
 
 
 def default_registry() -> Registry:
     """Return the registry of this environment, made on first use."""
     global _default  # noqa: PLW0603 - the one place that holds it
     if _default is None:
-        _default = Registry()
+        with _making:
+            _default = _default or Registry()
     return _default

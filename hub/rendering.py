@@ -1,20 +1,49 @@
-"""Plans as tables, for terminals and for plain text."""
+"""Plans as tables, and the terminal that all of hub's output goes through."""
 
 from __future__ import annotations
 
 from collections import Counter
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+from hub.printable import clean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from hub.groups import PlannedGroup
     from hub.planning import Plan
+
+
+class Terminal(Console):
+    """A console for text of any origin: it is printed as it is, whatever is written in it.
+
+    Control characters are written out, and "[bold]" is not markup.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return a text to measure and to render; rich itself leaves a few of them out."""
+        return super().render_str(clean(text), **settings)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render as rich does, where its own control codes are segments of their own."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else clean(text), style, control)
+
+
+def literal(text: str, style: str = "") -> Text:
+    """Return a text that any console prints as it is."""
+    return Text(clean(text), style)
 
 
 def plan_text(plan: Plan, width: int = 100) -> str:
@@ -24,7 +53,7 @@ def plan_text(plan: Plan, width: int = 100) -> str:
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:
     """Return what rich can print as plain text, `width` characters wide."""
-    console = Console(file=StringIO(), width=width, color_system=None)
+    console = Terminal(file=StringIO(), width=width, color_system=None)
     console.print(renderable)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())
@@ -43,7 +72,7 @@ def plan_renderable(plan: Plan) -> Group:
     if plan.max_grad_norm is not None:
         extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
     findings = [
-        escape(
+        literal(
             f"{finding.level}: "
             + (f"{finding.where}: " if finding.where else "")
             + finding.what
@@ -51,14 +80,14 @@ def plan_renderable(plan: Plan) -> Group:
         )
         for finding in plan.findings
     ]
-    lines = [escape(title), *([", ".join(extras)] if extras else [])]
+    lines: list[RenderableType] = [literal(title), *([", ".join(extras)] if extras else [])]
     return Group(*lines, _arguments(plan), _groups(plan), *findings)
 
 
 def _arguments(plan: Plan) -> Table:
     table = Table("argument", "value", "from")
     for argument in plan.arguments:
-        table.add_row(argument.name, escape(repr(argument.value)), argument.origin)
+        table.add_row(literal(argument.name), literal(shown(argument.value)), argument.origin)
     return table
 
 
@@ -66,12 +95,12 @@ def _groups(plan: Plan) -> Table:
     table = Table("group", "of its own", "tensors", "elements", "why", "parameters")
     for group in plan.groups:
         table.add_row(
-            escape(group.name),
-            escape(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
+            literal(group.name),
+            literal(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
             f"{len(group.parameters):,}",
             f"{elements(group):,}",
-            escape(_reasons(group)),
-            escape(sample([parameter.name for parameter in group.parameters])),
+            literal(_reasons(group)),
+            literal(sample([parameter.name for parameter in group.parameters])),
         )
     return table
 

@@ -10,6 +10,7 @@ from hub.errors import HubWarning, OptimArgsError, UnsupportedError
 from hub.options import check_whole, resolve
 from hub.registry import default_registry
 from hub.spec import Level
+from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +60,7 @@ def assemble(
 ) -> LRScheduler:
     """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
     spec = default_registry().scheduler(name)
+    unwrapped(optimizer)  # raises where there is none
     options = resolve(name, spec.arguments, hyperparameters=arguments)
     _check_steps(spec, warmup, total)
     check_pairing(compatibility.Pairing(optimizer, spec, warmup or 0, evaluates))

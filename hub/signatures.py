@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
 from hub.precision import MODES
+from hub.printable import shown
 from hub.registry import Source
 from hub.spec import OptimizerSpec
 
@@ -81,7 +82,7 @@ def pair(given: object, where: str) -> Given:
         if callable(factory) and isinstance(arguments, Mapping):
             return factory, arguments
     raise OptimArgsError(
-        f"{given!r:.80} is no {where}",
+        f"{shown(given)} is no {where}",
         where=where,
         fix="give (class_or_factory, {argument: value})",
     )

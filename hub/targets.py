@@ -10,6 +10,7 @@ from hub.errors import TargetModulesError
 from hub.modules import embedding_weights, is_linear, is_norm, output_heads, own_matrix, plain_names
 from hub.options import frozen
 from hub.patterns import matcher, nearest
+from hub.printable import shown
 from hub.spec import Finding, Level, Trait
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def _patterns(target_modules: object) -> list[str]:
     patterns = (target_modules,) if isinstance(target_modules, str) else frozen(target_modules)
     if not isinstance(patterns, tuple | set | frozenset) or not patterns:
         raise TargetModulesError(
-            f"target_modules={target_modules!r} names no modules", where="target_modules", fix=_FIX
+            f"target_modules={shown(target_modules)} names no modules",
+            where="target_modules",
+            fix=_FIX,
         )
     return list(patterns)
 

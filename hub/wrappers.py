@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from hub.errors import HubError
+from hub.printable import shown
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer inside; Accelerate, for one, keeps it in `.optimizer`."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-def as_optimizer(given: Any, where: str) -> Any:
-    """Return the optimizer inside of what the caller was given.
+    """Return the optimizer inside; Accelerate, for one, keeps it in `.optimizer`.
 
     Raises:
         HubError: There is none.
     """
-    inner = unwrapped(given)
-    if not isinstance(inner, torch.optim.Optimizer):
+    inner = optimizer
+    while hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not isinstance(getattr(inner, "param_groups", None), list):
         raise HubError(
-            f"{type(given).__name__} is no optimizer",
-            where=where,
-            fix="pass what hub.build returned, or what a trainer wrapped it in",
+            f"{shown(optimizer)} is no optimizer",
+            where="optimizer",
+            fix="give what hub.build returned, or another torch optimizer",
         )
     return inner

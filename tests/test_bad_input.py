@@ -1,8 +1,11 @@
 """P12: every bad input says what, where and the fix, and leaves everything as it was."""
 
+import functools
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import hub
@@ -18,6 +21,11 @@ class Case(NamedTuple):
 
 
 LOW_RANK = "galore_adamw"
+ENDLESS = []
+ENDLESS.append(ENDLESS)
+LOOP = {}
+LOOP["lr"] = LOOP
+DEEP = functools.reduce(lambda inner, _: [inner], range(2000), 1e-3)
 CASES = [
     Case(
         "unknown name",
@@ -236,6 +244,63 @@ CASES = [
         {"gradient_accumulation_steps": 0},
     ),
     Case("negative norm", hub.OptimArgsError, ("max_grad_norm=-1",), {"max_grad_norm": -1}),
+    Case("norm too large", hub.OptimArgsError, ("is not a norm",), {"max_grad_norm": 10**400}),
+    Case(
+        "too many micro-batches",
+        hub.OptimArgsError,
+        ("is not a number of micro-batches",),
+        {"gradient_accumulation_steps": 10**400},
+    ),
+    Case("name of a wrong kind", hub.UnknownOptimizerError, ("['sgd'] is no name",), {}, ["sgd"]),
+    Case(
+        "rules are a number", hub.OptimArgsError, ("5 is not a parameter rule",), {"param_rules": 5}
+    ),
+    Case(
+        "scale too large",
+        hub.OptimArgsError,
+        ("lr_scale=1000", "cannot be applied"),
+        {"param_rules": {"mlp": {"lr_scale": 10**400}}},
+    ),
+    Case(
+        "scale is a boolean",
+        hub.OptimArgsError,
+        ("lr_scale=True cannot be applied",),
+        {"param_rules": {"mlp": {"lr_scale": True}}},
+    ),
+    Case("defaults are a text", hub.OptimArgsError, ("defaults is a str",), {"defaults": "x"}),
+    Case(
+        "precision is a list",
+        hub.PrecisionError,
+        ("precision=['fp32'] is unknown",),
+        {"precision": ["fp32"]},
+    ),
+    Case(
+        "two arrays",
+        hub.OptimArgsError,
+        ("given twice with two values", "array([0.9"),
+        {"optim_args": {"betas": np.array([0.9, 0.99])}, "betas": np.array([0.9, 0.99])},
+    ),
+    Case(
+        "two tensors",
+        hub.OptimArgsError,
+        ("given twice with two values", "tensor([0.9"),
+        {"optim_args": {"betas": torch.tensor([0.9, 0.99])}, "betas": torch.tensor([0.9, 0.9])},
+    ),
+    *(
+        Case(f"{kind} {where}", hub.OptimArgsError, ("levels deep",), {where: value})
+        for kind, value in (("endless", ENDLESS), ("endless mapping", LOOP), ("deep", DEEP))
+        for where in ("lr", "betas")
+    ),
+    Case("endless optim_args", hub.OptimArgsError, ("levels deep",), {"optim_args": LOOP}),
+    Case("endless rules", hub.OptimArgsError, ("levels deep",), {"param_rules": ENDLESS}),
+    Case(
+        "endless targets",
+        hub.OptimArgsError,
+        ("levels deep",),
+        {"target_modules": ENDLESS},
+        LOW_RANK,
+    ),
+    Case("endless defaults", hub.OptimArgsError, ("levels deep",), {"defaults": LOOP}),
 ]
 
 
@@ -257,8 +322,9 @@ def test_is_refused_with_a_reason(case, call, model, capfd):
         (nn.Sequential(), "has no parameters"),
         (nn.Linear(2, 2).requires_grad_(False), "all parameters of the model are frozen"),
         ([nn.Parameter()], "model is a list, not a torch.nn.Module"),
+        (nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)), "1.weight has no shape yet"),
     ],
-    ids=["empty", "frozen", "not a model"],
+    ids=["empty", "frozen", "not a model", "lazy"],
 )
 def test_nothing_to_train(model, says):
     with pytest.raises(hub.HubError, match=says):
@@ -294,3 +360,37 @@ def test_what_the_optimizer_cannot_train_in_is_in_the_plan_and_refused_by_build(
     for call in (hub.build, hub.estimate):
         with unchanged(model), pytest.raises(hub.PrecisionError, match="train correctly in fp16"):
             call("adamw_torch", model)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: hub.build_scheduler("linear", None, num_training_steps=9), "None is no optimizer"),
+        (lambda: hub.build_scheduler(["linear"], None), "is no name"),
+        (lambda: hub.create_scheduler(3, {}, 9), "3 is no optimizer"),
+        (lambda: hub.grad_norm(None), "None is no optimizer"),
+        (lambda: hub.describe_groups([]), r"\[\] is no optimizer"),
+        (lambda: hub.describe_groups(nn.Linear(2, 2)), "is no optimizer"),
+        (lambda: hub.describe(None), "None is no name"),
+        (lambda: hub.list_optimizers(3), "3 is no pattern"),
+        (lambda: hub.list_schedulers(None), "None is no pattern"),
+        (lambda: hub.Plan.from_dict({"optimizer": 3}), "the data of a plan do not fit"),
+        (lambda: hub.Plan.from_dict(None), "the data of a plan do not fit"),
+        (lambda: hub.TrainingConfig(learning_rate=ENDLESS), "levels deep"),
+        (lambda: hub.TrainingConfig(max_steps=10).warmup(10**400), "is not a number of steps"),
+        (lambda: hub.create_optimizer(nn.Linear(2, 2), {"optim_args": LOOP}), "levels deep"),
+        (lambda: hub.create_optimizer(nn.Linear(2, 2), None), "holds no training configuration"),
+        (lambda: hub.estimate(3, nn.Linear(2, 2)), "3 is no name"),
+        (lambda: hub.estimate("sgd", None), "model is a NoneType"),
+    ],
+)
+def test_every_function_says_what_it_cannot_take(call, says):
+    with pytest.raises(hub.HubError, match=says) as raised:
+        call()
+    assert raised.value.where
+
+
+def test_a_yaml_file_that_holds_itself_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("optim_args: &a\n  betas: *a\n")
+    with pytest.raises(hub.OptimArgsError, match="levels deep"):
+        hub.TrainingConfig.load(tmp_path / "config.yaml")

@@ -38,6 +38,7 @@ CAUGHT_BY = {
     "marks_the_model": ("no_trace", "a parameter"),
     "leaves_hooks": ("detaches", "hooks on the model's parameters are left"),
     "leaves_hooks_layerwise": ("detaches", "hooks on the model's parameters are left"),
+    "silences_everybody": ("threads", "threads changed stdout"),
     "takes_any_input": ("bad_input", "should be refused"),
     "crashes_on_bad_input": ("bad_input", "no HubError"),
     "counts_by_the_call_layerwise": ("equals_eager", "differs in"),

@@ -1,13 +1,16 @@
 """What `hub.estimate` says beforehand is what is there afterwards."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
 
 import hub
-from hub.memory import _bytes
+from hub.forms import SUFFIX, has_layerwise
+from hub.memory import _tensors
 from hub.testing import Subject
-from hub.testing.subject import LR
+from hub.testing.subject import LR, train
 
 
 def arguments(subject):
@@ -15,25 +18,63 @@ def arguments(subject):
     return {**targets, "lr": LR, **subject.spec.trial}
 
 
+def every_form():
+    for name in hub.list_optimizers():
+        yield name
+        if has_layerwise(hub.describe(name)):
+            yield name + SUFFIX
+
+
+def a_model(subject, *, is_tied):
+    model = subject.model()
+    if not is_tied:
+        model.head.weight = nn.Parameter(model.head.weight.detach().clone())
+    return model
+
+
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", hub.list_optimizers())
-def test_the_estimate_is_what_a_step_takes(name, precision, monkeypatch):
+@pytest.mark.parametrize("name", list(every_form()))
+def test_the_estimate_is_what_a_step_takes(name, precision, is_tied, monkeypatch):
     # torchao compiles its step for every shape, which takes long and changes no size.
     monkeypatch.setattr("torch.compile", lambda function, **_: function)
     subject = Subject(name, precision)
-    estimated = hub.estimate(name, subject.model(), **arguments(subject))
-    model, optimizer = subject.start()
+    estimated = hub.estimate(name, a_model(subject, is_tied=is_tied), **arguments(subject))
+    model = a_model(subject, is_tied=is_tied)
+    optimizer = subject.build(model)
+    train(model, optimizer, 1)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trainable:
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
     sizes = sorted(p.nbytes for p in trainable)
-    state = sum(_bytes(v) for values in optimizer.state.values() for v in values.values())
+    # Where storages are shared, as the quantization maps of bitsandbytes are, they count once.
+    storages = {
+        tensor.data_ptr(): tensor.untyped_storage().nbytes()
+        for values in optimizer.state.values()
+        for tensor in _tensors(values)
+    }
     assert estimated == hub.Estimate(
         parameters=sum(p.nbytes for p in model.parameters()),
         gradients=sum(sizes[-2:] if subject.in_backward else sizes),
-        state=state,
+        state=sum(storages.values()),
+        evaluation=sum(sizes) if hub.Trait.TRAIN_EVAL_MODES in subject.spec.traits else 0,
     )
+
+
+def held():
+    """Return the bytes of all tensors that Python knows of."""
+    gc.collect()
+    tensors = [item for item in gc.get_objects() if type(item) in (torch.Tensor, nn.Parameter)]
+    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def test_what_is_kept_during_an_evaluation_is_a_copy_of_the_weights():
+    subject = Subject("schedule_free_sgd")
+    estimated = hub.estimate("schedule_free_sgd", subject.model(), **arguments(subject))
+    model, optimizer = subject.start()
+    train(model, optimizer, 1)
+    before = held()
+    with hub.eval_mode(optimizer):
+        assert held() - before == estimated.evaluation
+    assert estimated.evaluation == sum(p.nbytes for p in model.parameters() if p.requires_grad)
 
 
 def test_a_large_model_on_the_meta_device_is_estimated_without_memory():

@@ -1,6 +1,8 @@
 """The `optim_args` grammar, typing by schema, and where a value comes from."""
 
+import warnings
 from collections import UserDict, UserList
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from hub.errors import OptimArgsError
-from hub.grammar import parse
+from hub.grammar import parse, read_value
 from hub.options import resolve, type_name
 
 
@@ -189,3 +191,16 @@ def test_deep_nesting_does_not_crash(depth):
         parse("rank=" + "(" * depth + ")" * depth)
     except OptimArgsError as error:
         assert error.where  # noqa: PT017 - either outcome is right
+
+
+ODD = ["0in", "1or", "0xfor", "1.else", "1jnot", "'\\d'", "'\\777'", '"a\\q"', "b'\\d'", "1if"]
+
+
+@pytest.mark.parametrize("value", [*ODD, *(f"({value}, 1)" for value in ODD)])
+def test_python_is_never_asked_what_it_would_warn_of(value):
+    """Where its warnings go is up to filters that all threads share."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with suppress(ValueError):
+            assert read_value(value) == value
+    assert not caught

@@ -152,7 +152,7 @@ def test_requirements_that_are_not_met_are_told(monkeypatch):
         "never; python_version < '3'",
     ]
     monkeypatch.setattr(registry.metadata, "requires", lambda _: requirements)
-    assert registry.unmet_requirements("any") == [
+    assert registry.unmet_requirements("hub") == [
         f"needs hub>=2099, but hub is {hub.__version__}",
         "needs no-such-package-anywhere>1, which is not installed",
     ]
@@ -324,7 +324,7 @@ def test_a_plan_with_another_error_is_not_read(error):
     finding = hub.Finding.refusal(hub.HubError("no"))
     data = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,)).to_dict()
     data["findings"][0]["error"] = error
-    with pytest.raises(ValueError, match="not an error of hub"):
+    with pytest.raises(hub.HubError, match="not an error of hub"):
         hub.Plan.from_dict(data)
 
 
@@ -346,3 +346,63 @@ def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
     prepared = prepare("a_layerwise", model, registry=Registry([point("a", "fake_eager", "hub-a")]))
     assert prepared.plan.refused
     assert heard == [("a", set(hub.describe("sgd").arguments.model_fields))]
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ("adamw", "adamw_torch"),
+        ("AdamW", "adamw_torch"),
+        ("adam", "adamw_torch"),
+        ("adamw-torch", "adamw_torch"),
+        ("adamw_toch", "adamw_torch"),
+        ("adamw_torch_foreach", "adamw_torch"),
+        ("sgd_momentum", "sgd"),
+        ("SGD", "sgd"),
+        ("lion", "lion_8bit"),
+        ("paged_adamw", "paged_adamw_8bit"),
+        ("schedulefree_sgd", "schedule_free_sgd"),
+        ("rmsprop_8bit", "rmsprop"),
+        ("galore_adam", "galore_adamw"),
+        ("adamw_layerwise", "adamw_torch"),
+    ],
+)
+def test_the_likeliest_name_comes_first(asked, first):
+    with pytest.raises(hub.UnknownOptimizerError) as raised:
+        hub.describe(asked)
+    assert raised.value.fix.startswith((f"did you mean {first} ", f"did you mean {first}?"))
+
+
+@pytest.mark.parametrize("asked", ["", "zzz", "\x1b"])
+def test_nothing_is_suggested_where_nothing_is_like_it(asked):
+    with pytest.raises(hub.UnknownOptimizerError) as raised:
+        hub.describe(asked)
+    assert raised.value.fix == "hub.list_optimizers() has all names"
+
+
+def test_metadata_that_name_no_module_or_another_distribution_cost_their_own_names(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "odd-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: even\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[hub.optimizers]\nodd_one = not a module!\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry()
+    assert {"odd_one", "sgd"} <= set(registry.names("optimizer"))
+    assert registry.optimizer("sgd").name == "sgd"
+    with pytest.raises(hub.PluginError, match="has metadata for another name"):
+        registry.optimizer("odd_one")
+
+
+def test_an_error_does_not_keep_those_who_got_it(plugin):
+    """A registry raises the same error for every build; frames, and models in them, go away."""
+    plugin("broken_hooks")
+    registry = Registry([point("toy", "broken_hooks", "hub-toy")])
+    raised = []
+    for _ in range(2):
+        with pytest.raises(hub.PluginError) as error:
+            registry.optimizer("toy")
+        raised.append(error.value)
+    assert raised[0] is not raised[1]
+    assert str(raised[0]) == str(raised[1])

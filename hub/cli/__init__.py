@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
 from hub.cli import check, compare, convert, doctor, listing, lr, plan, show
 from hub.errors import HubError
+from hub.rendering import Terminal
 
 app = typer.Typer(
     help="Name an optimizer, get a torch.optim.Optimizer that behaves.",
@@ -30,5 +30,5 @@ def main() -> None:
     try:
         app()
     except HubError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        Terminal(stderr=True).print(str(error), style="red")
         sys.exit(2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+
+from hub.rendering import Terminal, literal
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def check(
@@ -22,15 +25,15 @@ def check(
     """
     from hub.testing import cases, run
 
-    console = Console()
-    results: dict[tuple[str, str, str], str] = {}
+    console = Terminal()
+    results: dict[tuple[str, str, str], RenderableType] = {}
     reasons = []
     for case in track(cases(names, device), "checking", console=console, transient=True):
         key = (case.subject.name, case.check, case.subject.precision)
         try:
             run(case.check, case.subject)
         except Exception as error:  # noqa: BLE001 - an upstream class may raise anything
-            results[key] = "[red]broken[/red]"
+            results[key] = literal("broken", "red")
             reasons.append(f"{case.id}: {error}")
         else:
             results[key] = "kept"
@@ -41,6 +44,6 @@ def check(
         table.add_row(name, check_name, *row)
     console.print(table)
     for reason in reasons:
-        console.print(escape(reason), highlight=False)
+        console.print(reason)
     if reasons:
         raise typer.Exit(1)

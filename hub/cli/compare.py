@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from hub.rendering import Terminal
 
 
 def compare(
@@ -57,12 +58,12 @@ def compare(
     )
     from hub.compare import run
 
-    console = Console()
+    console = Terminal()
     comparison = run(settings, console)
     if out is not None:
         # Not wrapped: a terminal makes a link of a whole path.
         report = f"the report is {out / 'report.html'}"
-        console.print(report, markup=False, highlight=False, soft_wrap=True)
+        console.print(report, soft_wrap=True)
     if comparison.interrupted:
         raise typer.Exit(130)
     if any(row.error for row in comparison.rows):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from hub.errors import HubError, PluginError, PrecisionError
-from hub.registry import GROUPS, Plugin, Registry, Source, default_registry
+from hub.quiet import no_warnings
+from hub.registry import GROUPS, Plugin, Registry, Source, default_registry, version_of
+from hub.rendering import Terminal
 from hub.spec import Trait
 
 
@@ -40,10 +38,10 @@ def doctor() -> None:
             f"{diagnosis.source.distribution}\n{diagnosis.source.module}",
             diagnosis.version,
             ", ".join(diagnosis.names),
-            escape(health),
+            health,
             style="red" if diagnosis.problems else None,
         )
-    Console().print(table)
+    Terminal().print(table)
     if any(diagnosis.problems for diagnosis in diagnoses):
         raise typer.Exit(1)
 
@@ -65,7 +63,11 @@ def _diagnose(registry: Registry, source: Source) -> Diagnosis:
         problems += [text for failed, text in trials if failed]
         remarks += [text for failed, text in trials if text and not failed]
     return Diagnosis(
-        source, version(source.distribution), tuple(sorted(names)), tuple(problems), tuple(remarks)
+        source,
+        version_of(source.distribution),
+        tuple(sorted(names)),
+        tuple(problems),
+        tuple(remarks),
     )
 
 
@@ -96,8 +98,7 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
         return False, ""
     low_rank = Trait.LOW_RANK in plugin.optimizers[name].traits
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             prepared = prepare(
                 name,
                 nn.Sequential(nn.Linear(256, 256, device="cpu"), nn.Linear(256, 256, device="cpu")),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import PluginError
-from hub.registry import default_registry
+from hub.registry import default_registry, version_of
+from hub.rendering import Terminal
 
 if TYPE_CHECKING:
     from hub.registry import Kind, Registry
@@ -47,8 +45,8 @@ def list_names(
     table = Table(Column("name", no_wrap=True), "kind", "summary", "distribution", box=SIMPLE_HEAD)
     for row in rows:
         origin = f"{row.distribution} {row.version}" if row.installed else row.install
-        table.add_row(row.name, row.kind, escape(row.summary), escape(origin))
-    Console().print(table)
+        table.add_row(row.name, row.kind, row.summary, origin)
+    Terminal().print(table)
 
 
 def find(registry: Registry, pattern: str) -> list[Row]:
@@ -73,7 +71,7 @@ def _installed(registry: Registry, kind: Kind, name: str) -> Row:
     specs = plugin.optimizers if kind == "optimizer" else plugin.schedulers
     distribution = plugin.source.distribution
     return Row(
-        name, kind, specs[name].summary, distribution, version(distribution), True, install=""
+        name, kind, specs[name].summary, distribution, version_of(distribution), True, install=""
     )
 
 

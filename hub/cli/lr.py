@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from hub.cli import drawing
 from hub.errors import HubError
 from hub.grammar import parse
 from hub.registry import default_registry
+from hub.rendering import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,12 +44,12 @@ def lr(
     title = " ".join([name, *(arguments or ())])
     if out is not None:
         _save(drawing.figure(rates, title), out)
-    console = Console()
+    console = Terminal()
     drawing.show(rates, title, console)
     if default_registry().scheduler(name).needs_metric:
-        console.print(f"stepped with {METRIC}", highlight=False)
+        console.print(f"stepped with {METRIC}")
     if out is not None:
-        console.print(f"the picture is {out}", markup=False, highlight=False)
+        console.print(f"the picture is {out}")
 
 
 def _save(figure: Any, out: Path) -> None:

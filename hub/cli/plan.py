@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from hub.rendering import Terminal
 
 
 def plan(
@@ -46,6 +47,6 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=2))
     else:
-        Console().print(made)
+        Terminal().print(made)
     if made.refused:
         raise typer.Exit(1)

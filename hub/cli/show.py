@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Column, Table
 
 from hub.catalogue import EXTRA_OF
 from hub.names import describe
 from hub.options import type_name
+from hub.printable import clean
 from hub.registry import default_registry
+from hub.rendering import Terminal, literal
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list`.")]) -> None:
     """Show what an optimizer takes and can do, with an example that runs."""
     spec = describe(name)
-    console = Console()
-    console.print(f"[bold]{spec.name}[/bold]: {escape(spec.summary)}")
+    console = Terminal()
+    console.print(literal(spec.name, "bold"), spec.summary, sep=": ")
     console.print(_facts(spec))
     console.print(_arguments(spec))
     for note in spec.notes:
-        console.print(f"- {escape(note)}")
+        console.print(f"- {note}")
     console.print("\nExample:")
     if console.is_terminal:
         console.print(Syntax(example(spec), "python", background_color="default"))
     else:  # to be copied: lines as they are
-        typer.echo(example(spec))
+        typer.echo(clean(example(spec)))
 
 
 def example(spec: OptimizerSpec) -> str:
@@ -69,7 +69,7 @@ def _facts(spec: OptimizerSpec) -> Table:
         ("homepage", spec.homepage),
     ):
         if value:
-            table.add_row(key, escape(value))
+            table.add_row(key, value)
     return table
 
 
@@ -78,5 +78,5 @@ def _arguments(spec: OptimizerSpec) -> Table:
     for key, field in spec.arguments.model_fields.items():
         default = "required" if field.is_required() else repr(field.default)
         meaning = " ".join((field.description or "").split())
-        table.add_row(key, escape(type_name(field)), escape(default), escape(meaning))
+        table.add_row(key, type_name(field), default, meaning)
     return table

@@ -69,7 +69,7 @@ def _lines(console: Console) -> Callable[[Recorder], None]:
             text = f"{label}: step {step}/{recorder.steps}, {_news(recorder)}"
         else:
             return
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     return update
 

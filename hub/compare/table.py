@@ -39,7 +39,6 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print the table, and under it each error and warning in full."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(HEADINGS[0], overflow="fold")
@@ -47,9 +46,9 @@ def show(comparison: Comparison, console: Console) -> None:
         narrow = heading.replace("gradients", "grads").replace("peak memory", "peak")
         table.add_column(narrow, justify="right", no_wrap=True)
     for row in comparison.rows:
-        table.add_row(*(Text(cell) for cell in cells(row)))
+        table.add_row(*cells(row))
     console.print(table)
     for row in comparison.rows:
         errors = [row.error] if row.error else []
         for text in (*errors, *(f"warning: {warning}" for warning in row.warnings)):
-            console.print(f"{row.contender.label}: {text}", markup=False, highlight=False)
+            console.print(f"{row.contender.label}: {text}")

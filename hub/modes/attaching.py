@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hub.modes.following import Follower
-from hub.wrappers import as_optimizer
+from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -53,5 +53,5 @@ def eval_mode(optimizer: Optimizer) -> AbstractContextManager[None]:
     Raises:
         HubError: It is no optimizer.
     """
-    follower: Follower | None = getattr(as_optimizer(optimizer, "hub.eval_mode"), "hub_modes", None)
+    follower: Follower | None = getattr(unwrapped(optimizer), "hub_modes", None)
     return nullcontext() if follower is None or follower.is_pinned else follower.pinned()

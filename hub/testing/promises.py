@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, copies, evaluation, in_backward, state, stepping, updates
+from hub.testing import (
+    building,
+    copies,
+    evaluation,
+    in_backward,
+    state,
+    stepping,
+    threads,
+    updates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +47,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11
     "detaches": stepping.detaches,  # P11
+    "threads": threads.threads,  # P11
     "bad_input": building.bad_input,  # P12
     "equals_eager": in_backward.equals_eager,  # P2, P5, P6
     "frees": in_backward.frees,
@@ -57,9 +67,9 @@ def run(check: str, subject: Subject) -> None:
     """
     import torch
 
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
     try:
         CHECKS[check](subject)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

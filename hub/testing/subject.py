@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 from hub.building import execute
 from hub.errors import HubWarning
 from hub.planning import prepare
+from hub.quiet import no_warnings
 from hub.registry import Registry, default_registry
 from hub.spec import Trait
 from hub.testing.problem import Model, batch, loss_of, make_model
@@ -84,8 +84,7 @@ class Subject:
         if self.low_rank:
             call.setdefault("target_modules", "all-linear")
         lr = {"lr": LR} if self.has("lr") else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HubWarning)
+        with no_warnings(HubWarning):
             prepared = prepare(
                 self.name,
                 model,

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hub.errors import OptimArgsError, UnknownOptimizerError
+from hub.printable import shown
 from hub.registry import default_registry
 from hub.trainers.transformers import dispatch
 
@@ -37,7 +38,7 @@ def hub_arguments(cls: type[A]) -> type[A]:
     """
     if not (isinstance(cls, type) and issubclass(cls, TrainingArguments)):
         raise OptimArgsError(
-            f"{cls!r:.80} is no subclass of transformers.TrainingArguments",
+            f"{shown(cls)} is no subclass of transformers.TrainingArguments",
             where="hub_arguments",
             fix="give TrainingArguments, SFTConfig or another class of arguments",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from flashoptim.optimizers import quantize
 from torch.optim import Optimizer
 
 from hub.errors import CheckpointError
+from hub.quiet import no_warnings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
     """Return a subclass of upstream's class."""
-    with warnings.catch_warnings():
-        # What upstream says about master_weight_bits=None is a finding of the plan.
-        warnings.filterwarnings("ignore", message="master_weight_bits=None")
+    # What upstream says about master_weight_bits=None is a finding of the plan.
+    with no_warnings(message="master_weight_bits=None"):
         return CLASSES[name](groups, **arguments)
 
 

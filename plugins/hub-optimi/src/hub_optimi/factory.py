@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import optimi
 import torch
 from optimi.utils import _default_to_triton
+
+from hub.quiet import no_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +23,7 @@ _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 def build(groups: list[Group], arguments: dict[str, Any]) -> StableAdamW:
     """Return the optimizer; what optimi warns of when building is in the plan."""
-    with warnings.catch_warnings():
-        for message in ("Parameter `foreach` is deprecated", "You are using weight_decay up to"):
-            warnings.filterwarnings("ignore", message)
+    with no_warnings(message="Parameter `foreach` is deprecated|You are using weight_decay up to"):
         return StableAdamW(groups, **arguments)
 
 

@@ -72,6 +72,7 @@ ROWS = {
     "draws_random_numbers": ("DrawsRandomNumbers", {}),
     "prints": ("Prints", {}),
     "marks_the_model": ("MarksTheModel", {}),
+    "silences_everybody": ("SilencesEverybody", {}),
     "takes_any_input": ("TakesAnyInput", {"arguments": TakesAnything}),
     "crashes_on_bad_input": ("Plain", {"arguments": Crashes}),
     "counts_by_the_call": ("CountsByTheCall", {"traits": PER_PARAMETER}),
