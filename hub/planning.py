@@ -202,7 +202,7 @@ def prepare(
             precision=facts,
             gradient_accumulation_steps=gradient_accumulation_steps,
             max_grad_norm=max_grad_norm,
-            findings=(*checked, *asked, *targets.findings),
+            findings=(*checked, *asked, *targets.findings, *_known_failures(spec)),
         ),
         plugin=plugin,
         spec=spec,
@@ -269,6 +269,13 @@ def _targets(
             fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
         )
     return targeting.Targets({}, ())
+
+
+def _known_failures(spec: OptimizerSpec) -> list[Finding]:
+    return [
+        Finding(level=Level.NOTE, what=f"known failure of hub's check '{check}': {why}")
+        for check, why in spec.known_failures.items()
+    ]
 
 
 def _context(

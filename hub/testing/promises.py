@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, in_backward, state, updates
+from hub.testing import arguments, building, in_backward, rates, routing, state, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "is_optimizer": building.is_optimizer,  # P1
-    "follows_lr": updates.follows_lr,  # P2
-    "hyperparameters": updates.hyperparameters,  # P3
-    "decay": updates.decay,  # P3
+    "follows_lr": rates.follows_lr,  # P2
+    "own_lr": rates.own_lr,  # P2
+    "hyperparameters": arguments.hyperparameters,  # P3
+    "decay": arguments.decay,  # P3
+    "names": routing.names,  # P3
     "covers": building.covers,  # P4
     "late_group": building.late_group,  # P4
     "resume": state.resume,  # P5
@@ -26,6 +28,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "distributed_state": state.distributed_state,  # P5
     "other_checkpoint": state.other_checkpoint,  # P5, P12
     "accumulates": updates.accumulates,  # P6
+    "leaves_gradients": updates.leaves_gradients,  # P7
     "clips": updates.clips,  # P7
     "modes": state.modes,  # P8
     "trains": updates.trains,  # P10
@@ -37,6 +40,9 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "steps_once": in_backward.steps_once,  # P6
 }
 """Name of the check, and the check."""
+
+EAGER = frozenset({"leaves_gradients"})
+"""The checks for optimizers that do not step inside the backward pass only."""
 
 IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
 """The checks for optimizers that step inside the backward pass only."""
