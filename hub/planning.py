@@ -183,13 +183,13 @@ def prepare(
     )
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)
-    context = _context(model, dict(trainable), groups, facts)
+    context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
     asked = _asked(plugin, spec.name, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
         options = optioning.adjusted(spec.name, options, changes)
         groups = split(options.model)
-        context = _context(model, dict(trainable), groups, facts)
+        context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
     lacking = {trait for finding in asked for trait in finding.lacks}
     checked = precisions.check(spec, facts, trainable, _rates(options.model, groups), lacking)
     return Prepared(
@@ -271,6 +271,12 @@ def _targets(
     return targeting.Targets({}, ())
 
 
+def _decay(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
+    """Return the weight decay of decayed groups, where groups have one."""
+    keys = spec.per_group & {"weight_decay"} & set(type(arguments).model_fields)
+    return {key: getattr(arguments, key) for key in keys}
+
+
 def _known_failures(spec: OptimizerSpec) -> list[Finding]:
     return [
         Finding(level=Level.NOTE, what=f"known failure of hub's check '{check}': {why}")
@@ -283,6 +289,7 @@ def _context(
     parameters: Mapping[str, nn.Parameter],
     groups: Iterable[PlannedGroup],
     precision: Precision,
+    decay: Mapping[str, Any],
 ) -> BuildContext:
     return BuildContext(
         model=model,
@@ -290,7 +297,7 @@ def _context(
             ParameterGroup(
                 name=group.name,
                 parameters=tuple((p.name, parameters[p.name]) for p in group.parameters),
-                overrides=group.overrides,
+                overrides={**decay, **group.overrides},
                 low_rank=group.low_rank,
             )
             for group in groups

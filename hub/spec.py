@@ -173,7 +173,7 @@ class ParameterGroup:
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
-    """Arguments that differ from the optimizer's own for this group."""
+    """The arguments that this group has to itself; its `weight_decay` in any case."""
     low_rank: bool = False
 
 

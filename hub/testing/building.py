@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.conduct import detach
-from hub.errors import HubError
+from hub.errors import HubError, PluginError
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.subject import Subject, differing, drowned, train
@@ -119,6 +119,8 @@ def bad_input(subject: Subject) -> None:
         model = subject.model()
         with _unchanged(model):
             error = _error_of(subject, model, **arguments)
+        blamed = isinstance(error, PluginError)
+        expect(not blamed, f"{arguments} should be refused as bad input, and is not: {error}")
         expect(error.what, f"{arguments}: the error does not say what is wrong")
         expect(error.where, f"{arguments}: the error does not say where")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from hub.arguments import Arguments, Betas, LearningRate, WeightDecay
+from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
 from hub.spec import OptimizerSpec, Trait
 
@@ -15,6 +15,12 @@ class AdamArguments(Arguments):
     lr: LearningRate = 1e-3
     betas: Betas = (0.9, 0.999)
     weight_decay: WeightDecay = 0.01
+
+
+class EpsArguments(AdamArguments):
+    """Arguments, one of which is not put into the groups."""
+
+    eps: Eps = 1e-8
 
 
 class TakesAnything(BaseModel):
@@ -48,6 +54,13 @@ MODES = frozenset({Trait.TRAIN_EVAL_MODES})
 ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
     "keeps_its_first_lr": ("KeepsItsFirstLr", {}),
+    "reads_the_first_lr": ("ReadsTheFirstLr", {}),
+    "lacks_a_group_key": (
+        "LacksAGroupKey",
+        {"per_group": frozenset({"lr", "weight_decay", "betas", "eps"}), "arguments": EpsArguments},
+    ),
+    "routes_by_name": ("RoutesByName", {}),
+    "changes_gradients": ("ChangesGradients", {}),
     "decays_everything": ("DecaysEverything", {}),
     "forgets_decay": ("ForgetsDecay", {}),
     "ignores_betas": ("IgnoresBetas", {}),
@@ -72,6 +85,8 @@ ROWS = {
     "crashes_on_bad_input": ("Plain", {"arguments": Crashes}),
     "counts_by_the_call": ("CountsByTheCall", {"traits": PER_PARAMETER}),
     "keeps_gradients": ("KeepsGradients", {"traits": PER_PARAMETER}),
+    "plain": ("Plain", {}),
+    "skips_idle_gradients": ("SkipsIdleGradients", {}),
     "steps_by_itself": ("StepsByItself", {"traits": PER_PARAMETER}),
 }
 
