@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments import InBackward
-from hub.errors import HubError
+from hub.errors import HubError, OptimArgsError, PluginError
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.contrasting import contrasts
@@ -28,9 +29,10 @@ OF_OTHER_CHECKS = frozenset({"weight_decay", *InBackward.model_fields})
 def hyperparameters(subject: Subject) -> None:
     """P3: every argument has an effect, and one of the groups' own on each update of its groups.
 
-    It is changed, and steps are taken on the same gradients. What is in `per_group` has to change
-    every parameter of the groups that carry it, and, where updates are independent, no other. Any
-    other argument has to change one parameter at least.
+    It is changed, and steps are taken on the same gradients. What is in `per_group` is changed by a
+    rule for all parameters, and has to change every parameter of the groups that carry it, and,
+    where updates are independent, no other. Any other argument has to change one parameter at
+    least.
     """
     spec = subject.spec
     runs = _Runs(subject)
@@ -68,12 +70,14 @@ class _Runs:
 
     def problem(self, name: str, contrast: Contrast) -> str | None:
         """Return what is wrong with an argument between two values; None: they are not valid."""
-        base, other = self._run(contrast.base), self._run(contrast.other)
+        base, other = self._run(contrast.base), self._run(self._ruled(name, contrast))
         if base is None or other is None:
             return None
         moved = set(differing(base[0], other[0]))
         if name not in self.subject.spec.per_group or contrast.some:
             return "" if moved else "changes no update"
+        with contextlib.suppress(OptimArgsError):  # the build compares it with the plan
+            self.subject.start(**contrast.other)
         carrying = _carrying(other[1], name)
         if not carrying:
             return "is in per_group, and no parameter group has it"
@@ -83,6 +87,19 @@ class _Runs:
         independent = Trait.PER_PARAMETER in self.subject.spec.traits
         strangers = moved - carrying if independent else set()
         return f"reaches {sorted(strangers)}, whose groups do not have it" if strangers else ""
+
+    def _ruled(self, name: str, contrast: Contrast) -> Mapping[str, Any]:
+        """Return the other arguments; what groups can have of their own comes from a rule."""
+        own = self.subject.spec.per_group
+        if name not in own:
+            return contrast.other
+        rule = {
+            key: value
+            for key, value in contrast.other.items()
+            if key in own and (key not in contrast.base or contrast.base[key] != value)
+        }
+        kept = {key: value for key, value in contrast.other.items() if key not in own}
+        return {**contrast.base, **kept, "param_rules": {".*": rule}}
 
     def _run(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], Optimizer] | None:
         key = repr(sorted(arguments.items()))
@@ -96,6 +113,8 @@ def _steps(
 ) -> tuple[dict[str, Tensor], Optimizer] | None:
     try:
         model, optimizer = subject.start(**arguments)
+    except PluginError:
+        raise
     except HubError:  # values that do not go together
         return None
     push(model, optimizer, STEPS)
