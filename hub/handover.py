@@ -30,9 +30,8 @@ def checked(optimizer: object, prepared: Prepared) -> Optimizer:
         PluginError: With the group, the key and both values, or with the parameter.
     """
     if not isinstance(optimizer, Optimizer):
-        raise _error(
-            prepared, f"returned a {type(optimizer).__name__}, not a torch.optim.Optimizer"
-        )
+        kind = "nothing" if optimizer is None else f"a {type(optimizer).__name__}"
+        raise _error(prepared, f"returned {kind}, not a torch.optim.Optimizer")
     problem = _problem_of_order(optimizer, prepared)
     if not problem:
         problem = next(_problems_of_groups(optimizer, prepared), "")

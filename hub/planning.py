@@ -13,7 +13,7 @@ from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
 from hub import targets as targeting
-from hub.errors import HubError, OptimArgsError, PluginError, TargetModulesError
+from hub.errors import HubError, OptimArgsError, PluginError, TargetModulesError, for_author
 from hub.modules import trainable_parameters
 from hub.options import Argument, Options
 from hub.registry import default_registry
@@ -55,14 +55,14 @@ class Plan:
         return any(finding.level is Level.REFUSE for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for `json.dumps`."""
-        data: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        """Return plain data, ready for `json.dumps`; see `hub.options.to_json` for inf."""
+        data: dict[str, Any] = optioning.to_json(_adapter().dump_python(self, mode="json"))
         return data
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
         """Return the plan that `to_dict` was called on, also after a trip through JSON."""
-        return _adapter().validate_python(data)
+        return _adapter().validate_python(optioning.from_json(data))
 
     def __str__(self) -> str:
         from hub.rendering import plan_text
@@ -246,7 +246,10 @@ def _asked(
         raise PluginError(
             f"the plugin of {name} fails to check the precision: {type(error).__name__}: {error}",
             where="hub_validate_precision",
-            fix=f"report it to the author of {plugin.source.distribution}",
+            fix=for_author(
+                "return findings; hub_validate_precision gets arguments that are validated",
+                plugin.source.distribution,
+            ),
             plugin=plugin.source.distribution,
         ) from error
 

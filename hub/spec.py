@@ -163,6 +163,12 @@ class SchedulerSpec:
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
     """Whether `step` takes a metric, as an evaluation measures it."""
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments for a run of twenty steps, for `hub check`: those it requires at least."""
+    trial_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
+    """An optimizer that can follow it, and that one's arguments, for `hub check`."""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    """The checks of `hub check` that fail for now, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

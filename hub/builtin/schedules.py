@@ -226,7 +226,7 @@ def _spec(
     summary: str,
     arguments: type[Arguments],
     build: Any = None,
-    **properties: bool,
+    **properties: Any,
 ) -> SchedulerSpec:
     return SchedulerSpec(
         name=name,

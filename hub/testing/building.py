@@ -60,6 +60,9 @@ def covers(subject: Subject) -> None:
     after = weights(model)
     moved = differing(before, after)
     expect(not [n for n in moved if n.startswith("frozen")], "frozen parameters moved")
+    counted = {key for group in optimizer.param_groups for key in group}
+    missing = sorted(subject.spec.counters - counted)
+    expect(not missing, f"the spec's counters has {missing}, which no group has after a step")
     still = [n for n in expected.values() if n not in (*moved, *drowned(subject))]
     expect(not still, f"trainable parameters never moved: {still}")
 
