@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 import hub
 from hub.cli import app
 from hub.registry import Registry
-from hub.testing import CHECKS, Case, Subject, cases, conformance, run
+from hub.testing import CHECKS, Case, Subject, cases, conformance, run, schedules
+from hub.testing.schedules import Timetable
 
 CAUGHT_BY = {
     "no_class_of_its_package": ("is_optimizer", "is no class of galore-torch"),
@@ -46,14 +47,26 @@ CAUGHT_BY = {
 }
 
 
+SCHEDULES_CAUGHT_BY = {
+    "needs_a_warmup": ("writes_rates", "warmup=0, the learning rates are"),
+    "ignores_the_warmup": ("warms_up", "a warm-up of 4 steps gives"),
+    "first_group_for_all": ("groups", "group 1 has"),
+    "replaces_tensors": ("tensor_lr", "that were tensors are"),
+    "resumes_from_the_groups": ("resume_schedule", "optimizer first, the learning rates are"),
+    "forgets_late_groups": ("late_group_schedule", "get_last_lr has 2 learning rates of 3 groups"),
+}
+
+
 @pytest.fixture(scope="module")
 def registry():
-    points = entry_points(group="hub_broken.optimizers")
-    return Registry([_renamed(point) for point in points])
+    kinds = ("optimizers", "schedulers")
+    return Registry(
+        [_of(kind, p) for kind in kinds for p in entry_points(group=f"hub_broken.{kind}")]
+    )
 
 
-def _renamed(point):
-    vars(point)["group"] = "hub.optimizers"
+def _of(kind, point):
+    vars(point)["group"] = f"hub.{kind}"
     return point
 
 
@@ -75,6 +88,31 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
 
 def test_every_check_catches_something():
     assert {check for check, _ in CAUGHT_BY.values()} | {"refused"} == set(CHECKS)
+
+
+@pytest.mark.parametrize(("name", "caught"), SCHEDULES_CAUGHT_BY.items(), ids=SCHEDULES_CAUGHT_BY)
+def test_a_broken_schedule_is_caught(name, caught, registry):
+    check, says = caught
+    with pytest.raises(AssertionError, match=says):
+        run(check, Timetable(name, registry))
+
+
+def test_every_check_of_a_schedule_catches_something():
+    assert {check for check, _ in SCHEDULES_CAUGHT_BY.values()} == set(schedules.CHECKS)
+
+
+test_schedules = conformance(*(name for name in hub.list_schedulers() if name != "adafactor"))
+
+
+@pytest.mark.parametrize("check", schedules.CHECKS)
+def test_the_schedule_that_shares_its_name_with_an_optimizer(check):
+    run(check, Timetable("adafactor"))
+
+
+def test_the_command_takes_schedules():
+    result = CliRunner().invoke(app, ["check", "cosine", "reduce_lr_on_plateau"])
+    assert result.exit_code == 0
+    assert result.stdout.count("kept") == 2 * len(schedules.CHECKS)
 
 
 @pytest.mark.parametrize("name", ["skips_idle_gradients", "plain"])

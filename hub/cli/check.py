@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 def check(
-    names: Annotated[list[str], typer.Argument(help="Optimizers, as in `hub list`.")],
+    names: Annotated[list[str], typer.Argument(help="Optimizers and schedules, as in `hub list`.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run the conformance kit: does an optimizer keep hub's promises on this machine?

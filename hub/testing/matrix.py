@@ -9,24 +9,27 @@ from hub.errors import PluginError
 from hub.forms import SUFFIX, has_layerwise
 from hub.patterns import nearest
 from hub.registry import Registry, default_registry
-from hub.spec import Trait
+from hub.spec import OptimizerSpec, SchedulerSpec, Trait
 from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD
+from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
+from hub.testing.schedules import Timetable
 from hub.testing.subject import DTYPES, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hub.spec import OptimizerSpec
+    from hub.registry import Kind
 
+SCHEDULER: Kind = "scheduler"
 PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One check of one optimizer in one setting."""
+    """One check of one optimizer in one setting, or of one schedule."""
 
     check: str
-    subject: Subject
+    subject: Subject | Timetable
 
     @property
     def id(self) -> str:
@@ -46,6 +49,8 @@ def cases(
 ) -> list[Case]:
     """Return every check of every name, in its eager and its layerwise form, in fp32 and bf16.
 
+    A name may be that of an optimizer, of a schedule, or of both.
+
     In every dtype that the optimizer does not declare, and on a device that it does not, the only
     check is that building is refused with the reason.
 
@@ -54,7 +59,10 @@ def cases(
     """
     registry = registry or default_registry()
     found = []
-    for name in forms(names, registry):
+    names = list(names)
+    optimizers = [name for name in names if not _is_only(SCHEDULER, name, registry)]
+    schedules = [name for name in names if registry.owners(SCHEDULER, name)]
+    for name in forms(optimizers, registry):
         spec = registry.optimizer(name)
         _check_known(spec)
         inside = Trait.STEPS_IN_BACKWARD in spec.traits
@@ -66,16 +74,25 @@ def cases(
                 found.append(Case("refused", subject))
             elif precision in PRECISIONS:
                 found += [Case(check, subject) for check in checks]
+    for name in schedules:
+        _check_known(registry.scheduler(name))
+        found += [Case(check, Timetable(name, registry)) for check in SCHEDULE_CHECKS]
     return found
 
 
-def _check_known(spec: OptimizerSpec) -> None:
-    ids = [*CHECKS, *(f"{check}-{precision}" for check in CHECKS for precision in PRECISIONS)]
+def _is_only(kind: Kind, name: str, registry: Registry) -> bool:
+    other: Kind = "optimizer" if kind == "scheduler" else "scheduler"
+    return bool(registry.owners(kind, name)) and not registry.owners(other, name)
+
+
+def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
+    checks = CHECKS if isinstance(spec, OptimizerSpec) else SCHEDULE_CHECKS
+    ids = [*checks, *(f"{check}-{precision}" for check in checks for precision in PRECISIONS)]
     for key in spec.known_failures:
         if key not in ids:
             raise PluginError(
                 f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
-                where="OptimizerSpec.known_failures",
+                where=f"{type(spec).__name__}.known_failures",
                 fix=nearest(key, ids),
             )
 

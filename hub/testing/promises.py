@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import arguments, building, in_backward, rates, routing, state, updates
+from hub.testing import arguments, building, in_backward, rates, routing, schedules, state, updates
+from hub.testing.schedules import Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
 """The checks for optimizers that step inside the backward pass only."""
 
 
-def run(check: str, subject: Subject) -> None:
+def run(check: str, subject: Subject | Timetable) -> None:
     """Run one check.
 
     Raises:
@@ -59,6 +60,9 @@ def run(check: str, subject: Subject) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
     try:
-        CHECKS[check](subject)
+        if isinstance(subject, Timetable):
+            schedules.CHECKS[check](subject)
+        else:
+            CHECKS[check](subject)
     finally:
         torch.set_num_threads(threads)

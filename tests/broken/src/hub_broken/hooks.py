@@ -1,12 +1,13 @@
 """One row an optimizer: its class, and what is wrong with its spec."""
 
 from dataclasses import replace
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import OptimizerSpec, SchedulerSpec, Trait
 
 
 class AdamArguments(Arguments):
@@ -89,6 +90,37 @@ ROWS = {
     "skips_idle_gradients": ("SkipsIdleGradients", {}),
     "steps_by_itself": ("StepsByItself", {"traits": PER_PARAMETER}),
 }
+
+
+SCHEDULES = {
+    "needs_a_warmup": "NeedsAWarmup",
+    "ignores_the_warmup": "IgnoresTheWarmup",
+    "first_group_for_all": "FirstGroupForAll",
+    "replaces_tensors": "ReplacesTensors",
+    "resumes_from_the_groups": "ResumesFromTheGroups",
+    "forgets_late_groups": "ForgetsLateGroups",
+}
+
+
+@hookimpl
+def hub_register_schedulers():
+    """Return all schedules."""
+    return [
+        SchedulerSpec(
+            name=name,
+            summary="Broken on purpose",
+            arguments=Arguments,
+            build=partial(_schedule, cls),
+            needs_training_steps=True,
+        )
+        for name, cls in SCHEDULES.items()
+    ]
+
+
+def _schedule(cls, optimizer, warmup, total, _arguments):
+    from hub_broken import schedules
+
+    return getattr(schedules, cls)(optimizer, warmup, total)
 
 
 @hookimpl
