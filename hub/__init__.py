@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from hub.names import describe, list_optimizers, list_schedulers
     from hub.planning import Plan, plan
     from hub.schedulers import build_scheduler
-    from hub.spec import BuildContext, Finding, Level, OptimizerSpec, SchedulerSpec, Trait
+    from hub.spec import BuildContext, Contrast, Finding, Level, OptimizerSpec, SchedulerSpec, Trait
 
 __version__ = "2026.11.0"
 
 __all__ = [
     "BuildContext",
     "CheckpointError",
+    "Contrast",
     "Estimate",
     "Finding",
     "HubError",
@@ -89,7 +90,15 @@ _HOMES = {
     "names": ("describe", "list_optimizers", "list_schedulers"),
     "planning": ("Plan", "plan"),
     "schedulers": ("build_scheduler",),
-    "spec": ("BuildContext", "Finding", "Level", "OptimizerSpec", "SchedulerSpec", "Trait"),
+    "spec": (
+        "BuildContext",
+        "Contrast",
+        "Finding",
+        "Level",
+        "OptimizerSpec",
+        "SchedulerSpec",
+        "Trait",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from itertools import chain
 from typing import TYPE_CHECKING, Any
-
-from torch.optim import Optimizer
 
 from hub import conduct
 from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, HubWarning, PluginError
+from hub.handover import checked
 from hub.planning import prepare
 from hub.printable import shown
 from hub.registry import default_registry
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torch.nn import Module
+    from torch.optim import Optimizer
 
     from hub.groups import Rules
     from hub.planning import Plan, Prepared
@@ -95,7 +94,7 @@ def execute(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) 
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
-    optimizer = _checked(_call_factory(prepared), prepared)
+    optimizer = checked(_call_factory(prepared), prepared)
     conduct.attach(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
@@ -130,25 +129,6 @@ def _how_to_install(plan: Plan, error: Exception) -> str:
     return (
         f"install {getattr(error, 'name', None) or 'what is missing'}, and ask the author of "
         f"{plan.distribution} to declare it"
-    )
-
-
-def _checked(optimizer: object, prepared: Prepared) -> Optimizer:
-    """Hold a factory to P1 and P4: a torch optimizer over exactly the planned parameters."""
-    planned = [id(p) for group in prepared.context.groups for _, p in group.parameters]
-    if not isinstance(optimizer, Optimizer):
-        problem = f"returned a {type(optimizer).__name__}, not a torch.optim.Optimizer"
-    elif planned != [
-        id(p) for p in chain.from_iterable(group["params"] for group in optimizer.param_groups)
-    ]:
-        problem = "returned an optimizer over other parameters than planned"
-    else:
-        return optimizer
-    raise PluginError(
-        f"the factory of {prepared.plan.optimizer} {problem}",
-        where=prepared.plugin.source.module,
-        fix=f"report it to the author of {prepared.plan.distribution}",
-        plugin=prepared.plan.distribution,
     )
 
 

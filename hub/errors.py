@@ -35,6 +35,11 @@ class HubError(Exception):
         return "\n".join(lines)
 
 
+def for_author(advice: str, distribution: str) -> str:
+    """Return a fix that only the author of a plugin can make, for the author and for all others."""
+    return f"if you write {distribution}: {advice}; if not, report it to its author"
+
+
 class UnknownOptimizerError(HubError):
     """No installed plugin offers this optimizer or scheduler name."""
 

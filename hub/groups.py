@@ -166,17 +166,27 @@ def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: B
                 fix="give a number, an optimizer with an lr, and not lr in the same rule",
             )
         values["lr"] = base * scale
-    unknown = [key for key in values if key not in spec.per_group]
+    unknown = [key for key in overrides if key not in _settable(spec)]
     if unknown or not values:
         raise OptimArgsError(
             f"{spec.name} cannot have '{unknown[0]}' of its own for some parameters"
             if unknown
             else "the rule sets nothing",
             where=where,
-            fix=f"a rule sets lr_scale, {', '.join(sorted(spec.per_group))}",
+            fix=_what_a_rule_sets(spec),
         )
     checked = validate(spec.name, type(arguments), {**dict(arguments), **values})
     return _Rule(pattern, matcher(pattern, where), {key: getattr(checked, key) for key in values})
+
+
+def _settable(spec: OptimizerSpec) -> set[str]:
+    """Return the keys of a rule; without a learning rate per group there is none to scale."""
+    return {*spec.per_group} | ({"lr_scale"} if "lr" in spec.per_group else set())
+
+
+def _what_a_rule_sets(spec: OptimizerSpec) -> str:
+    keys = sorted(_settable(spec))
+    return f"a rule sets {', '.join(keys)}" if keys else "leave param_rules out"
 
 
 def _check_all_used(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
@@ -18,7 +18,7 @@ from typing import (
     get_origin,
 )
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError, WrapSerializer
 
 from hub.errors import OptimArgsError
 from hub.grammar import parse, pointer, read_value
@@ -58,8 +58,32 @@ def frozen(value: Any, *, depth: int = 0) -> Any:
     return value
 
 
-Value = Annotated[Any, BeforeValidator(frozen)]
-"""A plain value; a sequence is a tuple, also after a trip through JSON."""
+def to_json(value: Any) -> Any:
+    """Return plain data with what JSON has no number for as a mapping: `{"float": "inf"}`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """Return what `to_json` was called on, but for tuples, which are lists."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"float"} and isinstance(value["float"], str):
+            return float(value["float"])
+        return {key: from_json(item) for key, item in value.items()}
+    return [from_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _dumped(value: Any, dump: Callable[[Any], Any]) -> Any:
+    return dump(to_json(value))  # pydantic 2.12 makes None of inf in what may be anything
+
+
+Value = Annotated[Any, BeforeValidator(frozen), WrapSerializer(_dumped, when_used="json")]
+"""A plain value; a sequence is a tuple and inf is inf, also after a trip through JSON."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hub import groups as grouping
 from hub import options as optioning
 from hub import precision as precisions
 from hub import targets as targeting
-from hub.errors import HubError, OptimArgsError, PluginError
+from hub.errors import HubError, OptimArgsError, PluginError, for_author
 from hub.modules import trainable_parameters
 from hub.options import Argument, Options
 from hub.registry import default_registry
@@ -69,8 +69,8 @@ class Plan:
         return replace(self, findings=kept)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for `json.dumps`."""
-        data: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        """Return plain data, ready for `json.dumps`; see `hub.options.to_json` for inf."""
+        data: dict[str, Any] = optioning.to_json(_adapter().dump_python(self, mode="json"))
         return data
 
     @staticmethod
@@ -81,7 +81,7 @@ class Plan:
             HubError: The data are not a plan's.
         """
         try:
-            return _adapter().validate_python(data)
+            return _adapter().validate_python(optioning.from_json(data))
         except ValidationError as error:
             first = error.errors()[0]
             raise HubError(
@@ -208,13 +208,13 @@ def prepare(
     )
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)
-    context = _context(model, dict(trainable), groups, facts)
+    context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
     asked = _asked(plugin, spec, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
         options = optioning.adjusted(spec.name, options, changes)
         groups = split(options.model)
-        context = _context(model, dict(trainable), groups, facts)
+        context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
     lacking = {trait for finding in asked for trait in finding.lacks}
     checked = precisions.check(spec, facts, trainable, _rates(options.model, groups), lacking)
     return Prepared(
@@ -233,6 +233,7 @@ def prepare(
                 *asked,
                 *targets.findings,
                 *coverage.check(spec, options.model, groups),
+                *_known_failures(spec),
             ),
         ),
         plugin=plugin,
@@ -287,9 +288,25 @@ def _asked(
         raise PluginError(
             f"the plugin of {spec.name} fails to check the build: {type(error).__name__}: {error}",
             where="hub_validate_precision",
-            fix=f"report it to the author of {plugin.source.distribution}",
+            fix=for_author(
+                "return findings; hub_validate_precision gets arguments that are validated",
+                plugin.source.distribution,
+            ),
             plugin=plugin.source.distribution,
         ) from error
+
+
+def _decay(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
+    """Return the weight decay of decayed groups, where groups have one."""
+    keys = spec.per_group & {"weight_decay"} & set(type(arguments).model_fields)
+    return {key: getattr(arguments, key) for key in keys}
+
+
+def _known_failures(spec: OptimizerSpec) -> list[Finding]:
+    return [
+        Finding(level=Level.NOTE, what=f"known failure of hub's check '{check}': {why}")
+        for check, why in spec.known_failures.items()
+    ]
 
 
 def _context(
@@ -297,6 +314,7 @@ def _context(
     parameters: Mapping[str, nn.Parameter],
     groups: Iterable[PlannedGroup],
     precision: Precision,
+    decay: Mapping[str, Any],
 ) -> BuildContext:
     return BuildContext(
         model=model,
@@ -304,7 +322,7 @@ def _context(
             ParameterGroup(
                 name=group.name,
                 parameters=tuple((p.name, parameters[p.name]) for p in group.parameters),
-                overrides=group.overrides,
+                overrides={**decay, **group.overrides},
                 low_rank=group.low_rank,
             )
             for group in groups

@@ -11,9 +11,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hub.catalogue import EXTRA_OF, install_command
-from hub.errors import HubError, PluginError, UnknownOptimizerError
+from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
 from hub.forms import SUFFIX, layerwise
 from hub.printable import clean, shown
+from hub.specs import check_marked, check_optimizer, check_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["optimizer", "scheduler"]
 GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.schedulers"}
 OBSERVERS = "hub.plugins"
+_A: dict[Kind, str] = {"optimizer": "an optimizer", "scheduler": "a learning-rate schedule"}
 
 
 class Source(NamedTuple):
@@ -192,12 +194,14 @@ class Registry:
             )
         try:
             plugin = self.adopt(source, import_module(source.module))
+        except PluginError:
+            raise
         except (Exception, SystemExit) as error:  # whatever a stranger does costs its names only
             raise PluginError(
                 f"{source.distribution} does not load: {type(error).__name__}: {error}",
                 where=source.module,
-                fix=f"pip install --upgrade --force-reinstall {source.distribution}, "
-                "or report it to its author",
+                fix=f"pip install --upgrade --force-reinstall {source.distribution}; "
+                + for_author("see what importing it raises", source.distribution),
                 plugin=source.distribution,
             ) from error
         self._check_against_metadata(source, "optimizer", set(plugin.optimizers))
@@ -206,13 +210,21 @@ class Registry:
 
     def adopt(self, source: Source, hooks: object) -> Plugin:
         """Return a plugin of hooks that are at hand, whatever the metadata says."""
+        from hub import hookspecs
+
+        check_marked(hooks, vars(hookspecs), source.distribution)
         relay = self._manager(hooks).hook
-        return Plugin(
+        plugin = Plugin(
             source,
             relay,
             _by_name(relay.hub_register_optimizers()),
             _by_name(relay.hub_register_schedulers()),
         )
+        for optimizer in plugin.optimizers.values():
+            check_optimizer(optimizer, source.distribution)
+        for scheduler in plugin.schedulers.values():
+            check_scheduler(scheduler, source.distribution)
+        return plugin
 
     def _manager(self, module: object) -> pluggy.PluginManager:
         """Register one plugin with a manager of its own, so that no plugin answers for another."""
@@ -241,7 +253,9 @@ class Registry:
         raise PluginError(
             f"{source.distribution} contradicts itself: {kind} {' and '.join(differences)}",
             where=f"entry points '{GROUPS[kind]}' and {source.module}",
-            fix=f"report it to the author of {source.distribution}",
+            fix=for_author(
+                "give each entry point a spec, and each spec an entry point", source.distribution
+            ),
             plugin=source.distribution,
         )
 
@@ -258,6 +272,14 @@ class Registry:
                 f"optimizer '{name}' is known, but its plugin is not installed",
                 where=name,
                 fix=install_command(EXTRA_OF[name]),
+            )
+        other: Kind = "scheduler" if kind == "optimizer" else "optimizer"
+        if self.owners(other, name):
+            how = {"scheduler": "hub.build_scheduler", "optimizer": "hub.build"}[other]
+            return UnknownOptimizerError(
+                f"'{name}' is {_A[other]}, not {_A[kind]}",
+                where=name,
+                fix=f"give it to {how}, or choose one of hub.list_{kind}s()",
             )
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
         own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}

@@ -127,6 +127,19 @@ class Precision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Two sets of arguments between which the effect of one argument shows within a few steps.
+
+    Both come on top of `OptimizerSpec.trial`.
+    """
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    other: Mapping[str, Any]
+    some: bool = False
+    """Whether only some of the updates change, although the argument is one that groups have."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSpec:
     """What one optimizer name is, takes and can do."""
 
@@ -143,6 +156,19 @@ class OptimizerSpec:
     """The arguments that `param_rules` may set for some of the parameters."""
     trial: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
+    other_rates: frozenset[str] = frozenset()
+    """The arguments, besides `lr`, that are the learning rate of some groups: their `group["lr"]`
+    starts at this value, and schedules scale it with the others."""
+    contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
+    """How `hub check` shows that an argument has an effect, by its name, where another value of it
+    alone, beside the others in `trial`, changes nothing within a few steps. Each has to show."""
+    without_effect: Mapping[str, str] = field(default_factory=dict)
+    """The arguments that change no update where `hub check` runs, and why: those that choose
+    between implementations or say how the state is saved."""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    """The checks of `hub check` that fail for now, and why. The plan and `hub show` tell it, and a
+    check that passes in spite of it is an error. A key is a check such as "resume", or a check and
+    a precision such as "resume-bf16"."""
     shaping: frozenset[str] = frozenset()
     """The arguments that decide what the state looks like: a checkpoint with others is refused."""
     counters: frozenset[str] = frozenset()
@@ -179,6 +205,12 @@ class SchedulerSpec:
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
     """Whether `step` takes a metric, as an evaluation measures it."""
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments for a run of twenty steps, for `hub check`: those it requires at least."""
+    trial_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
+    """An optimizer that can follow it, and that one's arguments, for `hub check`."""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    """The checks of `hub check` that fail for now, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +221,7 @@ class ParameterGroup:
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
-    """Arguments that differ from the optimizer's own for this group."""
+    """The arguments that this group has to itself; its `weight_decay` in any case."""
     low_rank: bool = False
 
 

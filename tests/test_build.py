@@ -151,3 +151,35 @@ def test_warnings_come_through_warnings(model):
     with pytest.warns(hub.HubWarning, match="round to nothing") as record:
         hub.build("adamw_torch", model.bfloat16(), lr=1e-6)
     assert record[0].filename == __file__
+
+
+class Bounded(torch.optim.SGD):
+    """SGD with arguments that may be infinite."""
+
+    def __init__(self, params, lr=1e-3, threshold=float("inf"), bounds=(0.0, float("inf"))):
+        super().__init__(params, lr=lr)
+        self.given = (threshold, bounds)
+
+
+def test_infinity_survives_json():
+    infinity = float("inf")
+    given = (Bounded, {"bounds": (0.0, -infinity)})
+    plan = hub.plan(given, torch.nn.Linear(2, 2), max_grad_norm=infinity)
+    again = hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict(), allow_nan=False)))
+    assert again == plan
+    values = {argument.name: argument.value for argument in again.arguments}
+    assert values["threshold"] == infinity
+    assert values["bounds"] == (0.0, -infinity)
+    assert again.max_grad_norm == infinity
+
+
+def test_groups_for_a_constructor_have_their_weight_decay(model):
+    """Also the decayed ones, so that a factory that forgets the argument decays all the same."""
+    taken = []
+
+    def factory(groups, lr=1e-3, weight_decay=0.0):
+        taken.extend(group["weight_decay"] for group in groups)
+        return torch.optim.SGD(groups, lr=lr)
+
+    hub.build((factory, {"weight_decay": 0.25}), model)
+    assert taken == [0.25, 0.0]

@@ -1,18 +1,28 @@
 """The conformance kit catches what it is there for: a check is trusted once it has failed."""
 
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+import hub
+from hub.cli import app
 from hub.registry import Registry
-from hub.testing import CHECKS, Subject, run
+from hub.testing import CHECKS, Case, Subject, cases, conformance, run, schedules
+from hub.testing.schedules import Timetable
 
 CAUGHT_BY = {
     "no_class_of_its_package": ("is_optimizer", "is no class of galore-torch"),
     "keeps_its_first_lr": ("follows_lr", "not what is used"),
-    "decays_everything": ("decay", "decay should move"),
-    "forgets_decay": ("decay", "decay should move"),
+    "reads_the_first_lr": ("own_lr", "lr of group 'no_decay' is not what is used"),
+    "decays_everything": ("decay", "which the plan does not decay"),
+    "forgets_decay": ("decay", "does not move"),
     "ignores_betas": ("hyperparameters", "does not reach"),
+    "lacks_a_group_key": ("hyperparameters", "no parameter group has it"),
+    "routes_by_name": ("names", r"detour.weight → head.weight"),
+    "changes_gradients": ("leaves_gradients", "a step changes the gradients of"),
     "moves_frozen": ("covers", "frozen parameters moved"),
     "forgets_on_load": ("resume", "resuming is off by"),
     "keeps_state_elsewhere": ("resume", "resuming is off by"),
@@ -47,14 +57,26 @@ CAUGHT_BY = {
 }
 
 
+SCHEDULES_CAUGHT_BY = {
+    "needs_a_warmup": ("writes_rates", "warmup=0, the learning rates are"),
+    "ignores_the_warmup": ("warms_up", "a warm-up of 4 steps gives"),
+    "first_group_for_all": ("groups", "group 1 has"),
+    "replaces_tensors": ("tensor_lr", "that were tensors are"),
+    "resumes_from_the_groups": ("resume_schedule", "optimizer first, the learning rates are"),
+    "forgets_late_groups": ("late_group_schedule", "get_last_lr has 2 learning rates of 3 groups"),
+}
+
+
 @pytest.fixture(scope="module")
 def registry():
-    points = entry_points(group="hub_broken.optimizers")
-    return Registry([_renamed(point) for point in points])
+    kinds = ("optimizers", "schedulers")
+    return Registry(
+        [_of(kind, p) for kind in kinds for p in entry_points(group=f"hub_broken.{kind}")]
+    )
 
 
-def _renamed(point):
-    vars(point)["group"] = "hub.optimizers"
+def _of(kind, point):
+    vars(point)["group"] = f"hub.{kind}"
     return point
 
 
@@ -78,14 +100,89 @@ def test_every_check_catches_something():
     assert {check for check, _ in CAUGHT_BY.values()} | {"refused"} == set(CHECKS)
 
 
-def test_expected_failures_are_strict(registry):
-    from hub.testing import conformance
+@pytest.mark.parametrize(("name", "caught"), SCHEDULES_CAUGHT_BY.items(), ids=SCHEDULES_CAUGHT_BY)
+def test_a_broken_schedule_is_caught(name, caught, registry):
+    check, says = caught
+    with pytest.raises(AssertionError, match=says):
+        run(check, Timetable(name, registry))
 
-    with pytest.raises(ValueError, match="checks that do not exist"):
-        conformance("climbs", registry=registry, expected_failures={"flies-climbs-fp32": "?"})
-    test = conformance(
-        "climbs", registry=registry, expected_failures={"trains-climbs-fp32": "it climbs"}
-    )
+
+def test_every_check_of_a_schedule_catches_something():
+    assert {check for check, _ in SCHEDULES_CAUGHT_BY.values()} == set(schedules.CHECKS)
+
+
+test_schedules = conformance(*(name for name in hub.list_schedulers() if name != "adafactor"))
+
+
+@pytest.mark.parametrize("check", schedules.CHECKS)
+def test_the_schedule_that_shares_its_name_with_an_optimizer(check):
+    run(check, Timetable("adafactor"))
+
+
+def test_the_command_takes_schedules():
+    result = CliRunner().invoke(app, ["check", "cosine", "reduce_lr_on_plateau"])
+    assert result.exit_code == 0
+    assert result.stdout.count("kept") == 2 * len(schedules.CHECKS)
+
+
+@pytest.mark.parametrize("name", ["skips_idle_gradients", "plain"])
+def test_what_is_right_passes(name, registry):
+    broken = {}
+    for case in cases([name], registry=registry):
+        try:
+            run(case.check, case.subject)
+        except AssertionError as error:
+            broken[case.id] = str(error)
+    assert not broken
+
+
+def known_as(failures, registry, monkeypatch):
+    spec = replace(registry.optimizer("climbs"), known_failures=failures)
+    monkeypatch.setattr(registry, "optimizer", lambda _: spec)
+
+
+def test_known_failures_are_strict(registry, monkeypatch):
+    known_as({"trains": "it climbs", "covers-bf16": "?"}, registry, monkeypatch)
+    test = conformance("climbs", registry=registry)
     marks = {p.id: p.marks for p in test.pytestmark[0].args[1]}
     assert marks["trains-climbs-fp32"][0].kwargs == {"strict": True, "reason": "it climbs"}
+    assert marks["covers-climbs-bf16"]
     assert not marks["covers-climbs-fp32"]
+
+
+def test_a_known_failure_of_no_check_is_an_error(registry, monkeypatch):
+    known_as({"trians": "?"}, registry, monkeypatch)
+    with pytest.raises(hub.PluginError, match=r"'trians', which is no check[\s\S]*trains"):
+        cases(["climbs"], registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("failures", "status", "says"),
+    [
+        ({"trains": "it climbs"}, 0, "trains-climbs-fp32: it climbs"),
+        ({"trains": "it climbs", "covers": "?"}, 1, "covers-climbs-bf16 passes"),
+        ({}, 1, "trains-climbs-fp32: the loss went from"),
+    ],
+    ids=["declared", "declared and passes", "not declared"],
+)
+def test_the_command_tells_known_failures_from_others(
+    failures, status, says, registry, monkeypatch
+):
+    known_as(failures, registry, monkeypatch)
+    found = [
+        Case(check, Subject("climbs", precision, registry=registry))
+        for check in ("trains", "covers")
+        for precision in ("fp32", "bf16")
+    ]
+    monkeypatch.setattr("hub.testing.cases", lambda *_: found)
+    result = CliRunner().invoke(app, ["check", "climbs"])
+    assert result.exit_code == status
+    assert says in result.stdout
+
+
+def test_known_failures_are_shown_and_planned():
+    plan = hub.plan("schedule_free_adamw", torch.nn.Linear(2, 2))
+    why = "step() uses the gradients as scratch space"
+    assert any(why in finding.what for finding in plan.findings)
+    shown = CliRunner().invoke(app, ["show", "schedule_free_adamw"]).stdout
+    assert "leaves_gradients" in shown

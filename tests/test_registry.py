@@ -208,19 +208,136 @@ def test_a_broken_observer_costs_a_warning(plugin, model):
     assert "hub-gone does not load" in texts
 
 
+def with_groups(change):
+    """Return a factory of SGD over the planned groups, changed."""
+
+    def factory(context):
+        import torch
+
+        return torch.optim.SGD(change(context.param_groups(), context.model), lr=1e-3)
+
+    return factory
+
+
+def test_a_model_of_one_layer_has_groups_too(plugin):
+    """Its parameters are in the planned order by themselves, but for names and decay."""
+    import torch
+
+    @hub.hookimpl
+    def hub_build_optimizer(context):
+        return torch.optim.SGD(context.model.parameters(), lr=1e-3)
+
+    plugin(
+        "fake_bare", hub_register_optimizers=registers("a"), hub_build_optimizer=hub_build_optimizer
+    )
+    with pytest.raises(hub.PluginError, match="lost name or param_names") as raised:
+        build_with(Registry([point("a", "fake_bare", "hub-odd")]), torch.nn.Linear(2, 2), "a")
+    assert "if you write hub-odd: build from context.param_groups()" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "near"),
+    [
+        ({"per_group": frozenset({"momentun"})}, "per_group of 'a' has 'momentun'", "'momentum'"),
+        ({"trial": {"dampning": 0.5}}, "trial of 'a' has 'dampning'", "'dampening'"),
+        ({"shaping": frozenset({"nestrov"})}, "shaping of 'a' has 'nestrov'", "'nesterov'"),
+        ({"other_rates": frozenset({"lrs"})}, "other_rates of 'a' has 'lrs'", "'lr'"),
+        ({"without_effect": {"forech": "?"}}, "without_effect of 'a' has 'forech'", "'foreach'"),
+        (
+            {"contrasts": {"lr": (hub.Contrast(other={"maximise": True}),)}},
+            "contrasts of 'a' has 'maximise'",
+            "'maximize'",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_keys_of_a_spec_are_arguments(plugin, changes, says, near):
+    from dataclasses import replace
+
+    @hub.hookimpl
+    def hub_register_optimizers():
+        return [replace(hub.describe("sgd"), name="a", **changes)]
+
+    plugin("fake_keys", hub_register_optimizers=hub_register_optimizers)
+    with pytest.raises(hub.PluginError, match=says) as raised:
+        Registry([point("a", "fake_keys", "hub-odd")]).optimizer("a")
+    assert near in raised.value.fix
+    assert raised.value.plugin == "hub-odd"
+
+
+def test_a_hook_without_the_mark_is_named(plugin):
+    def hub_build_optimizer(context):
+        raise AssertionError(context)
+
+    plugin(
+        "fake_plain",
+        hub_register_optimizers=registers("a"),
+        hub_build_optimizer=hub_build_optimizer,
+    )
+    with pytest.raises(hub.PluginError, match="hub_build_optimizer is not marked") as raised:
+        Registry([point("a", "fake_plain", "hub-odd")]).optimizer("a")
+    assert "put @hub.hookimpl above it" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("ask", "name", "says"),
+    [
+        (hub.describe, "cosine", "'cosine' is a learning-rate schedule, not an optimizer"),
+        (lambda name: Registry().scheduler(name), "sgd", "'sgd' is an optimizer, not a"),
+    ],
+    ids=["a schedule", "an optimizer"],
+)
+def test_a_name_of_the_other_kind_is_told(ask, name, says):
+    with pytest.raises(hub.UnknownOptimizerError, match=says):
+        ask(name)
+
+
 @pytest.mark.parametrize(
     ("result", "says"),
     [
-        (lambda context: None, "returned a NoneType"),  # noqa: ARG005
+        (lambda context: None, "returned nothing"),  # noqa: ARG005
         (lambda context: context.model, "not a torch.optim.Optimizer"),
         (
             lambda context: __import__("torch").optim.SGD(context.param_groups()[:1], lr=1.0),
-            "other parameters than planned",
+            "left out",
+        ),
+        (with_groups(lambda groups, _: groups[::-1]), "changed the order: '.*' is in place 0"),
+        (
+            with_groups(lambda groups, _: [{"params": g["params"]} for g in groups]),
+            "lost name or param_names of group 0",
+        ),
+        (
+            with_groups(lambda groups, _: [{**g, "lr": 7.0} for g in groups]),
+            "gave group 'decay' lr=7.0, where the plan has 0.001",
+        ),
+        (
+            with_groups(lambda groups, _: [{**g, "weight_decay": 0.5} for g in groups]),
+            "weight_decay=0.5, where the plan has 0.0",
+        ),
+        (
+            with_groups(lambda groups, _: [{**g, "low_rank": True} for g in groups]),
+            "gave group 'decay' low_rank=True, where the plan has False",
+        ),
+        (
+            with_groups(lambda _, model: [{"params": [*model.parameters()]}]),
+            "that the plan does not have|lost name|changed the order",
         ),
         (lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),  # noqa: ARG005
         (lambda context: __import__("no_such_backend"), "cannot import its package"),  # noqa: ARG005
     ],
-    ids=["nothing", "no optimizer", "parameters missing", "raises", "backend missing"],
+    ids=[
+        "nothing",
+        "no optimizer",
+        "parameters missing",
+        "another order",
+        "names lost",
+        "another lr",
+        "another decay",
+        "another kind",
+        "the model's parameters",
+        "raises",
+        "backend missing",
+    ],
 )
 def test_a_factory_is_held_to_the_plan(plugin, model, result, says):
     @hub.hookimpl

@@ -4,10 +4,15 @@
 """
 
 import re
+import sys
+import types
+from importlib.metadata import EntryPoint, distribution
 from pathlib import Path
 
 import hub
 from hub import errors, hookspecs
+from hub.registry import Registry
+from hub.testing import cases, run
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLE = DOCS / "tutorial" / "hub-signum"
@@ -59,3 +64,21 @@ def test_the_programs_of_the_design_run():
 def test_the_changelog_begins_with_this_version():
     text = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## \[([^]]+)\]", text, re.MULTILINE)[0] == hub.__version__
+
+
+def test_the_schedule_of_the_guide_keeps_its_promises(monkeypatch):
+    """But for what it declares, as torch's own class does not keep that."""
+    text = (DOCS / "write-a-plugin.md").read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    module = types.ModuleType("guide_schedule")
+    exec(next(p for p in programs if "SchedulerSpec" in p), vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    point = EntryPoint("one_cycle", module.__name__, "hub.schedulers")
+    vars(point)["dist"] = distribution("hub")
+    failed = set()
+    for case in cases(["one_cycle"], registry=Registry([point])):
+        try:
+            run(case.check, case.subject)
+        except Exception:  # noqa: BLE001 - as the command does
+            failed.add((case.check, bool(case.known)))
+    assert failed == {("late_group_schedule", True)}

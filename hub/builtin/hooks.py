@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from hub.spec import BuildContext
 
 NonNegative = Annotated[float, Field(ge=0)]
+_SAME_UPDATE = {
+    "foreach": "chooses how the same update is computed",
+    "fused": "chooses how the same update is computed",
+    "differentiable": "chooses how the same update is computed",
+    "capturable": "needs parameters on the accelerator, and computes the same update",
+}
 
 
 class TorchArguments(Arguments):
@@ -140,8 +146,20 @@ def _spec(
         paper=paper,
         state_of=state_of,
         trial=trial or {},
+        contrasts=_CONTRASTS if "amsgrad" in arguments.model_fields else {},
+        without_effect={
+            key: why for key, why in _SAME_UPDATE.items() if key in arguments.model_fields
+        },
     )
 
+
+_CONTRASTS = {  # the maximum differs once the second moment falls
+    "amsgrad": (
+        Contrast(base={"betas": (0.9, 0.5)}, other={"betas": (0.9, 0.5), "amsgrad": True}),
+    ),
+}
+_RELATIVE = {"lr": None, "relative_step": True}
+_SCALED = {"scale_parameter": True}
 
 _ADAFACTOR = OptimizerSpec(
     name="adafactor",
@@ -150,6 +168,15 @@ _ADAFACTOR = OptimizerSpec(
     traits=frozenset({Trait.PER_PARAMETER}),
     precisions=frozenset({"fp32", "fp64", "bf16", "fp16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset(AdafactorArguments.model_fields) - {"foreach"},
+    contrasts={
+        "eps": (
+            Contrast(other={"eps": (0.5, 1e-3)}),
+            Contrast(base=_SCALED, other={**_SCALED, "eps": (1e-30, 100.0)}),
+        ),
+        "relative_step": (Contrast(base={"lr": 1e-3}, other=_RELATIVE),),
+        "warmup_init": (Contrast(base=_RELATIVE, other={**_RELATIVE, "warmup_init": True}),),
+    },
+    without_effect={"foreach": _SAME_UPDATE["foreach"]},
     package="hub",
     licence="Apache-2.0",
     paper="https://arxiv.org/abs/1804.04235",

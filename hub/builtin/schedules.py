@@ -226,7 +226,7 @@ def _spec(
     summary: str,
     arguments: type[Arguments],
     build: Any = None,
-    **properties: bool,
+    **properties: Any,
 ) -> SchedulerSpec:
     return SchedulerSpec(
         name=name,
@@ -282,17 +282,20 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             _plateau,
             uses_warmup_steps=False,
             needs_metric=True,
+            trial={"patience": 1},
         ),
         _spec(
             "cosine_with_min_lr",
             "Linear warm-up, then decay along a cosine to a least learning rate",
             MinLRArguments,
+            trial={"min_lr_rate": 0.1},
             **whole,
         ),
         _spec(
             "cosine_warmup_with_min_lr",
             "Linear warm-up from a first rate, then decay along a cosine to a least one",
             WarmupMinLRArguments,
+            trial={"min_lr_rate": 0.1},
             **whole,
         ),
         _spec(
@@ -300,6 +303,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "Warm-up, then always the same, then decay",
             StableArguments,
             _stable,
+            trial={"num_decay_steps": 4},
         ),
         _spec(
             "greedy",
@@ -308,6 +312,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             _greedy,
             uses_warmup_steps=False,
             needs_metric=True,
+            trial={"patience": 1},
         ),
         _spec(
             "adafactor",
@@ -316,5 +321,6 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             _adafactor,
             uses_warmup_steps=False,
             decays=False,
+            trial_optimizer=("adafactor", {"relative_step": True, "warmup_init": True}),
         ),
     ]

@@ -40,8 +40,9 @@ def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list
 def example(spec: OptimizerSpec) -> str:
     """Return a program that trains one step with this optimizer."""
     targets = ', target_modules="all-linear"' if Trait.LOW_RANK in spec.traits else ""
-    arguments = {"lr": 1e-3} if "lr" in spec.arguments.model_fields else {}
-    given = "".join(f", {key}={value!r}" for key, value in {**arguments, **spec.trial}.items())
+    field = spec.arguments.model_fields.get("lr")
+    rate = {} if field is None else {"lr": 1e-3 if field.is_required() else field.default}
+    given = "".join(f", {key}={value!r}" for key, value in {**rate, **spec.trial}.items())
     return f"""\
 import torch
 import hub
@@ -65,6 +66,7 @@ def _facts(spec: OptimizerSpec) -> Table:
         ("runs on", ", ".join(sorted(spec.devices))),
         ("traits", ", ".join(sorted(spec.traits))),
         ("per group", ", ".join(sorted(spec.per_group))),
+        *(("known failure", f"{check}: {why}") for check, why in spec.known_failures.items()),
         ("paper", spec.paper),
         ("homepage", spec.homepage),
     ):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.compare import figure, page
 from hub.errors import HubError
+from hub.options import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,22 +35,17 @@ SHARED = (
 def write(comparison: Comparison, directory: Path) -> None:
     """Write `results.json`, `loss.png` and `report.html`, each complete or not at all.
 
+    The results come first: what fails after them costs no training.
+
     Raises:
         HubError: The folder cannot be written to, or matplotlib is missing.
     """
     make_directory(directory)
+    results = json.dumps(to_json(to_dict(comparison)), indent=1, allow_nan=False)
+    _write(directory / RESULTS, f"{results}\n".encode())
     picture = figure.png(comparison)
-    results = json.dumps(to_dict(comparison), indent=1, allow_nan=False)
-    files = {
-        RESULTS: f"{results}\n".encode(),
-        PICTURE: picture,
-        PAGE: page.html(comparison, picture).encode(),
-    }
-    try:
-        for name, content in files.items():
-            _replace(directory / name, content)
-    except OSError as error:
-        raise _unwritable(directory, error) from error
+    _write(directory / PICTURE, picture)
+    _write(directory / PAGE, page.html(comparison, picture).encode())
 
 
 def make_directory(directory: Path) -> None:
@@ -86,12 +82,14 @@ def _row(row: Row) -> dict[str, Any]:
     return {"label": row.contender.label, **asdict(row.contender), **fields, "curve": curve}
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write beside the file first, so that whoever reads it sees the old one or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
         draft.replace(path)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.conduct import detach
-from hub.errors import HubError
+from hub.errors import HubError, PluginError
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.subject import Subject, differing, drowned, train
@@ -60,6 +60,9 @@ def covers(subject: Subject) -> None:
     after = weights(model)
     moved = differing(before, after)
     expect(not [n for n in moved if n.startswith("frozen")], "frozen parameters moved")
+    counted = {key for group in optimizer.param_groups for key in group}
+    missing = sorted(subject.spec.counters - counted)
+    expect(not missing, f"the spec's counters has {missing}, which no group has after a step")
     still = [n for n in expected.values() if n not in (*moved, *drowned(subject))]
     expect(not still, f"trainable parameters never moved: {still}")
 
@@ -119,6 +122,8 @@ def bad_input(subject: Subject) -> None:
         model = subject.model()
         with _unchanged(model):
             error = _error_of(subject, model, **arguments)
+        blamed = isinstance(error, PluginError)
+        expect(not blamed, f"{arguments} should be refused as bad input, and is not: {error}")
         expect(error.what, f"{arguments}: the error does not say what is wrong")
         expect(error.where, f"{arguments}: the error does not say where")
 

@@ -5,24 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hub.errors import PluginError
 from hub.forms import SUFFIX, has_layerwise
+from hub.patterns import nearest
 from hub.registry import Registry, default_registry
-from hub.spec import Trait
-from hub.testing.promises import CHECKS, IN_BACKWARD
+from hub.spec import OptimizerSpec, SchedulerSpec, Trait
+from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD
+from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
+from hub.testing.schedules import Timetable
 from hub.testing.subject import DTYPES, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hub.registry import Kind
+
+SCHEDULER: Kind = "scheduler"
 PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One check of one optimizer in one setting."""
+    """One check of one optimizer in one setting, or of one schedule."""
 
     check: str
-    subject: Subject
+    subject: Subject | Timetable
 
     @property
     def id(self) -> str:
@@ -30,28 +37,64 @@ class Case:
         device = "" if self.subject.device == "cpu" else f"-{self.subject.device}"
         return f"{self.check}-{self.subject.name}-{self.subject.precision}{device}"
 
+    @property
+    def known(self) -> str:
+        """Why the spec says that this check fails for now; "" where it has to pass."""
+        reasons = self.subject.spec.known_failures
+        return reasons.get(f"{self.check}-{self.subject.precision}") or reasons.get(self.check, "")
+
 
 def cases(
     names: Iterable[str], device: str = "cpu", registry: Registry | None = None
 ) -> list[Case]:
     """Return every check of every name, in its eager and its layerwise form, in fp32 and bf16.
 
+    A name may be that of an optimizer, of a schedule, or of both.
+
     In every dtype that the optimizer does not declare, and on a device that it does not, the only
     check is that building is refused with the reason.
+
+    Raises:
+        HubError: There is no such name, or its spec declares failures of checks that do not exist.
     """
     registry = registry or default_registry()
     found = []
-    for name in forms(names, registry):
+    names = list(names)
+    optimizers = [name for name in names if not _is_only(SCHEDULER, name, registry)]
+    schedules = [name for name in names if registry.owners(SCHEDULER, name)]
+    for name in forms(optimizers, registry):
         spec = registry.optimizer(name)
+        _check_known(spec)
         inside = Trait.STEPS_IN_BACKWARD in spec.traits
-        checks = [c for c in CHECKS if c != "refused" and (inside or c not in IN_BACKWARD)]
+        others = EAGER if inside else IN_BACKWARD
+        checks = [c for c in CHECKS if c != "refused" and c not in others]
         for precision in DTYPES:
             subject = Subject(name, precision, device, registry)
             if precision not in spec.precisions or device not in spec.devices:
                 found.append(Case("refused", subject))
             elif precision in PRECISIONS:
                 found += [Case(check, subject) for check in checks]
+    for name in schedules:
+        _check_known(registry.scheduler(name))
+        found += [Case(check, Timetable(name, registry)) for check in SCHEDULE_CHECKS]
     return found
+
+
+def _is_only(kind: Kind, name: str, registry: Registry) -> bool:
+    other: Kind = "optimizer" if kind == "scheduler" else "scheduler"
+    return bool(registry.owners(kind, name)) and not registry.owners(other, name)
+
+
+def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
+    checks = CHECKS if isinstance(spec, OptimizerSpec) else SCHEDULE_CHECKS
+    ids = [*checks, *(f"{check}-{precision}" for check in checks for precision in PRECISIONS)]
+    for key in spec.known_failures:
+        if key not in ids:
+            raise PluginError(
+                f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
+                where=f"{type(spec).__name__}.known_failures",
+                fix=nearest(key, ids),
+            )
 
 
 def forms(names: Iterable[str], registry: Registry) -> list[str]:

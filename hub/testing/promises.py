@@ -8,15 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.testing import (
+    arguments,
     building,
     copies,
     evaluation,
     in_backward,
+    rates,
+    routing,
+    schedules,
     state,
     stepping,
     threads,
     updates,
 )
+from hub.testing.schedules import Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +30,11 @@ if TYPE_CHECKING:
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "is_optimizer": building.is_optimizer,  # P1
-    "follows_lr": updates.follows_lr,  # P2
-    "hyperparameters": updates.hyperparameters,  # P3
-    "decay": updates.decay,  # P3
+    "follows_lr": rates.follows_lr,  # P2
+    "own_lr": rates.own_lr,  # P2
+    "hyperparameters": arguments.hyperparameters,  # P3
+    "decay": arguments.decay,  # P3
+    "names": routing.names,  # P3
     "covers": building.covers,  # P4
     "late_group": building.late_group,  # P4
     "resume": state.resume,  # P5
@@ -38,6 +45,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "shares_nothing": copies.shares_nothing,  # P5
     "copies": copies.copies,  # P5, P7, P8
     "accumulates": updates.accumulates,  # P6
+    "leaves_gradients": updates.leaves_gradients,  # P7
     "clips": updates.clips,  # P7
     "norm_before_step": stepping.norm_before_step,  # P7
     "closures": stepping.closures,  # P6, P7
@@ -55,11 +63,14 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 }
 """Name of the check, and the check."""
 
+EAGER = frozenset({"leaves_gradients"})
+"""The checks for optimizers that do not step inside the backward pass only."""
+
 IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
 """The checks for optimizers that step inside the backward pass only."""
 
 
-def run(check: str, subject: Subject) -> None:
+def run(check: str, subject: Subject | Timetable) -> None:
     """Run one check.
 
     Raises:
@@ -70,6 +81,9 @@ def run(check: str, subject: Subject) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
     try:
-        CHECKS[check](subject)
+        if isinstance(subject, Timetable):
+            schedules.CHECKS[check](subject)
+        else:
+            CHECKS[check](subject)
     finally:
         torch.set_num_threads(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hub.testing.matrix import cases
@@ -16,25 +16,19 @@ if TYPE_CHECKING:
 def conformance(
     *names: str,
     device: str = "cpu",
-    expected_failures: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Callable[[Case], None]:
-    """Return a test function, parametrised over every check that applies to the names.
+    """Return a test function, parametrized over every check that applies to the names.
+
+    A check that the spec declares as a known failure is expected to fail, and fails the test if it
+    passes.
 
     Args:
         names: Optimizers.
         device: Where to run.
-        expected_failures: Ids such as "resume-my_optimizer-bf16" to the reason why that check
-            fails for now; a check that passes in spite of it fails the test.
         registry: Where to look the names up; by default what is installed.
     """
     import pytest
-
-    reasons = dict(expected_failures or {})
-    found = cases(names, device, registry)
-    unknown = set(reasons) - {case.id for case in found}
-    if unknown:
-        raise ValueError(f"expected failures of checks that do not exist: {sorted(unknown)}")
 
     @pytest.mark.parametrize(
         "case",
@@ -42,11 +36,9 @@ def conformance(
             pytest.param(
                 case,
                 id=case.id,
-                marks=[pytest.mark.xfail(strict=True, reason=reasons[case.id])]
-                if case.id in reasons
-                else [],
+                marks=[pytest.mark.xfail(strict=True, reason=case.known)] if case.known else [],
             )
-            for case in found
+            for case in cases(names, device, registry)
         ],
     )
     def test_conformance(case: Case) -> None:

@@ -85,7 +85,13 @@ def distributed_state(subject: Subject) -> None:
         saved = copy.deepcopy(get_optimizer_state_dict(half, optimizer, options=options))
         model, resumed = subject.start()
         model.load_state_dict(half.state_dict())
-        set_optimizer_state_dict(model, resumed, saved, options=options)
+        try:
+            set_optimizer_state_dict(model, resumed, saved, options=options)
+        except KeyError as error:
+            raise AssertionError(
+                f"torch's distributed functions do not find {error} in a new optimizer: what "
+                "step() adds to the groups and the state has to be there before it"
+            ) from error
         train(model, resumed, AFTER, start=BEFORE)
         wrong = differing(weights(whole), weights(model))
         expect(not wrong, f"resuming from a distributed state dict ({full=}) is off in {wrong}")

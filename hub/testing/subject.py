@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import nn
 
 from hub.building import execute
 from hub.errors import HubWarning
@@ -37,8 +38,11 @@ _OF_BUILD = (
     "gradient_accumulation_steps",
     "max_grad_norm",
 )
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 LR = 1e-2
 LARGE = 0.5
+STEPS = 6
+"""RAdam's rectified phase, in which eps and betas count, begins at the sixth."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class Subject:
         """Whether it steps inside the backward pass."""
         return Trait.STEPS_IN_BACKWARD in self.spec.traits
 
+    @property
+    def lr(self) -> float:
+        """The learning rate that the checks build with."""
+        return float(self.spec.trial.get("lr", LR))
+
     def has(self, *arguments: str) -> bool:
         """Whether the optimizer has all these arguments."""
         return set(arguments) <= set(self.spec.arguments.model_fields)
@@ -73,17 +82,17 @@ class Subject:
         """Return the kit's model in this setting."""
         return make_model(DTYPES[self.precision], self.device)
 
-    def build(self, model: Model, **arguments: Any) -> Optimizer:
+    def build(self, model: nn.Module, **arguments: Any) -> Optimizer:
         """Build the optimizer for a model; warnings about precision are expected and silent.
 
         Args:
-            model: From `model()`.
+            model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
         call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
         if self.low_rank:
             call.setdefault("target_modules", "all-linear")
-        lr = {"lr": LR} if self.has("lr") else {}
+        lr = {"lr": self.lr} if self.has("lr") else {}
         with no_warnings(HubWarning):
             prepared = prepare(
                 self.name,
@@ -126,6 +135,22 @@ def train(
         optimizer.zero_grad()
         after_step()
     return losses
+
+
+def push(model: AnyModel, optimizer: Optimizer, steps: int = STEPS) -> AnyModel:
+    """Take steps on given gradients, so that what one parameter does shows in no other."""
+    for step in range(steps):
+        give_gradients(model, step)
+        optimizer.step()
+    return model
+
+
+def give_gradients(model: nn.Module, step: int) -> None:
+    """Set the gradients to random numbers, which are the same for the same step."""
+    for index, parameter in enumerate(model.parameters()):
+        if parameter.requires_grad:
+            generator = torch.Generator().manual_seed(100 * step + index)
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
 
 
 def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:

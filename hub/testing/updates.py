@@ -1,19 +1,18 @@
-"""Checks of what steps do: P2, P3, P6, P7, P10."""
+"""Checks of what steps do: P6, P7, P10."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from hub.conduct import detach
 from hub.layerwise import grad_norm
-from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.problem import batch, loss_of
-from hub.testing.subject import LR, Subject, backward, differing, drowned, train
+from hub.testing.subject import STEPS, Subject, backward, differing, give_gradients, train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 CLIP = 0.01
 CLOSE = 0.1
-ROUNDING = 1e-7  # of a learning rate that is kept in an fp32 tensor
-STEPS = 6
-"""RAdam's rectified phase, in which eps and betas count, begins at the sixth."""
 
 
 def trains(subject: Subject) -> None:
@@ -40,115 +36,25 @@ def trains(subject: Subject) -> None:
     expect(last < first, f"the loss went from {first} to {last} in 20 steps")
 
 
-def follows_lr(subject: Subject) -> None:
-    """P2: what is written to `group["lr"]` is what the next update uses, and it reads back."""
-    if not subject.has("lr"):
-        return
-    built, _ = _trained(subject, lr=LR / 4)
-    written, optimizer = subject.start()
-    _reads_back(optimizer, LR)
-    _write_lr(optimizer, LR / 4)
-    train(written, optimizer, STEPS)
-    wrong = differing(weights(built), weights(written))
-    expect(not wrong, f"lr as written to the groups is not what is used: {wrong}")
-    _follows_schedule(subject)
-    if Trait.SCHEDULE_FREE not in subject.spec.traits:
-        _stands_still_at_zero(subject)
+def leaves_gradients(subject: Subject) -> None:
+    """P7: a step leaves the gradients as they are, to the last bit.
 
-
-def _follows_schedule(subject: Subject) -> None:
-    from torch.optim.lr_scheduler import LambdaLR
-
-    factors = [1.0, 0.25, 0.5, 0.125, 1.0]
-    model, optimizer = subject.start()
-    schedule = LambdaLR(optimizer, factors.__getitem__)
-    by_hand, other = subject.start()
-    for step in range(len(factors) - 1):
-        _reads_back(optimizer, LR * factors[step])
-        _write_lr(other, LR * factors[step])
-        train(model, optimizer, 1, step, after_step=schedule.step)
-        train(by_hand, other, 1, step)
-    wrong = differing(weights(by_hand), weights(model))
-    expect(not wrong, f"a scheduler's lr is not what is used: {wrong}")
-
-
-def _reads_back(optimizer: Optimizer, lr: float) -> None:
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    expect(all(abs(rate - lr) < ROUNDING for rate in rates), f"lr {lr} reads back as {rates}")
-
-
-def _stands_still_at_zero(subject: Subject) -> None:
-    model, optimizer = subject.start()
-    train(model, optimizer, STEPS)
-    before = weights(model)
-    _write_lr(optimizer, 0.0)
-    train(model, optimizer, 1, STEPS)
-    after = weights(model)
-    if subject.precision == "bf16" and Trait.COMPENSATED in subject.spec.traits:
-        # What earlier updates left over may still carry a weight to the next number.
-        for name in before:
-            torch.testing.assert_close(after[name], before[name], rtol=2**-7, atol=0)
-    else:
-        moved = differing(before, after)
-        expect(not moved, f"parameters move at lr 0: {moved}")
-
-
-def decay(subject: Subject) -> None:
-    """P3: weight decay moves exactly the decayed parameters, with the value asked for."""
-    if not subject.has("weight_decay"):
-        return
-    model, optimizer = subject.start(weight_decay=0.25)
-    decayed = set()
-    for group in optimizer.param_groups:
-        value = group["weight_decay"]
-        expect(value in (0.0, 0.25), f"group {group['name']} decays by {value}, not 0.25 or 0")
-        if value:
-            decayed |= set(group["param_names"])
-    named = dict(model.named_parameters())
-    wrong = [n for n in named if n in decayed and (named[n].ndim < 2 or "norm" in n)]  # noqa: PLR2004
-    expect(not wrong, f"decayed, and should not be: {wrong}")
-    with torch.no_grad():
-        for parameter in named.values():  # zeros cannot show decay
-            parameter.add_(1.0)
-    before = weights(model)
-    for _ in range(STEPS):
-        for parameter in named.values():
-            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    What logs or accumulates them may come after it.
+    """
+    decay = {"weight_decay": 0.25} if subject.has("weight_decay") else {}
+    model, optimizer = subject.start(**decay)
+    for step in range(STEPS):
+        give_gradients(model, step)
+        before = _gradients(model)
         optimizer.step()
-    moved = set(differing(before, weights(model)))
-    expect(
-        moved == decayed,
-        f"with gradients of zero, decay should move {sorted(decayed)}, and moves {sorted(moved)}",
-    )
+        after = _gradients(model)
+        expect(before.keys() == after.keys(), "a step takes gradients away")
+        wrong = differing(before, after)
+        expect(not wrong, f"a step changes the gradients of {wrong}")
 
 
-def hyperparameters(subject: Subject) -> None:
-    """P3: the betas and eps asked for reach every parameter, in every group."""
-    usual, optimizer = _pushed(subject)
-    trainable = {name for name, p in usual.named_parameters() if p.requires_grad}
-    defaults = {name: field.default for name, field in subject.spec.arguments.model_fields.items()}
-    for name, value in _other_values(defaults).items():
-        if name not in subject.spec.per_group:
-            continue
-        for group in optimizer.param_groups:
-            if name in group:
-                expected = {**defaults, **subject.spec.trial}[name]
-                expect(_plain(group[name]) == _plain(expected), f"{name} is {group[name]}")
-        changed, _ = _pushed(subject, **{name: value})
-        moved = set(differing(weights(usual), weights(changed)))
-        unreached = trainable - moved - drowned(subject)
-        expect(not unreached, f"{name}={value} does not reach {sorted(unreached)}")
-
-
-def _other_values(defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return values that are sure to change every update."""
-    values: dict[str, Any] = {}
-    betas, eps = defaults.get("betas"), defaults.get("eps")
-    if isinstance(betas, tuple):
-        values["betas"] = (0.5, *(0.7 for _ in betas[1:]))
-    if isinstance(eps, float):
-        values["eps"] = 0.5
-    return values
+def _gradients(model: Model) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def accumulates(subject: Subject) -> None:
@@ -215,34 +121,6 @@ def _backward(subject: Subject, optimizer: Optimizer, loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _trained(subject: Subject, **arguments: Any) -> tuple[Model, Optimizer]:
-    model, optimizer = subject.start(**arguments)
-    train(model, optimizer, STEPS)
-    return model, optimizer
-
-
-def _pushed(subject: Subject, **arguments: Any) -> tuple[Model, Optimizer]:
-    """Take steps on given gradients, so that what one parameter does shows in no other."""
-    model, optimizer = subject.start(**arguments)
-    for step in range(STEPS):
-        for index, parameter in enumerate(model.parameters()):
-            if parameter.requires_grad:
-                generator = torch.Generator().manual_seed(100 * step + index)
-                grad = torch.randn(parameter.shape, generator=generator)
-                parameter.grad = grad.to(parameter)
-        optimizer.step()
-    return model, optimizer
-
-
 def _updates(start: dict[str, Tensor], model: Model) -> Tensor:
     named = weights(model)
     return torch.cat([(named[name].double() - start[name].double()).flatten() for name in start])
-
-
-def _write_lr(optimizer: Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

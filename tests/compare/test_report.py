@@ -41,6 +41,21 @@ def written(comparison):
     return comparison[0].settings.out
 
 
+def test_infinite_arguments_are_reported(comparison, tmp_path):
+    whole = comparison[0]
+    row = replace(whole.rows[0], arguments={"threshold": float("inf")})
+    report.write(replace(whole, rows=(row,)), tmp_path)
+    data = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert data["optimizers"][0]["arguments"] == {"threshold": {"float": "inf"}}
+
+
+def test_what_fails_after_training_leaves_the_results(comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure, "png", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write(comparison[0], tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["optimizers"]
+
+
 def test_exactly_three_files_are_written(written):
     assert sorted(path.name for path in written.iterdir()) == [
         "loss.png",

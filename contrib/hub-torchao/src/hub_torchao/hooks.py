@@ -79,6 +79,7 @@ def _spec(name: str, bits: int, arguments: type[LowBitArguments], paper: str) ->
         precisions=frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset({"lr", "weight_decay", "betas", "eps"}),
         shaping=frozenset({"block_size"}),
+        without_effect={"bf16_stochastic_round": "shows in bf16 weights only, and at random"},
         package="torchao",
         licence="BSD-3-Clause",
         paper=paper,

@@ -10,7 +10,7 @@ from hub import backend
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, OptimizerSpec, Trait
+from hub.spec import Contrast, Finding, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -78,6 +78,7 @@ class APOLLOArguments(LowRankArguments):
 
 
 _LOW_RANK = frozenset(LowRankArguments.model_fields)
+_MINI = {"scale_type": "tensor"}
 
 SPEC = OptimizerSpec(
     name="apollo_adamw",
@@ -88,6 +89,15 @@ SPEC = OptimizerSpec(
     per_group=frozenset({"lr", "weight_decay", "betas", "eps", "correct_bias"}) | _LOW_RANK,
     trial={"rank": 4, "update_proj_gap": 2},
     shaping=frozenset({"rank", "proj", "proj_type"}),
+    contrasts={
+        "proj_type": (Contrast(base=_MINI, other={**_MINI, "proj_type": "reverse_std"}),),
+        # The limiter is relative: the order of the two makes a difference in rounding only.
+        "scale_front": (Contrast(base={"scale": 3.0}, other={"scale": 3.0, "scale_front": True}),),
+    },
+    known_failures={
+        "names": "random projections follow from the names of the parameters, so that they do not "
+        "depend on torch's random numbers"
+    },
     package="apollo-torch",
     licence="CC-BY-NC-4.0",
     paper="https://arxiv.org/abs/2412.05270",

@@ -113,6 +113,13 @@ class LionArguments(DecoupledArguments):
     """Share of the running average of gradients in an update, and decay rate of that average."""
 
 
+_WITHOUT_EFFECT = {
+    "quantize": "needs CUDA, and is turned off elsewhere",
+    "master_weight_bits": "needs CUDA, and is turned off elsewhere",
+    "fused": "needs CUDA, and computes the same update",
+    "compress_state_dict": "decides how the state is saved",
+    "check_numerics": "raises errors, and changes no update",
+}
 _CPU_NOTE = (
     "For CPU parameters quantize, fused and master_weight_bits are turned off: flashoptim's "
     "kernels need CUDA."
@@ -148,6 +155,7 @@ def _spec(
         per_group=frozenset({"lr", "weight_decay", *per_group}),
         trial={"momentum": 0.9} if has_momentum else {},  # without it there is no state to check
         shaping=frozenset({"quantize", "master_weight_bits"}),
+        without_effect=_WITHOUT_EFFECT,
         package="flashoptim",
         licence="Apache-2.0",
         paper="https://arxiv.org/abs/2602.23349",

@@ -10,7 +10,7 @@ from hub import backend
 from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.errors import OptimArgsError, UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, OptimizerSpec, Trait
+from hub.spec import Contrast, Finding, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -65,6 +65,16 @@ class AdafactorArguments(LowRankArguments, AdafactorBase):
     """Arguments of `galore_torch.GaLoreAdafactor`."""
 
 
+_RELATIVE = {"lr": None, "relative_step": True}
+_SCALED = {"scale_parameter": True}
+_ADAFACTOR_CONTRASTS = {
+    "eps": (
+        Contrast(other={"eps": (0.5, 1e-3)}),
+        Contrast(base=_SCALED, other={**_SCALED, "eps": (1e-30, 100.0)}),
+    ),
+    "relative_step": (Contrast(base={"lr": 1e-3}, other=_RELATIVE),),
+    "warmup_init": (Contrast(base=_RELATIVE, other={**_RELATIVE, "warmup_init": True}),),
+}
 _MODES = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
 _NOTES = (
     "Every update_proj_gap steps all projections are computed again: that step is slow.",
@@ -79,6 +89,7 @@ def _spec(
     *notes: str,
     per_group: frozenset[str] = frozenset({"lr", "weight_decay", "betas", "eps"}),
     modes: frozenset[str] = _MODES,
+    contrasts: Mapping[str, tuple[Contrast, ...]] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
@@ -89,6 +100,7 @@ def _spec(
         per_group=per_group,
         trial={"rank": 4, "update_proj_gap": 2},
         shaping=frozenset({"rank", "proj_type"}),
+        contrasts=contrasts or {},
         package="galore-torch",
         licence="Apache-2.0",
         paper="https://arxiv.org/abs/2403.03507",
@@ -119,6 +131,7 @@ SPECS = (
         "Keeps fp32 moments and an fp32 projection for bf16 and fp16 weights too.",
         per_group=frozenset({"lr", "weight_decay", "eps"}),
         modes=_MODES | {"fp16"},
+        contrasts=_ADAFACTOR_CONTRASTS,
     ),
 )
 _NAMES = frozenset(spec.name for spec in SPECS)

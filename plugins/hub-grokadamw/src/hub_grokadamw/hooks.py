@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serial
 from hub import backend
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec
+from hub.spec import Contrast, OptimizerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,12 +76,29 @@ class GrokAdamWArguments(Arguments):
         return tuple(item if isinstance(item, Signal) else Signal(function=item) for item in items)
 
 
+def _generalizes_badly() -> float:
+    """Return the grokking signal of a model that does, for the conformance kit."""
+    return 1.0
+
+
+_SIGNAL = {"grokking_signal_fns": [_generalizes_badly]}
+
 SPEC = OptimizerSpec(
     name="grokadamw",
     summary="AdamW on gradients with their slow part amplified (Grokfast).",
     arguments=GrokAdamWArguments,
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset(GrokAdamWArguments.model_fields) - {"grokking_signal_fns"},
+    contrasts={
+        "gamma": (Contrast(other={"gamma": 0.5}, some=True),),  # not the first of a group
+        "gradient_clipping": (
+            Contrast(base={"eps": 0.5}, other={"eps": 0.5, "gradient_clipping": 0.25}),
+        ),
+        "grokking_signal_fns": (Contrast(other=_SIGNAL),),
+        "grokking_signal_decay_rate": (
+            Contrast(base=_SIGNAL, other={**_SIGNAL, "grokking_signal_decay_rate": 0.5}),
+        ),
+    },
     not_layerwise="its first beta depends on how many parameters of the group come before",
     package="grokadamw",
     licence="MIT",

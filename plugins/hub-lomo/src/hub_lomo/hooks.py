@@ -9,7 +9,7 @@ from pydantic import Field
 from hub import backend
 from hub.arguments import Eps, InBackward, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +58,7 @@ _COMMON = {
     "package": "lomo-optim",
     "licence": "MIT",
     "homepage": "https://github.com/OpenLMLab/LOMO",
+    "without_effect": dict.fromkeys(_SCALING, "scales the loss of fp16 weights, to no effect"),
 }
 
 SPECS = (
@@ -74,6 +75,12 @@ SPECS = (
         summary="Adaptive rates from factored second moments, inside the backward pass.",
         arguments=AdaLomoArguments,
         per_group=frozenset({"lr", "weight_decay", "eps", "clip_threshold", "decay_rate"}),
+        contrasts={
+            "eps": (
+                Contrast(other={"eps": (0.5, 1e-3)}),
+                Contrast(other={"eps": (1e-30, 100.0)}),
+            )
+        },
         paper="https://arxiv.org/abs/2310.10195",
         notes=(
             *_NOTES,

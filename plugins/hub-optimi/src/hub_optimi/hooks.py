@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from hub import backend
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, Level, OptimizerSpec, Trait
+from hub.spec import Contrast, Finding, Level, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,6 +69,22 @@ SPEC = OptimizerSpec(
     counters=frozenset({"setup", "step"}),
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset({"lr", "weight_decay", "betas", "eps", "max_lr", "kahan_sum"}),
+    contrasts={
+        "max_lr": (
+            Contrast(
+                base={"decouple_lr": True}, other={"decouple_lr": True, "max_lr": 0.5}, some=True
+            ),
+        ),
+    },
+    without_effect={
+        "kahan_sum": "what it keeps of bf16 updates shows after many steps only",
+        "foreach": "chooses how the same update is computed",
+        "triton": "needs a GPU, and computes the same update",
+    },
+    known_failures={
+        "leaves_gradients-bf16": "step() uses the gradients of bf16 weights as scratch space: read "
+        "norms before it"
+    },
     package="torch-optimi",
     licence="MIT",
     paper="https://arxiv.org/abs/2304.13013",
@@ -83,7 +99,6 @@ SPEC = OptimizerSpec(
         "triton, or the loop in its place, is chosen on the parameters' device and at resume anew.",
         '`group["betas"]` is what counts, as in torch; optimi\'s beta1 and beta2 follow it.',
         "Bias correction counts a group's steps: parameters unfrozen later join at that count.",
-        "`step()` may use the gradients as scratch space: read norms before it.",
         "gradient_release is left out: upstream's resumes with a learning rate that stays put.",
     ),
 )

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hub import backend
 from hub.arguments import Arguments, Beta, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,12 +99,16 @@ class SGDArguments(WarmupArguments):
     """Share of the average in the training weights."""
 
 
+def _averaging(rises: dict[str, object]) -> dict[str, tuple[Contrast, ...]]:
+    """Return how `weight_lr_power` shows: at a constant learning rate all steps weigh the same."""
+    return {"weight_lr_power": (Contrast(base=rises, other={**rises, "weight_lr_power": 0.5}),)}
+
+
 _NOTES = (
     "A learning-rate schedule on top multiplies with its own annealing: use a constant one.",
     "Switches with model.train() and model.eval(): evaluation sees the averaged weights.",
     "State dicts of the model hold the averaged weights; the optimizer's has the others too.",
     "Starts in train mode; the bare class refuses its first step until `train()` was called.",
-    "`step()` uses the gradients as scratch space: read norms before it.",
 )
 
 
@@ -125,6 +129,15 @@ def _spec(
         precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed", *modes}),
         per_group=frozenset({"lr", "weight_decay", *per_group}),
         trial=trial or {},
+        contrasts=_averaging(
+            {"warmup_steps": 4}
+            if issubclass(arguments, WarmupArguments)
+            else {"silent_sgd_phase": True}
+        ),
+        without_effect={"foreach": "chooses how the same update is computed"},
+        known_failures={
+            "leaves_gradients": "step() uses the gradients as scratch space: read norms before it"
+        },
         package="schedulefree",
         licence="Apache-2.0",
         paper="https://arxiv.org/abs/2405.15682",

@@ -1,12 +1,13 @@
 """One row an optimizer: its class, and what is wrong with its spec."""
 
 from dataclasses import replace
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from hub.arguments import Arguments, Betas, LearningRate, WeightDecay
+from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, Trait
+from hub.spec import OptimizerSpec, SchedulerSpec, Trait
 
 
 class AdamArguments(Arguments):
@@ -15,6 +16,12 @@ class AdamArguments(Arguments):
     lr: LearningRate = 1e-3
     betas: Betas = (0.9, 0.999)
     weight_decay: WeightDecay = 0.01
+
+
+class EpsArguments(AdamArguments):
+    """Arguments, one of which is not put into the groups."""
+
+    eps: Eps = 1e-8
 
 
 class TakesAnything(BaseModel):
@@ -48,6 +55,13 @@ MODES = frozenset({Trait.TRAIN_EVAL_MODES})
 ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
     "keeps_its_first_lr": ("KeepsItsFirstLr", {}),
+    "reads_the_first_lr": ("ReadsTheFirstLr", {}),
+    "lacks_a_group_key": (
+        "LacksAGroupKey",
+        {"per_group": frozenset({"lr", "weight_decay", "betas", "eps"}), "arguments": EpsArguments},
+    ),
+    "routes_by_name": ("RoutesByName", {}),
+    "changes_gradients": ("ChangesGradients", {}),
     "decays_everything": ("DecaysEverything", {}),
     "forgets_decay": ("ForgetsDecay", {}),
     "ignores_betas": ("IgnoresBetas", {}),
@@ -77,12 +91,45 @@ ROWS = {
     "crashes_on_bad_input": ("Plain", {"arguments": Crashes}),
     "counts_by_the_call": ("CountsByTheCall", {"traits": PER_PARAMETER}),
     "keeps_gradients": ("KeepsGradients", {"traits": PER_PARAMETER}),
+    "plain": ("Plain", {}),
+    "skips_idle_gradients": ("SkipsIdleGradients", {}),
     "steps_by_itself": ("StepsByItself", {"traits": PER_PARAMETER}),
     "frees_gradients": ("FreesGradients", {}),
     "ignores_closures": ("IgnoresClosures", {}),
     "calls_closures_twice": ("CallsClosuresTwice", {}),
     "leaves_hooks": ("LeavesHooks", {"traits": PER_PARAMETER}),
 }
+
+
+SCHEDULES = {
+    "needs_a_warmup": "NeedsAWarmup",
+    "ignores_the_warmup": "IgnoresTheWarmup",
+    "first_group_for_all": "FirstGroupForAll",
+    "replaces_tensors": "ReplacesTensors",
+    "resumes_from_the_groups": "ResumesFromTheGroups",
+    "forgets_late_groups": "ForgetsLateGroups",
+}
+
+
+@hookimpl
+def hub_register_schedulers():
+    """Return all schedules."""
+    return [
+        SchedulerSpec(
+            name=name,
+            summary="Broken on purpose",
+            arguments=Arguments,
+            build=partial(_schedule, cls),
+            needs_training_steps=True,
+        )
+        for name, cls in SCHEDULES.items()
+    ]
+
+
+def _schedule(cls, optimizer, warmup, total, _arguments):
+    from hub_broken import schedules
+
+    return getattr(schedules, cls)(optimizer, warmup, total)
 
 
 @hookimpl

@@ -30,6 +30,73 @@ class KeepsItsFirstLr(AdamW):
             group["lr"] = lr
 
 
+class ReadsTheFirstLr(AdamW):
+    """Takes the learning rate of its first group for that of all."""
+
+    def step(self, closure=None):
+        shown = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] = shown[0]
+        super().step(closure)
+        for group, lr in zip(self.param_groups, shown, strict=True):
+            group["lr"] = lr
+
+
+class LacksAGroupKey(AdamW):
+    """Keeps one of its hyperparameters to itself."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.eps = [group.pop("eps") for group in self.param_groups]
+
+    def step(self, closure=None):
+        for group, eps in zip(self.param_groups, self.eps, strict=True):
+            group["eps"] = eps
+        super().step(closure)
+        for group in self.param_groups:
+            del group["eps"]
+
+
+class RoutesByName(AdamW):
+    """Tells the head from the layers by a part of its name."""
+
+    def step(self, closure=None):
+        with torch.no_grad():
+            for group in self.param_groups:
+                for name, p in zip(group["param_names"], group["params"], strict=True):
+                    if p.grad is not None and "head" in name:
+                        p.add_(p.grad.sign(), alpha=-group["lr"])
+        super().step(closure)
+
+
+class ChangesGradients(AdamW):
+    """Adds what else it wants to the gradients themselves."""
+
+    def step(self, closure=None):
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.grad.add_(p, alpha=group["weight_decay"])
+        super().step(closure)
+
+
+class SkipsIdleGradients(AdamW):
+    """Breaks nothing: as Prodigy 1.1.2, it leaves parameters alone whose gradients are all zero."""
+
+    def step(self, closure=None):
+        idle = [
+            (p, p.detach().clone())
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and not p.grad.any()
+        ]
+        super().step(closure)
+        with torch.no_grad():
+            for p, value in idle:
+                p.copy_(value)
+
+
 class DecaysEverything(AdamW):
     def step(self, closure=None):
         for group in self.param_groups:
