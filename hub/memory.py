@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
-from hub import backend
+from hub import backend, readiness
 from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
@@ -75,11 +75,12 @@ def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
 
     Raises:
         UnsupportedError: The optimizer cannot take a step on the CPU, or not without the model.
-        HubError: As `hub.build` does, but for the meta device.
+        HubError: As `hub.build` does, but not for a model on the meta device, nor for one that
+            another optimizer holds.
     """
     call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
     prepared = prepare(name, model, **call, hyperparameters=arguments)
-    refusal = prepared.plan.materialized().refusal
+    refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
     each = [_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
@@ -93,6 +94,13 @@ def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
         state=state,
         evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,
     )
+
+
+def _refusal(prepared: Prepared) -> HubError | None:
+    """Return what the build would raise for a model on a device that nothing else steps."""
+    in_the_way = list(readiness.check_model(list(prepared.context.named_parameters())))
+    kept = tuple(finding for finding in prepared.plan.findings if finding not in in_the_way)
+    return replace(prepared.plan, findings=kept).refusal
 
 
 def _gradients(prepared: Prepared, each: list[int]) -> int:

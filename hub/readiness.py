@@ -10,7 +10,7 @@ from hub.errors import HubError, UnsupportedError
 from hub.spec import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hub.groups import Named
     from hub.spec import OptimizerSpec
@@ -31,16 +31,25 @@ def check(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
         spec: The optimizer.
         trainable: The parameters to be trained, by name.
     """
+    yield from check_model(trainable)
+    for raise_unless_ready in (processes.check_alone, processes.check_whole):
+        yield from _refusals(partial(raise_unless_ready, spec), trainable)
+
+
+def check_model(trainable: Named) -> Iterator[Finding]:
+    """Yield a refusal for each thing that has to be done to the model, whatever is built.
+
+    Args:
+        trainable: The parameters to be trained, by name.
+    """
     if any(parameter.device.type == "meta" for _, parameter in trainable):
         yield ON_META
-    checks = (
-        layerwise.check_free,
-        conduct.check_free,
-        partial(processes.check_alone, spec),
-        partial(processes.check_whole, spec),
-    )
-    for raise_unless_ready in checks:
-        try:
-            raise_unless_ready(trainable)
-        except HubError as error:
-            yield Finding.refusal(error)
+    for raise_unless_free in (layerwise.check_free, conduct.check_free):
+        yield from _refusals(raise_unless_free, trainable)
+
+
+def _refusals(raise_unless_ready: Callable[[Named], None], trainable: Named) -> Iterator[Finding]:
+    try:
+        raise_unless_ready(trainable)
+    except HubError as error:
+        yield Finding.refusal(error)

@@ -91,10 +91,11 @@ class SkipsIdleGradients(AdamW):
             for p in group["params"]
             if p.grad is not None and not p.grad.any()
         ]
-        super().step(closure)
+        loss = super().step(closure)
         with torch.no_grad():
             for p, value in idle:
                 p.copy_(value)
+        return loss
 
 
 class DecaysEverything(AdamW):
