@@ -28,11 +28,12 @@ AT_ONCE = 3
 def equals_eager(subject: Subject) -> None:
     """The same weights and state as the eager form under a schedule, bit for bit.
 
-    Also with micro-batches, where the update comes with the last of them.
+    Also with micro-batches, where the update comes with the last of them, and with zeros for the
+    gradients of a layer that is not used.
     """
-    for parts in (1, 2):
-        inside = _run(subject, parts, eager=False)
-        eager = _run(subject, parts, eager=True)
+    for parts, clears in ((1, {}), (2, {"set_to_none": False})):
+        inside = _run(subject, parts, clears, eager=False)
+        eager = _run(subject, parts, clears, eager=True)
         wrong = differing(weights(eager[0]), weights(inside[0]))
         expect(not wrong, f"stepping inside the backward pass ({parts=}) differs in {wrong}")
         ours, theirs = (_flat(optimizer.state_dict()) for _, optimizer in (inside, eager))
@@ -40,7 +41,9 @@ def equals_eager(subject: Subject) -> None:
         expect(not wrong, f"the state ({parts=}) differs in {wrong}")
 
 
-def _run(subject: Subject, parts: int, *, eager: bool) -> tuple[Model, Optimizer]:
+def _run(
+    subject: Subject, parts: int, clears: dict[str, bool], *, eager: bool
+) -> tuple[Model, Optimizer]:
     form = subject.spec.layerwise_of
     if eager and form is not None:
         subject = replace(subject, name=form.name)
@@ -51,7 +54,7 @@ def _run(subject: Subject, parts: int, *, eager: bool) -> tuple[Model, Optimizer
     for step in range(STEPS):
         backward(model, step, parts)
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(**clears)
         following.step()
     return model, optimizer
 

@@ -199,6 +199,25 @@ def test_the_norm_between_backward_and_step_is_that_of_this_step(parts):
     assert len(set(norms)) == 3
 
 
+def test_the_norm_of_sharded_gradients_is_a_plain_tensor():
+    from torch.distributed.fsdp import fully_shard
+
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=store)
+    try:
+        model, whole = make_model(), make_model()
+        fully_shard(model)
+        optimizer, other = (hub.build("adamw_torch", one) for one in (model, whole))
+        for one in (model, whole):
+            backward(one, 0)
+        assert type(model.gain.grad) is not torch.Tensor
+        found = hub.grad_norm(optimizer)
+        assert type(found) is torch.Tensor
+        torch.testing.assert_close(found, hub.grad_norm(other))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_accelerate_sees_the_true_norm():
     from accelerate import Accelerator
 

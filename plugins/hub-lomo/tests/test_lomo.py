@@ -347,10 +347,14 @@ def full_loss(model, step):
     return loss_of(model, batch(step))
 
 
+def zeros(_, optimizer):
+    optimizer.zero_grad(set_to_none=False)
+
+
 ENDINGS = [
     pytest.param(lambda _, optimizer: optimizer.step(), id="step"),
     pytest.param(lambda _, optimizer: optimizer.zero_grad(), id="optimizer.zero_grad"),
-    pytest.param(lambda _, optimizer: optimizer.zero_grad(set_to_none=False), id="zeros"),
+    pytest.param(zeros, id="zeros"),
     pytest.param(lambda model, _: model.zero_grad(), id="model.zero_grad"),
 ]
 
@@ -367,6 +371,8 @@ def test_clearing_gradients_ends_a_step(name, end, clipping):
         end(model, ours)
         full_loss(other, step).backward()
         theirs.step()
+        if end is zeros:  # which count as gradients of the detour
+            end(other, theirs)
     assert_same(model, other)
 
 
