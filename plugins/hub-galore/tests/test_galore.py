@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from copy import deepcopy
+from pathlib import Path
 
 import galore_torch
 import pytest
@@ -261,6 +262,22 @@ def test_projectors_are_saved_by_rows_and_come_back_with_their_strides(name, pro
     loaded = [m for s in again.state.values() for m in _matrices(s)]
     assert [m.stride() for m in loaded] == [m.stride() for m in live]
     assert_same(train(fresh, again, range(4, 8)), straight)
+
+
+@pytest.mark.parametrize("name", ["galore_adamw", "galore_adafactor"])
+def test_two_processes_resume_exactly_from_what_rank_0_broadcasts(name, tmp_path):
+    script = Path(__file__).with_name("broadcast.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), str(rank), str(tmp_path / "store"), name],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=300)
+        assert rank.returncode == 0, errors
 
 
 def _flat(value):
