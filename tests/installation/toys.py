@@ -110,7 +110,7 @@ BROKEN = (
             "hub-toy-metadata contradicts itself",
             "toy_declared only in its metadata",
             "toy_offered only in its specs",
-            "fix: report it to the author of hub-toy-metadata",
+            "fix: if you write hub-toy-metadata: give each entry point a spec",
         ),
     ),
     Toy(
