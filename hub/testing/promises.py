@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.testing import building, in_backward, state, threads, updates
+from hub.testing import at_once, building, in_backward, state, updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "trains": updates.trains,  # P10
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11
-    "threads": threads.threads,  # P11
+    "threads": at_once.threads,  # P11
     "bad_input": building.bad_input,  # P12
     "equals_eager": in_backward.equals_eager,  # P2, P5, P6
     "frees": in_backward.frees,
