@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hub.testing import (
     arguments,
+    at_once,
     building,
     copies,
     evaluation,
@@ -18,7 +19,6 @@ from hub.testing import (
     schedules,
     state,
     stepping,
-    threads,
     updates,
 )
 from hub.testing.schedules import Timetable
@@ -55,7 +55,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "refused": building.refused,  # P10
     "no_trace": building.no_trace,  # P11
     "detaches": stepping.detaches,  # P11
-    "threads": threads.threads,  # P11
+    "threads": at_once.threads,  # P11
     "bad_input": building.bad_input,  # P12
     "equals_eager": in_backward.equals_eager,  # P2, P5, P6
     "frees": in_backward.frees,
