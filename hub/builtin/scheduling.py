@@ -29,15 +29,28 @@ class CurveSchedule(LambdaLR):
     A tensor gets what a number would be, rounded once: the peaks are kept as numbers.
 
     Args:
-        optimizer: Its groups' learning rates are the peaks.
+        optimizer: Its groups' learning rates are the peaks. torch 2.13 takes those that the first
+            schedule of the optimizer found, also after its end and from a loaded state dict; so
+            does this while no step has been taken under another schedule, as where several are
+            built for a `SequentialLR`.
         factor: From the optimizer step, counted from 0, to what peaks are multiplied by.
+        last_epoch: The last step that was taken, counted from 0; -1: none. Otherwise the groups'
+            `initial_lr`, as an optimizer's state dict has it, are the peaks.
+
+    Raises:
+        OptimArgsError: There is a last step, and a group has no `initial_lr`.
     """
 
-    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+    def __init__(
+        self, optimizer: Optimizer, factor: Callable[[int], float], last_epoch: int = -1
+    ) -> None:
         rates.separate(optimizer)
-        for group in optimizer.param_groups:
-            _peak(group)
-        super().__init__(optimizer, factor)
+        if last_epoch == -1 and not _is_followed(optimizer):
+            for group in optimizer.param_groups:
+                group["initial_lr"] = float(group["lr"])
+        elif last_epoch != -1:
+            _check_peaks(optimizer)
+        super().__init__(optimizer, factor, last_epoch)
         reference = weakref.ref(self)
 
         def take_in(*_: object) -> None:
@@ -68,10 +81,13 @@ class CurveSchedule(LambdaLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, here or in Transformers.
 
-        Groups that joined later may be in it, and may be added here only after this.
+        Groups that joined later may be in it, and may be added here only after this. The groups
+        get the loaded learning rates, unless the optimizer's own state has been loaded before.
         """
+        before = self._last_lr
         self.lr_lambdas = self.lr_lambdas[:1] * len(state_dict["lr_lambdas"])
         super().load_state_dict(state_dict)
+        rates.restore(self.optimizer, before, self._last_lr)
 
 
 class PlateauSchedule(ReduceLROnPlateau):
@@ -181,6 +197,27 @@ def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:
             where=f"argument '{key}' of {name}",
             fix=f"give one number for all groups; for one that joined later, append to {key}s",
         )
+
+
+def _is_followed(optimizer: Optimizer) -> bool:
+    """Whether another schedule holds the peaks already, and no step has been taken since.
+
+    torch (2.6 to 2.13, `LRScheduler.__init__`) wraps `step` to see whether it is called.
+    """
+    watched = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+    stepped = getattr(optimizer, "_opt_called", False)
+    return watched and not stepped and all("initial_lr" in g for g in optimizer.param_groups)
+
+
+def _check_peaks(optimizer: Optimizer) -> None:
+    for number, group in enumerate(optimizer.param_groups):
+        if "initial_lr" not in group:
+            raise OptimArgsError(
+                f"the parameter group {number} has no 'initial_lr', the peak of its learning rate",
+                where="argument 'last_epoch'",
+                fix="load the optimizer's state dict first, or leave last_epoch out and load the "
+                "schedule's",
+            )
 
 
 def _peak(group: dict[str, Any]) -> float:
