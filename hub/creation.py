@@ -77,7 +77,8 @@ def create_optimizer(
     check_model(model)
     settings = TrainingConfig.load(config)
     what = _chosen(settings, optimizer)
-    refuse_deepspeed(what, settings.optim_args, getattr(config, "deepspeed", None))
+    _, spec, _ = find(what, settings.optim_args, default_registry())
+    refuse_deepspeed(spec, getattr(config, "deepspeed", None))
     return carry_out(
         what, settings, model, param_rules=param_rules, trainer_clips=trainer_clips, stacklevel=3
     )
@@ -134,15 +135,14 @@ def carry_out(
     return execute(prepared, default_registry().observers())
 
 
-def refuse_deepspeed(what: str | Given, optim_args: Any, deepspeed: object) -> None:
+def refuse_deepspeed(spec: OptimizerSpec, deepspeed: object) -> None:
     """Refuse what cannot train under DeepSpeed.
 
     Its engine (0.19) runs the backward pass itself, and hands optimizers flat pieces of the
     parameters, from the first ZeRO stage on and in half precision.
 
     Args:
-        what: A name, or a class or factory with its arguments.
-        optim_args: Of the trainer's arguments.
+        spec: The optimizer.
         deepspeed: What the trainer's arguments say of it; nothing if it is not used.
 
     Raises:
@@ -150,7 +150,6 @@ def refuse_deepspeed(what: str | Given, optim_args: Any, deepspeed: object) -> N
     """
     if not deepspeed:
         return
-    _, spec, _ = find(what, optim_args, default_registry())
     reasons = {
         Trait.STEPS_IN_BACKWARD: "DeepSpeed runs the backward pass and collects its gradients, "
         f"which {spec.name} uses up in it",

@@ -163,6 +163,8 @@ class Chosen:
 
 def _create(chosen: Chosen, trainer: Trainer | None, /, *given: Any, **keywords: Any) -> Optimizer:
     args = _arguments(chosen, trainer, given[1:])
+    deepspeed = getattr(args, "deepspeed", None) or getattr(trainer, "is_deepspeed_enabled", False)
+    refuse_deepspeed(default_registry().optimizer(chosen.name), deepspeed)
     what = next((keywords.pop(key) for key in foreign.GROUPS if key in keywords), None)
     model, groups = _model_and_groups(chosen, trainer, given[0] if given else None, what)
     if groups is None and trainer is not None:
@@ -170,8 +172,6 @@ def _create(chosen: Chosen, trainer: Trainer | None, /, *given: Any, **keywords:
     config = _config(chosen, args)
     if keywords.get("lr") == args.learning_rate:  # which is the trainer's, not the caller's
         del keywords["lr"]
-    deepspeed = getattr(args, "deepspeed", None) or getattr(trainer, "is_deepspeed_enabled", False)
-    refuse_deepspeed(chosen.name, config.optim_args, deepspeed)
     built = _build(chosen, config, model, groups, keywords)
     _check_clipping(built, config)
     if trainer is None or _builds_its_schedule(trainer):
