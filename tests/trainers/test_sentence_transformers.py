@@ -34,16 +34,21 @@ def loss_of_a_model():
         return SoftmaxLoss(model, sentence_embedding_dimension=8, num_labels=2)
 
 
-def around(loss, folder, way, name, **values):
+def data_of_pairs():
     first = [f"a {color} fox runs" for color in ("red", "blue") * 5]
     second = [f"a {color} dog sleeps" for color in ("blue", "red") * 5]
-    data = Dataset.from_dict({"a": first, "b": second, "label": [0, 1] * 5})
+    return Dataset.from_dict({"a": first, "b": second, "label": [0, 1] * 5})
+
+
+def around(loss, folder, way, name, **values):
     cls = SentenceTransformerTrainingArguments
     cls = hub_arguments(cls) if way == "hub_arguments" else cls
     named = {} if way in ("attach", "optimizer") else {"optim": name}
     config = settings(folder, cls, **named, **values)
     more = {"optimizer_cls_and_kwargs": optimizer(name)} if way == "optimizer" else {}
-    running = SentenceTransformerTrainer(loss.model, config, train_dataset=data, loss=loss, **more)
+    running = SentenceTransformerTrainer(
+        loss.model, config, train_dataset=data_of_pairs(), loss=loss, **more
+    )
     if way == "attach":
         attach(running, name)
     return running
