@@ -186,7 +186,8 @@ class TrainingConfig(_Fields):
         check_whole("num_training_steps", num_training_steps, "steps", lowest=1)
         if self.warmup_steps >= 1:
             return int(self.warmup_steps)
-        return math.ceil(num_training_steps * (self.warmup_steps or self.warmup_ratio))
+        share = self.warmup_steps or self.warmup_ratio
+        return math.ceil(num_training_steps * share) if share else 0
 
 
 def _is_given(key: str, value: Any) -> bool:

@@ -253,6 +253,17 @@ def test_parts_that_do_not_add_up(stable, says):
     hub.build_scheduler("warmup_stable_decay", optimizer(), num_stable_steps=13, **parts)
 
 
+@pytest.mark.parametrize("state", [None, 5, "x", [], {}, {"last_epoch": 3}], ids=str)
+@pytest.mark.parametrize("name", ["cosine", "greedy", "reduce_lr_on_plateau"])
+def test_a_state_of_something_else(name, state):
+    of = optimizer((0.3,))
+    schedule = hub.build_scheduler(name, of, num_training_steps=5)
+    before = repr(schedule.state_dict())
+    with pytest.raises(hub.CheckpointError, match="it is not that of such a schedule"):
+        schedule.load_state_dict(state)
+    assert repr(schedule.state_dict()) == before
+
+
 @pytest.mark.parametrize("of", [None, 5, torch.nn.Linear(1, 1), "adamw_torch"])
 def test_a_schedule_of_what_is_no_optimizer(of):
     with pytest.raises(hub.OptimArgsError, match="is no optimizer"):

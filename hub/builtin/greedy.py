@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hub.builtin import rates
-from hub.builtin.scheduling import as_metric, check_length
+from hub.builtin.scheduling import as_metric, check_length, check_state
 from hub.errors import OptimArgsError
 
 if TYPE_CHECKING:
@@ -125,7 +125,12 @@ class GreedyLR(ReduceLROnPlateau):
         self._last_lr = rates.read(self.optimizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, here or in Transformers."""
+        """Load what `state_dict` returned, here or in Transformers.
+
+        Raises:
+            CheckpointError: It is no state of such a schedule; nothing is changed.
+        """
+        check_state(state_dict, "best", "num_bad_epochs", "num_good_epochs", "_last_lr")
         before = self._last_lr
         super().load_state_dict(state_dict)
         rates.restore(self.optimizer, before, self._last_lr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hub.builtin import rates
-from hub.errors import OptimArgsError
+from hub.errors import CheckpointError, OptimArgsError
 from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ class CurveSchedule(LambdaLR):
 
         Groups that joined later may be in it, and may be added here only after this. The groups
         get the loaded learning rates, unless the optimizer's own state has been loaded before.
+
+        Raises:
+            CheckpointError: It is no state of such a schedule; nothing is changed.
         """
+        check_state(state_dict, "lr_lambdas", "base_lrs", "last_epoch", "_last_lr")
         before = self._last_lr
         self.lr_lambdas = self.lr_lambdas[:1] * len(state_dict["lr_lambdas"])
         super().load_state_dict(state_dict)
@@ -99,6 +104,11 @@ class PlateauSchedule(ReduceLROnPlateau):
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
         check_length("reduce_lr_on_plateau", "min_lr", arguments.get("min_lr"), optimizer)
         super().__init__(optimizer, **arguments)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in torch; raises as `CurveSchedule` does."""
+        check_state(state_dict, "best", "num_bad_epochs", "last_epoch")
+        super().load_state_dict(state_dict)
 
     def step(  # type: ignore[override]  # as in torch, the schedules by metric take one first
         self, metrics: SupportsFloat | None = None, epoch: int | None = None
@@ -182,6 +192,21 @@ def as_metric(name: str, value: SupportsFloat | None) -> float:
             where=f"schedule '{name}'",
             fix="give the metric as a number, such as step(evaluation_loss)",
         ) from error
+
+
+def check_state(state: object, *keys: str) -> None:
+    """Check that a schedule's state dict has what cannot be done without.
+
+    Raises:
+        CheckpointError: It has not, or is no mapping.
+    """
+    lacking = [key for key in keys if not isinstance(state, Mapping) or key not in state]
+    if lacking:
+        raise CheckpointError(
+            f"the state dict has no '{lacking[0]}': it is not that of such a schedule",
+            where="load_state_dict of a schedule",
+            fix="give what state_dict() of a schedule of the same name returned",
+        )
 
 
 def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from hub.calls import check_model
 from hub.compatibility import Pairing
 from hub.configuration import TrainingConfig
 from hub.creation import carry_out, refuse_deepspeed
@@ -121,7 +122,7 @@ def attach(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chosen:
     """An optimizer by name, in the place of an optimizer class or factory.
 
@@ -133,10 +134,10 @@ class Chosen:
     optim_args: str | Mapping[str, Any] | None = None
     target_modules: str | Sequence[str] | None = None
     param_rules: Rules | None = None
-    args: TrainingArguments | None = None
-    model: Module | None = None
+    args: TrainingArguments | None = field(default=None, repr=False)
+    model: Module | None = field(default=None, repr=False)
     """Where the names of parameters in groups are looked up; None: in the Trainer's."""
-    trainer: Callable[[], Trainer | None] = lambda: None
+    trainer: Callable[[], Trainer | None] = field(default=lambda: None, repr=False)
 
     @property
     def __name__(self) -> str:
@@ -200,11 +201,12 @@ def _build(
     given = None
     if groups is not None:
         given = read(groups, default_registry().optimizer(chosen.name), model)
-        model = given.model
+    built_for: Any = model if given is None else given.model
+    check_model(built_for)
     return carry_out(
         chosen.name,
         config,
-        model,  # type: ignore[arg-type]  # hub says what is wrong with None
+        built_for,
         given=given,
         hyperparameters=keywords,
         param_rules=chosen.param_rules,
