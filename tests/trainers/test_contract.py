@@ -90,6 +90,23 @@ def test_low_rank_targets_in_groups(tmp_path):
     ]
 
 
+def test_a_function_that_a_trainer_calls(tmp_path):
+    """LLaMA-Factory's LoRA+ and BAdam are functions; the model is that of the trainer."""
+
+    def grouped(args, model):
+        cls, keywords = Trainer.get_optimizer_cls_and_kwargs(args)
+        return cls(groups_of(model), **keywords)
+
+    class Calling(Trainer):
+        def create_optimizer(self, model=None):  # noqa: ARG002 - theirs
+            self.optimizer = grouped(self.args, self.model)
+            return self.optimizer
+
+    plan = plan_of(around(Calling, tmp_path, optim="galore_adamw", **LOW_RANK))
+    assert len(plan.target_modules) == 14
+    assert plan.groups[0].parameters[0].name == "model.embed_tokens.weight"
+
+
 @pytest.mark.parametrize(
     ("name", "values", "error"),
     [

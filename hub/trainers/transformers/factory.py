@@ -25,6 +25,7 @@ from hub.trainers.transformers import foreign, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
 
     from torch.optim import Optimizer
 
@@ -52,7 +53,7 @@ def optimizer(
         target_modules: As for `hub.build`; None: the trainer's own `optim_target_modules`.
         param_rules: As for `hub.build`.
         args: Where all the rest is read from when the trainer creates its optimizer; None: from
-            the Trainer that calls, which is found in the frame of its `create_optimizer`.
+            the Trainer that calls, which is found in the frames of the call.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
@@ -155,11 +156,20 @@ class Chosen:
         Raises:
             HubError: As for `hub.create_optimizer`; for groups see `hub.grouped.read`.
         """
-        caller = self.trainer() or sys._getframe(1).f_locals.get("self")  # noqa: SLF001 - documented
-        trainer = caller if isinstance(caller, Trainer) else None
+        trainer = self.trainer() or _calling(sys._getframe(1))  # noqa: SLF001 - documented
         if given or keywords:
             return _create(self, trainer, *given, **keywords)
         return partial(_create, self, trainer)
+
+
+def _calling(frame: FrameType | None) -> Trainer | None:
+    """Return the Trainer whose method calls, also by way of a function, as LLaMA-Factory's does."""
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 def _create(chosen: Chosen, trainer: Trainer | None, /, *given: Any, **keywords: Any) -> Optimizer:

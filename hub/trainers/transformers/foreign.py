@@ -30,12 +30,15 @@ def groups_of(trainer: Trainer, args: TrainingArguments, model: Module | None) -
     Sentence Transformers (6.2) puts its loss's parameters and its `learning_rate_mapping` there,
     and the Trainer does not ask it where it has been given `optimizer_cls_and_kwargs`.
     """
-    choose = type(trainer).get_optimizer_cls_and_kwargs
-    if trainer.optimizer_cls_and_kwargs is None or choose is Trainer.get_optimizer_cls_and_kwargs:
+    theirs = Trainer.get_optimizer_cls_and_kwargs
+    if (
+        trainer.optimizer_cls_and_kwargs is None
+        or type(trainer).get_optimizer_cls_and_kwargs is theirs
+    ):
         return None
     neutral = copy.copy(args)
     neutral.optim, neutral.optim_args = OptimizerNames.ADAMW_TORCH, None
-    _, keywords = choose(trainer, neutral, model)
+    _, keywords = trainer.get_optimizer_cls_and_kwargs(neutral, model)
     return next((keywords[key] for key in GROUPS if key in keywords), None)
 
 
