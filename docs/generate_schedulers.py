@@ -45,7 +45,9 @@ scheduler = hub.build_scheduler(
 ```
 
 Steps are optimizer steps: with gradient accumulation, fewer than batches. The learning rates that
-the optimizer's groups have when the schedule is built are the peaks.
+the optimizer's groups have when the schedule is built are the peaks, also of a second schedule.
+`last_epoch=N` goes on after step N, and takes the peaks from an optimizer's state dict
+(`initial_lr`); to load the schedule's own state dict does all of that.
 
 - The values are those of `transformers.get_scheduler` (5.23), to the last bit, and state dicts go
   both ways.

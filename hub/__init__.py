@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hub.building import build
+    from hub.builtin.adafactor import Adafactor
     from hub.conduct import detach
     from hub.configuration import TrainingConfig
     from hub.creation import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "2026.11.0"
 
 __all__ = [
+    "Adafactor",
     "BuildContext",
     "CheckpointError",
     "Contrast",
@@ -79,6 +81,7 @@ __all__ = [
 # importing a submodule sets it as an attribute of the package.
 _HOMES = {
     "building": ("build",),
+    "builtin.adafactor": ("Adafactor",),
     "conduct": ("detach",),
     "configuration": ("TrainingConfig",),
     "creation": ("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler"),

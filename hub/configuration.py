@@ -10,7 +10,7 @@ from enum import Enum
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from packaging.version import Version
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -105,16 +105,16 @@ class TrainingConfig(_Fields):
     """A trainer's arguments, as far as the optimizer and the schedule depend on them.
 
     Texts are read like `optim_args`, so "5e-5" is a number, as YAML files have it. All steps are
-    optimizer steps.
+    optimizer steps. None counts as not given, but for `max_grad_norm`, where it means no clipping.
 
     Raises:
         OptimArgsError: A key is unknown, or a value of the wrong type or out of range.
     """
 
     def __init__(self, /, **values: Any) -> None:
-        plain = {key: _plain(value) for key, value in values.items()}
+        plain = {key: _plain(value) for key, value in values.items() if _is_given(key, value)}
         checked = resolve("TrainingConfig", _Fields, hyperparameters=plain).model
-        super().__init__(**{key: getattr(checked, key) for key in values})
+        super().__init__(**{key: getattr(checked, key) for key in plain})
 
     @classmethod
     def load(cls, source: TrainingConfig | Source) -> TrainingConfig:
@@ -123,7 +123,8 @@ class TrainingConfig(_Fields):
         Args:
             source: A mapping; the path of a JSON or YAML file; a `TrainingConfig`; or an instance
                 of a dataclass, such as `transformers.TrainingArguments`. Of a dataclass, fields of
-                other names are ignored, and a value that equals the default counts as not given.
+                other names are ignored, and a value that equals the default counts as not given;
+                but for those that its `hub_given` names, as that of `hub_arguments` does.
 
         Raises:
             OptimArgsError: As for the constructor; or the file cannot be read.
@@ -185,7 +186,14 @@ class TrainingConfig(_Fields):
         check_whole("num_training_steps", num_training_steps, "steps", lowest=1)
         if self.warmup_steps >= 1:
             return int(self.warmup_steps)
-        return math.ceil(num_training_steps * (self.warmup_steps or self.warmup_ratio))
+        share = self.warmup_steps or self.warmup_ratio
+        return math.ceil(num_training_steps * share) if share else 0
+
+
+def _is_given(key: str, value: Any) -> bool:
+    """Whether a value is one: None is, where the argument has a meaning for it."""
+    field = _Fields.model_fields.get(key)
+    return value is not None or field is None or type(None) in get_args(field.annotation)
 
 
 def _plain(value: Any) -> Any:
@@ -194,14 +202,18 @@ def _plain(value: Any) -> Any:
 
 
 def _changed(source: object) -> dict[str, Any]:
-    """Return the fields of a dataclass instance that differ from the defaults here."""
-    defaults = TrainingConfig()
+    """Return the fields of a dataclass instance that are given, or differ from the defaults."""
+    defaults, given = TrainingConfig(), getattr(source, "hub_given", ())
     found = {
         name: _plain(getattr(source, name))
         for name in _Fields.model_fields
         if hasattr(source, name)
     }
-    return {name: value for name, value in found.items() if value != getattr(defaults, name)}
+    return {
+        name: value
+        for name, value in found.items()
+        if name in given or value != getattr(defaults, name)
+    }
 
 
 def _from_file(path: Path) -> TrainingConfig:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from hub.building import build
+from hub.building import execute
 from hub.calls import check_model
 from hub.configuration import TrainingConfig
-from hub.errors import HubWarning, OptimArgsError
+from hub.errors import HubWarning, OptimArgsError, UnsupportedError
 from hub.modules import trainable_parameters
 from hub.options import resolve
-from hub.planning import find
+from hub.planning import find, prepare
 from hub.precision import detect
 from hub.registry import default_registry
 from hub.schedulers import assemble
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from hub.configuration import Source
+    from hub.grouped import GivenGroups
     from hub.groups import Rules
     from hub.signatures import Given
     from hub.spec import OptimizerSpec
@@ -62,6 +63,7 @@ def create_optimizer(
         trainer_clips: A trainer clips gradients itself between the backward pass and the step.
 
     Raises:
+        UnsupportedError: The arguments ask for DeepSpeed, under which the optimizer cannot train.
         HubError: As for `hub.build`, and for a configuration that is not one.
     """
     if isinstance(optimizer, Optimizer):
@@ -76,14 +78,48 @@ def create_optimizer(
     settings = TrainingConfig.load(config)
     what = _chosen(settings, optimizer)
     _, spec, _ = find(what, settings.optim_args, default_registry())
+    refuse_deepspeed(spec, getattr(config, "deepspeed", None))
+    return carry_out(
+        what, settings, model, param_rules=param_rules, trainer_clips=trainer_clips, stacklevel=3
+    )
+
+
+def carry_out(
+    what: str | Given,
+    settings: TrainingConfig,
+    model: Module,
+    *,
+    given: GivenGroups | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    param_rules: Rules | None = None,
+    trainer_clips: bool = False,
+    stacklevel: int = 2,
+) -> Optimizer:
+    """Build an optimizer under a trainer's arguments; see `create_optimizer`.
+
+    Args:
+        what: A name, or a class or factory with its arguments.
+        settings: The trainer's arguments.
+        model: The model.
+        given: Groups that the trainer has made. They say themselves what decays: `weight_decay` of
+            the settings is not used, and a group without one has the optimizer's own default, as
+            with an optimizer class of torch.
+        hyperparameters: What a caller adds to the optimizer's own arguments.
+        param_rules: As for `hub.build`.
+        trainer_clips: As for `create_optimizer`.
+        stacklevel: As for `warnings.warn`.
+    """
+    _, spec, _ = find(what, settings.optim_args, default_registry())
     defaults, unused = _defaults(settings, spec.arguments)
+    if given is not None:
+        del defaults["weight_decay"]
     if unused:
         warnings.warn(
             f"{spec.name} does not take {', '.join(unused)}; give what it takes in optim_args",
             HubWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
-    return build(
+    prepared = prepare(
         what,
         model,
         optim_args=settings.optim_args,
@@ -93,7 +129,40 @@ def create_optimizer(
         precision=_precision(settings, model),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
+        hyperparameters=hyperparameters,
+        given=given,
     )
+    return execute(prepared, default_registry().observers())
+
+
+def refuse_deepspeed(spec: OptimizerSpec, deepspeed: object) -> None:
+    """Refuse what cannot train under DeepSpeed.
+
+    Its engine (0.19) runs the backward pass itself, and hands optimizers flat pieces of the
+    parameters, from the first ZeRO stage on and in half precision.
+
+    Args:
+        spec: The optimizer.
+        deepspeed: What the trainer's arguments say of it; nothing if it is not used.
+
+    Raises:
+        UnsupportedError: The optimizer projects matrices, or steps inside the backward pass.
+    """
+    if not deepspeed:
+        return
+    reasons = {
+        Trait.STEPS_IN_BACKWARD: "DeepSpeed runs the backward pass and collects its gradients, "
+        f"which {spec.name} uses up in it",
+        Trait.LOW_RANK: f"DeepSpeed trains flat pieces of the parameters, and {spec.name} projects "
+        "whole matrices",
+    }
+    for trait, reason in reasons.items():
+        if trait in spec.traits:
+            raise UnsupportedError(
+                reason,
+                where=f"deepspeed with {spec.name}",
+                fix="train without DeepSpeed, or choose another optimizer, such as adamw_8bit",
+            )
 
 
 def create_scheduler(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from hub.grouped import GivenGroups
     from hub.groups import PlannedGroup, Rules
     from hub.registry import Plugin, Registry
     from hub.signatures import Given
@@ -188,23 +189,31 @@ def prepare(
     gradient_accumulation_steps: int = 1,
     max_grad_norm: float | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
+    given: GivenGroups | None = None,
     registry: Registry | None = None,
 ) -> Prepared:
-    """Resolve a name and its arguments against a model; see `hub.build` for both and the errors."""
+    """Resolve a name and its arguments against a model; see `hub.build` for both and the errors.
+
+    `given` groups, of the same model, take the place of those that hub makes.
+    """
     calls.check(model, gradient_accumulation_steps, max_grad_norm)
     plugin, spec, optim_args = find(name, optim_args, registry or default_registry())
     options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         calls.check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
-    trainable = trainable_parameters(model)
+    trainable = trainable_parameters(model) if given is None else given.trainable
     targets = targeting.of(spec, model, target_modules)
-    split = partial(
-        grouping.split,
-        model,
-        spec,
-        trainable=trainable,
-        low_rank=targets.weights,
-        param_rules=param_rules,
+    split = (
+        partial(
+            grouping.split,
+            model,
+            spec,
+            trainable=trainable,
+            low_rank=targets.weights,
+            param_rules=param_rules,
+        )
+        if given is None
+        else partial(given.split, spec, low_rank=targets.weights)
     )
     facts = precisions.detect(trainable, precision)
     groups = split(options.model)

@@ -34,7 +34,8 @@ def build_scheduler(
 
     Args:
         name: One of `hub.list_schedulers()`.
-        optimizer: Its groups' current learning rates are the peaks.
+        optimizer: Its groups' current learning rates are the peaks; with `last_epoch`, their
+            `initial_lr`.
         num_warmup_steps: Optimizer steps of warm-up; None is none.
         num_training_steps: Optimizer steps of the whole run, warm-up included.
         kwargs: The schedule's own arguments, as in `transformers.get_scheduler`.
@@ -59,6 +60,7 @@ def assemble(
     evaluates: bool = True,
 ) -> LRScheduler:
     """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
+    _check_optimizer(optimizer)
     spec = default_registry().scheduler(name)
     unwrapped(optimizer)  # raises where there is none
     options = resolve(name, spec.arguments, hyperparameters=arguments)
@@ -81,6 +83,16 @@ def check_pairing(pairing: Pairing) -> None:
             )
     for finding in findings:
         warnings.warn(f"{finding.what}; {finding.fix}", HubWarning, stacklevel=4)
+
+
+def _check_optimizer(optimizer: object) -> None:
+    """Check that there are groups whose learning rates can be changed, also behind a wrapper."""
+    if not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise OptimArgsError(
+            f"a {type(optimizer).__name__} is no optimizer",
+            where="optimizer",
+            fix="give what hub.build returned, or another torch.optim.Optimizer",
+        )
 
 
 def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> None:

@@ -99,8 +99,18 @@ def arguments_of(factory: Callable[..., Any], given: Mapping[str, Any]) -> type[
     """Return a model of what a callable takes by keyword, its first argument aside.
 
     Values are left to the callable to check. Where it takes any keyword, those given are fields.
+
+    Raises:
+        OptimArgsError: It does not tell what it takes, as some builtins.
     """
-    parameters = list(inspect.signature(factory).parameters.values())[1:]
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())[1:]
+    except ValueError as error:
+        raise OptimArgsError(
+            f"{name_of(factory)} does not tell what it takes: {error}",
+            where=name_of(factory),
+            fix="give a function that calls it",
+        ) from error
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     fields: dict[str, Any] = {
         parameter.name: (

@@ -223,7 +223,7 @@ def test_transformers_own_schedule_reports_the_same(scale_parameter):
 
 
 def test_the_step_size_is_the_groups_lr_scaled_or_not():
-    optimizer = Adafactor(parameters(), lr=0.5)
+    optimizer = Adafactor(parameters(), lr=0.5, scale_parameter=False, relative_step=False)
     [group], [*_, last] = optimizer.param_groups, take(optimizer, 0, 2)
     assert step_size(group, optimizer.state[last]) == 0.5
     group["lr"] = 0.25
@@ -244,6 +244,33 @@ def test_parameters_can_be_stepped_one_at_a_time():
             single.step()
             parameter.grad = None
     assert_same(everything, whole.param_groups[0]["params"])
+
+
+def test_the_class_has_the_documented_arguments_and_defaults():
+    ours, theirs = (inspect.signature(cls).parameters for cls in (hub.Adafactor, Theirs))
+    assert {key: ours[key].default for key in theirs} == {k: p.default for k, p in theirs.items()}
+    assert ours.keys() - theirs.keys() == {"foreach"}
+    trained = []
+    for cls, schedule_of in (
+        (hub.Adafactor, lambda of: hub.build_scheduler("adafactor", of)),
+        (Theirs, AdafactorSchedule),
+    ):
+        optimizer = cls(parameters())
+        schedule, rates = schedule_of(optimizer), []
+        for step in range(20):
+            weights = take(optimizer, step, step + 1)
+            schedule.step()
+            rates.append([float(rate) for rate in schedule.get_last_lr()])
+        trained.append((weights, rates))
+    assert_same(trained[0][0], trained[1][0])
+    assert trained[0][1] == trained[1][1]
+
+
+def test_the_class_refuses_what_contradicts():
+    with pytest.raises(hub.OptimArgsError, match="computes the learning rate"):
+        hub.Adafactor(parameters(), lr=0.1)
+    with pytest.raises(hub.OptimArgsError, match="weight_decay"):
+        hub.Adafactor(parameters(), weight_decay=-1.0)
 
 
 def test_a_closure_computes_gradients_inside_the_step():

@@ -391,3 +391,8 @@ def test_who_clips_by_default(optim, asked, trainer_clips, limit, model):
     config = hub.TrainingConfig(optim=optim, optim_args=asked)
     built = hub.create_optimizer(model, config, trainer_clips=trainer_clips)
     assert built.hub_plan.max_grad_norm == limit
+
+
+def test_a_builtin_does_not_tell_what_it_takes():
+    with pytest.raises(hub.OptimArgsError, match="does not tell what it takes"):
+        hub.create_optimizer(torch.nn.Linear(2, 2), {}, optimizer=(dict, {}))

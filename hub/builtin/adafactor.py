@@ -34,6 +34,7 @@ from torch.optim.optimizer import _default_to_fused_or_foreach
 from hub.builtin.hooks import AdafactorArguments
 from hub.checkpoint import keep_state_dtypes
 from hub.errors import UnsupportedError
+from hub.options import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,7 +85,10 @@ def _rate(group: Group, state: State) -> float:
 
 
 class Adafactor(Optimizer):
-    """Adafactor, one tensor at a time or, with `foreach`, many.
+    """Adafactor for parameters, with the arguments and defaults of `transformers.Adafactor` (5.23).
+
+    One tensor at a time or, with `foreach`, many. `hub.build("adafactor", model)` has the
+    arguments that Transformers' Trainer gives it instead.
 
     The state of a parameter of shape (..., n, m) has `exp_avg_sq_row` of shape (..., n) and
     `exp_avg_sq_col` of shape (..., m); that of one with fewer than two dimensions has `exp_avg_sq`
@@ -93,17 +97,54 @@ class Adafactor(Optimizer):
 
     _get_lr = staticmethod(step_size)  # as `transformers.optimization.AdafactorSchedule` calls it
 
-    def __init__(self, params: ParamsT, **arguments: Any) -> None:
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | None = None,
+        eps: tuple[float, float] = (1e-30, 1e-3),
+        clip_threshold: float = 1.0,
+        decay_rate: float = -0.8,
+        beta1: float | None = None,
+        weight_decay: float = 0.0,
+        scale_parameter: bool = True,
+        relative_step: bool = True,
+        warmup_init: bool = False,
+        *,
+        foreach: bool | None = None,
+    ) -> None:
         """Take parameters or groups of them.
 
         Args:
             params: As for every torch optimizer; a group may have any argument of its own.
-            arguments: Those of `hub.builtin.hooks.AdafactorArguments`.
+            lr: Learning rate; None, and only then, with `relative_step`.
+            eps: Added to the squared gradient, and the least root mean square of a weight that
+                `scale_parameter` scales by.
+            clip_threshold: Largest root mean square of an update before the learning rate.
+            decay_rate: Power of the step number in the decay rate of the running averages.
+            beta1: Decay rate of the running average of updates; None keeps none.
+            weight_decay: Share of the weight that a learning rate of 1 takes off.
+            scale_parameter: Multiply the learning rate by the root mean square of the weight.
+            relative_step: Compute the learning rate from the number of steps.
+            warmup_init: Let that rise slowly from near zero.
+            foreach: Use the multi-tensor implementation; None: where torch thinks it is faster.
 
         Raises:
-            pydantic.ValidationError: An argument is unknown, wrong, or contradicts another.
+            OptimArgsError: An argument is wrong, or contradicts another.
         """
-        super().__init__(params, AdafactorArguments(**arguments).model_dump())
+        arguments = {
+            "lr": lr,
+            "eps": eps,
+            "clip_threshold": clip_threshold,
+            "decay_rate": decay_rate,
+            "beta1": beta1,
+            "weight_decay": weight_decay,
+            "scale_parameter": scale_parameter,
+            "relative_step": relative_step,
+            "warmup_init": warmup_init,
+            "foreach": foreach,
+        }
+        checked = validate("Adafactor", AdafactorArguments, arguments)
+        super().__init__(params, checked.model_dump())
         keep_state_dtypes(self)
         self.register_load_state_dict_post_hook(_widen)
 

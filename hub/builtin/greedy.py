@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hub.builtin import rates
-from hub.builtin.scheduling import as_metric, check_length
+from hub.builtin.scheduling import as_metric, check_length, check_state
 from hub.errors import OptimArgsError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class GreedyLR(ReduceLROnPlateau):
     - Tensors are changed in place, and groups may join later, from their own learning rate.
     - A metric that is not finite leaves the average when its window has passed; there it stays.
     - No `verbose`, which only prints.
-    - Loading a state dict leaves the optimizer's learning rates to the optimizer's own.
+    - Loading a state dict sets the groups' learning rates unless the optimizer's own has been
+      loaded before; it sets them in any case there.
 
     What does not, though its documentation reads otherwise: `reset_start` counts the reductions
     that find all groups at `min_lr`, which come every `patience + 1` evaluations, and not steps.
@@ -122,6 +123,17 @@ class GreedyLR(ReduceLROnPlateau):
         else:
             self._judge(current)
         self._last_lr = rates.read(self.optimizer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in Transformers.
+
+        Raises:
+            CheckpointError: It is no state of such a schedule; nothing is changed.
+        """
+        check_state(state_dict, "best", "num_bad_epochs", "num_good_epochs", "_last_lr")
+        before = self._last_lr
+        super().load_state_dict(state_dict)
+        rates.restore(self.optimizer, before, self._last_lr)
 
     def _take_in_groups(self) -> None:
         """Note the bounds and the initial learning rate of groups that are new here."""

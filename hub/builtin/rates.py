@@ -42,3 +42,13 @@ def write(group: dict[str, Any], lr: float) -> None:
         group["lr"].fill_(lr)
     else:
         group["lr"] = lr
+
+
+def restore(optimizer: Optimizer, before: list[Any], loaded: list[Any]) -> None:
+    """Write a schedule's loaded learning rates to the groups that have what it wrote before.
+
+    A group with another has it from the optimizer's own state dict.
+    """
+    for group, old, new in zip(optimizer.param_groups, before, loaded, strict=False):
+        if float(group["lr"]) == float(old):
+            write(group, float(new))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from hub.arguments import Arguments
 from hub.builtin import curves
-from hub.errors import OptimArgsError
+from hub.errors import HubWarning, OptimArgsError
 from hub.hookspecs import hookimpl
 from hub.spec import SchedulerSpec
 
@@ -31,25 +32,28 @@ def _not_negative(bound: float | tuple[float, ...]) -> float | tuple[float, ...]
 Rates = Annotated[float | tuple[float, ...], AfterValidator(_not_negative)]
 
 
-class NoArguments(Arguments):
-    """For schedules that take nothing but the numbers of steps."""
+class CurveArguments(Arguments):
+    """What schedules take that depend on the step alone, besides the numbers of steps."""
+
+    last_epoch: int = Field(default=-1, ge=-1)
+    """The last step taken, from 0, to go on from it with the groups' `initial_lr`; -1: none."""
 
 
-class CosineArguments(Arguments):
+class CosineArguments(CurveArguments):
     """Arguments of the cosine schedule."""
 
     num_cycles: float = 0.5
     """Waves of the cosine: by default the half that goes from the peak to 0."""
 
 
-class RestartsArguments(Arguments):
+class RestartsArguments(CurveArguments):
     """Arguments of the cosine schedule with restarts."""
 
     num_cycles: PositiveInt = 1
     """How often the learning rate falls from its peak to 0."""
 
 
-class PolynomialArguments(Arguments):
+class PolynomialArguments(CurveArguments):
     """Arguments of the polynomial schedule."""
 
     lr_end: float = Field(default=1e-7, ge=0)
@@ -58,7 +62,7 @@ class PolynomialArguments(Arguments):
     """Power of the remaining share of the training."""
 
 
-class InverseSqrtArguments(Arguments):
+class InverseSqrtArguments(CurveArguments):
     """Arguments of the inverse square root schedule."""
 
     timescale: PositiveInt | None = None
@@ -70,7 +74,7 @@ class MinLRArguments(CosineArguments):
 
     min_lr: float | None = Field(default=None, ge=0)
     """The least learning rate."""
-    min_lr_rate: float | None = Field(default=None, ge=0)
+    min_lr_rate: float | None = Field(default=None, ge=0, le=1)
     """The least learning rate, as a share of the peak."""
 
     @model_validator(mode="after")
@@ -87,7 +91,7 @@ class WarmupMinLRArguments(MinLRArguments):
     """The first learning rate, as a share of the peak; None: one over the warm-up steps."""
 
 
-class StableArguments(Arguments):
+class StableArguments(CurveArguments):
     """Arguments of the schedule of warm-up, stable phase and decay."""
 
     num_decay_steps: int = Field(ge=0)
@@ -98,7 +102,7 @@ class StableArguments(Arguments):
     """Form of the warm-up."""
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "cosine"
     """Form of the decay."""
-    min_lr_ratio: float = Field(default=0.0, ge=0)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
     """The learning rate at the start and at the end, as a share of the peak."""
     num_cycles: float = 0.5
     """Waves of a cosine decay."""
@@ -165,14 +169,39 @@ def _curve(
 ) -> CurveSchedule:
     from hub.builtin.scheduling import CurveSchedule
 
-    run = curves.Run(warmup, total or 0, float(optimizer.defaults.get("lr") or 1.0))
-    return CurveSchedule(optimizer, partial(curve, run=run, arguments=arguments))
+    run = curves.Run(warmup, total or 0, _base(optimizer))
+    factor = partial(curve, run=run, arguments=arguments)
+    return CurveSchedule(optimizer, factor, arguments.last_epoch)
+
+
+def _base(optimizer: Optimizer) -> float:
+    """Return the optimizer's own learning rate, which absolute ends are relative to."""
+    return float(optimizer.defaults.get("lr") or 1.0)
+
+
+def _least(
+    curve: curves.Curve,
+    name: str,
+    optimizer: Optimizer,
+    warmup: int,
+    total: int | None,
+    arguments: MinLRArguments,
+) -> CurveSchedule:
+    """Build a schedule whose least learning rate is not above the peak, which it would rise to."""
+    lr = _base(optimizer)
+    if arguments.min_lr is not None and arguments.min_lr > lr:
+        raise OptimArgsError(
+            f"min_lr={arguments.min_lr:g} is above the optimizer's learning rate, {lr:g}",
+            where=f"schedule '{name}'",
+            fix=f"give a min_lr up to {lr:g}, or a min_lr_rate",
+        )
+    return _curve(curve, optimizer, warmup, total, arguments)
 
 
 def _polynomial(
     optimizer: Optimizer, warmup: int, total: int | None, arguments: PolynomialArguments
 ) -> CurveSchedule:
-    lr = float(optimizer.defaults["lr"])
+    lr = _base(optimizer)
     if arguments.lr_end >= lr:
         raise OptimArgsError(
             f"lr_end={arguments.lr_end:g} is not below the optimizer's learning rate, {lr:g}",
@@ -193,6 +222,19 @@ def _stable(
             else f"{warmup} warm-up and {decay} decay steps do not fit into {total} training steps",
             where="schedule 'warmup_stable_decay'",
             fix="give num_training_steps or num_stable_steps" if total is None else "give fewer",
+        )
+    if stable is not None and total is not None and warmup + stable + decay != total:
+        parts = warmup + stable + decay
+        rest = (
+            f"the last {total - parts} stay at the least"
+            if parts < total
+            else f"the last {parts - total} of the schedule are never reached"
+        )
+        warnings.warn(
+            f"warmup_stable_decay: {warmup} warm-up, {stable} stable and {decay} decay steps make "
+            f"{parts} of {total} training steps: {rest}; leave out num_stable_steps",
+            HubWarning,
+            stacklevel=4,
         )
     return _curve(curves.warmup_stable_decay, optimizer, warmup, total, arguments)
 
@@ -242,7 +284,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
     """Return the schedules."""
     whole = {"needs_training_steps": True}
     return [
-        _spec("linear", "Linear warm-up, then linear decay to 0", NoArguments, **whole),
+        _spec("linear", "Linear warm-up, then linear decay to 0", CurveArguments, **whole),
         _spec("cosine", "Linear warm-up, then decay along a cosine", CosineArguments, **whole),
         _spec(
             "cosine_with_restarts",
@@ -260,14 +302,14 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         _spec(
             "constant",
             "Always the same",
-            NoArguments,
+            CurveArguments,
             uses_warmup_steps=False,
             decays=False,
         ),
         _spec(
             "constant_with_warmup",
             "Linear warm-up, then always the same",
-            NoArguments,
+            CurveArguments,
             decays=False,
         ),
         _spec(
@@ -288,6 +330,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "cosine_with_min_lr",
             "Linear warm-up, then decay along a cosine to a least learning rate",
             MinLRArguments,
+            partial(_least, curves.cosine_with_min_lr, "cosine_with_min_lr"),
             trial={"min_lr_rate": 0.1},
             **whole,
         ),
@@ -295,6 +338,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "cosine_warmup_with_min_lr",
             "Linear warm-up from a first rate, then decay along a cosine to a least one",
             WarmupMinLRArguments,
+            partial(_least, curves.cosine_warmup_with_min_lr, "cosine_warmup_with_min_lr"),
             trial={"min_lr_rate": 0.1},
             **whole,
         ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hub.builtin import rates
-from hub.errors import OptimArgsError
+from hub.errors import CheckpointError, OptimArgsError
 from hub.wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -29,15 +30,28 @@ class CurveSchedule(LambdaLR):
     A tensor gets what a number would be, rounded once: the peaks are kept as numbers.
 
     Args:
-        optimizer: Its groups' learning rates are the peaks.
+        optimizer: Its groups' learning rates are the peaks. torch 2.13 takes those that the first
+            schedule of the optimizer found, also after its end and from a loaded state dict; so
+            does this while no step has been taken under another schedule, as where several are
+            built for a `SequentialLR`.
         factor: From the optimizer step, counted from 0, to what peaks are multiplied by.
+        last_epoch: The last step that was taken, counted from 0; -1: none. Otherwise the groups'
+            `initial_lr`, as an optimizer's state dict has it, are the peaks.
+
+    Raises:
+        OptimArgsError: There is a last step, and a group has no `initial_lr`.
     """
 
-    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+    def __init__(
+        self, optimizer: Optimizer, factor: Callable[[int], float], last_epoch: int = -1
+    ) -> None:
         rates.separate(optimizer)
-        for group in optimizer.param_groups:
-            _peak(group)
-        super().__init__(optimizer, factor)
+        if last_epoch == -1 and not _is_followed(optimizer):
+            for group in optimizer.param_groups:
+                group["initial_lr"] = float(group["lr"])
+        elif last_epoch != -1:
+            _check_peaks(optimizer)
+        super().__init__(optimizer, factor, last_epoch)
         reference = weakref.ref(self)
 
         def take_in(*_: object) -> None:
@@ -68,10 +82,17 @@ class CurveSchedule(LambdaLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, here or in Transformers.
 
-        Groups that joined later may be in it, and may be added here only after this.
+        Groups that joined later may be in it, and may be added here only after this. The groups
+        get the loaded learning rates, unless the optimizer's own state has been loaded before.
+
+        Raises:
+            CheckpointError: It is no state of such a schedule; nothing is changed.
         """
+        check_state(state_dict, "lr_lambdas", "base_lrs", "last_epoch", "_last_lr")
+        before = self._last_lr
         self.lr_lambdas = self.lr_lambdas[:1] * len(state_dict["lr_lambdas"])
         super().load_state_dict(state_dict)
+        rates.restore(self.optimizer, before, self._last_lr)
 
 
 class PlateauSchedule(ReduceLROnPlateau):
@@ -83,6 +104,11 @@ class PlateauSchedule(ReduceLROnPlateau):
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
         check_length("reduce_lr_on_plateau", "min_lr", arguments.get("min_lr"), optimizer)
         super().__init__(optimizer, **arguments)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in torch; raises as `CurveSchedule` does."""
+        check_state(state_dict, "best", "num_bad_epochs", "last_epoch")
+        super().load_state_dict(state_dict)
 
     def step(  # type: ignore[override]  # as in torch, the schedules by metric take one first
         self, metrics: SupportsFloat | None = None, epoch: int | None = None
@@ -168,6 +194,21 @@ def as_metric(name: str, value: SupportsFloat | None) -> float:
         ) from error
 
 
+def check_state(state: object, *keys: str) -> None:
+    """Check that a schedule's state dict has what cannot be done without.
+
+    Raises:
+        CheckpointError: It has not, or is no mapping.
+    """
+    lacking = [key for key in keys if not isinstance(state, Mapping) or key not in state]
+    if lacking:
+        raise CheckpointError(
+            f"the state dict has no '{lacking[0]}': it is not that of such a schedule",
+            where="load_state_dict of a schedule",
+            fix="give what state_dict() of a schedule of the same name returned",
+        )
+
+
 def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:
     """Check that a bound is a number, or one for each group.
 
@@ -181,6 +222,27 @@ def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:
             where=f"argument '{key}' of {name}",
             fix=f"give one number for all groups; for one that joined later, append to {key}s",
         )
+
+
+def _is_followed(optimizer: Optimizer) -> bool:
+    """Whether another schedule holds the peaks already, and no step has been taken since.
+
+    torch (2.6 to 2.13, `LRScheduler.__init__`) wraps `step` to see whether it is called.
+    """
+    watched = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+    stepped = getattr(optimizer, "_opt_called", False)
+    return watched and not stepped and all("initial_lr" in g for g in optimizer.param_groups)
+
+
+def _check_peaks(optimizer: Optimizer) -> None:
+    for number, group in enumerate(optimizer.param_groups):
+        if "initial_lr" not in group:
+            raise OptimArgsError(
+                f"the parameter group {number} has no 'initial_lr', the peak of its learning rate",
+                where="argument 'last_epoch'",
+                fix="load the optimizer's state dict first, or leave last_epoch out and load the "
+                "schedule's",
+            )
 
 
 def _peak(group: dict[str, Any]) -> float:

@@ -66,6 +66,7 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
         try:
             check_form(state_dict)
             type(inner).load_state_dict(inner, state_dict)
+            _unshare(inner.state, state_dict["state"])
         except Exception as error:
             vars(inner).clear()
             vars(inner).update(before)
@@ -76,7 +77,6 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
                 where=f"load_state_dict of {type(inner).__name__}",
                 fix="give what optimizer.state_dict() returned, or start without optimizer state",
             ) from error
-        _unshare(inner.state, state_dict["state"])
 
     return load_state_dict
 

@@ -3,6 +3,7 @@
 import re
 import runpy
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from lit import ITS_OWN_WARNINGS, Module, fit
 from omegaconf import OmegaConf
 from problem import BATCH, STEPS, batch, make_model, names, rows
 from running import settings
-from test_other_loops import OptimizerConfig, Vision
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from test_other_loops import OptimizersContainer, Vision
+from test_sentence_transformers import data_of_pairs, loss_of_a_model
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 import hub
+from hub.trainers.transformers import hub_arguments
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "trainers.md"
@@ -48,6 +52,11 @@ def everything(title, folder):
     data, model = rows(STEPS * BATCH), make_model().train()
     if title == "timm":
         model = Vision()
+    if title == "Sentence Transformers":
+        loss = loss_of_a_model()
+        classes = (SentenceTransformerTrainer, SentenceTransformerTrainingArguments)
+        named = {cls.__name__: cls for cls in classes} | {"hub_arguments": hub_arguments}
+        return {"model": loss.model, "loss": loss, "data": data_of_pairs(), **named}
     given = settings(folder, max_steps=2)
     config = next(iter(blocks("".join(SECTIONS), "yaml")))
     return {
@@ -60,6 +69,9 @@ def everything(title, folder):
         "Trainer": Trainer,
         "TrainingArguments": lambda _, **more: settings(folder, max_steps=2, **more),
         "config": OmegaConf.create(yaml.safe_load(config)),
+        "OptimizersContainer": OptimizersContainer,
+        "make_dataclass": make_dataclass,
+        "form": {"bases": (OptimizersContainer.Config,), "kw_only": True, "slots": True},
         **{each.__name__: each for each in (Accelerator, Callable, LightningModule, instantiate)},
         "Any": Any,
         "super": lambda: LightningModule,
@@ -98,9 +110,10 @@ def finish(found, folder):
     """Use what a snippet has defined."""
     if "configure_optimizers" in found:
         fit(Module(found["configure_optimizers"]), folder)
-    if "build_optimizers" in found:
-        (built,) = found["build_optimizers"]([make_model()], OptimizerConfig("adamw_torch"))
-        assert built.param_groups[0]["betas"] == (0.9, 0.95)
+    if "HubOptimizers" in found:
+        config = found["HubOptimizers"].Config(name="adamw_torch", lr=0.5)
+        (built,) = found["HubOptimizers"](config, model_parts=[make_model()]).optimizers
+        assert built.param_groups[0]["lr"] == 0.5
 
 
 def test_the_table_has_every_name():

@@ -35,8 +35,8 @@ INSIDE = ("adamw_torch_layerwise", "lomo")
 def test_attach(name, tmp_path):
     model = make_model()
     running = trainer(model, settings(tmp_path))
-    by = by_name(name)[1]
-    attach(running, name, optim_args=by["optim_args"], target_modules=by["target_modules"])
+    by, _ = by_name(name)
+    attach(running, name, optim_args=by.optim_args, target_modules=by.target_modules)
     running.train()
     assert difference(weights_of(model), plain(name, defaults=DECAY).weights) == 0
 

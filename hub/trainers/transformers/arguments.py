@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, fields, make_dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transformers import TrainingArguments
@@ -20,6 +21,8 @@ A = TypeVar("A", bound=TrainingArguments)
 
 _ACCEPTED = "adamw_torch"
 """What the classes of Transformers are given in place of a name that they refuse."""
+_PARAMETERS = {"adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "epsilon"}
+"""Fields, and what `TrainingArguments.set_optimizer` (5.23) calls them."""
 
 
 def hub_arguments(cls: type[A]) -> type[A]:
@@ -62,6 +65,18 @@ class _AnyName:
 
     optim: Any
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Remember which numbers were given, though they may equal the default.
+
+        A number is the default if it is that very object: so it is where `HfArgumentParser` passes
+        the values of all fields, and not where one was written in code, a file or a command line.
+        """
+        super().__setattr__(key, value)
+        known = self.__dataclass_fields__.get(key)  # type: ignore[attr-defined]  # it is a dataclass
+        if known is not None and isinstance(value, int | float):
+            given: set[str] = self.__dict__.setdefault("hub_given", set())
+            (given.discard if value is known.default else given.add)(key)
+
     def __post_init__(self) -> None:
         name = _checked(self.optim)
         self.optim = _ACCEPTED
@@ -70,8 +85,13 @@ class _AnyName:
 
     def set_optimizer(self, name: str = _ACCEPTED, *arguments: Any, **more: Any) -> Self:
         """Set the optimizer and its usual arguments, as theirs does (Transformers 5.23)."""
-        super().set_optimizer(_ACCEPTED, *arguments, **more)  # type: ignore[misc]
+        theirs = super().set_optimizer  # type: ignore[misc]  # of the class that comes after
+        theirs(_ACCEPTED, *arguments, **more)
         self.optim = _checked(name)
+        passed = signature(theirs).bind(_ACCEPTED, *arguments, **more).arguments
+        for key, parameter in _PARAMETERS.items():
+            if parameter not in passed:
+                self.__dict__["hub_given"].discard(key)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

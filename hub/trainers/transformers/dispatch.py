@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
-from hub.trainers.transformers.factory import optimizer
+from hub.trainers.transformers.factory import Chosen, checked_name
 
 NAME = "get_optimizer_cls_and_kwargs"
 _theirs = vars(Trainer)[NAME]
@@ -36,9 +36,14 @@ def uninstall(user: str) -> None:
 
 
 def _choose(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
-    """Be `Trainer.get_optimizer_cls_and_kwargs`."""
+    """Be `Trainer.get_optimizer_cls_and_kwargs`.
+
+    What it returns is called in two ways, and `Chosen` takes both: `cls()(model, **kwargs)` by the
+    Trainer, and `cls(groups, **kwargs)` by subclasses that group parameters themselves.
+    """
     # Transformers' own arguments hold members of its enum, and hub's plain strings.
     if isinstance(args.optim, OptimizerNames) and args.optim.value not in enabled:
         chosen: tuple[Any, dict[str, Any]] = _theirs.__func__(args, model)
         return chosen
-    return optimizer(getattr(args.optim, "value", args.optim), args=args)
+    name = checked_name(getattr(args.optim, "value", args.optim))
+    return Chosen(name, args=args, model=model), {"lr": args.learning_rate}

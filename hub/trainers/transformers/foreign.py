@@ -1,0 +1,94 @@
+"""What a Trainer's arguments say that is for another optimizer, and what its subclasses group."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer
+from transformers.training_args import OptimizerNames
+
+from hub.errors import HubError, HubWarning
+from hub.grammar import parse
+from hub.names import describe, list_optimizers
+from hub.registry import default_registry
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import TrainingArguments
+
+GROUPS = ("params", "model", "optimizer_dict")
+"""The keywords that take the place of what a class is called with (Transformers 5.23)."""
+
+
+def groups_of(trainer: Trainer, args: TrainingArguments, model: Module | None) -> object:
+    """Return the groups that a subclass of the Trainer makes where it chooses a class, or None.
+
+    Sentence Transformers (6.2) puts its loss's parameters and its `learning_rate_mapping` there,
+    and the Trainer does not ask it where it has been given `optimizer_cls_and_kwargs`.
+    """
+    theirs = Trainer.get_optimizer_cls_and_kwargs
+    if (
+        trainer.optimizer_cls_and_kwargs is None
+        or type(trainer).get_optimizer_cls_and_kwargs is theirs
+    ):
+        return None
+    neutral = copy.copy(args)
+    neutral.optim, neutral.optim_args = OptimizerNames.ADAMW_TORCH, None
+    _, keywords = trainer.get_optimizer_cls_and_kwargs(neutral, model)
+    return next((keywords[key] for key in GROUPS if key in keywords), None)
+
+
+def own_arguments(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `optim_args` and `optim_target_modules` as far as an optimizer has a use for them.
+
+    Transformers ignores what is for another optimizer, and so a search over `optim` has one set of
+    arguments for all names. Here each such argument costs a warning. What no optimizer takes stays,
+    and is an error.
+
+    Args:
+        name: The optimizer.
+        values: The trainer's arguments.
+    """
+    own: dict[str, Any] = {}
+    targets = values.get("optim_target_modules")
+    if targets is not None and Trait.LOW_RANK not in describe(name).traits:
+        _warn(f"{name} has no low-rank groups: optim_target_modules has no effect")
+        own["optim_target_modules"] = None
+    given = _parsed(name, values.get("optim_args"))
+    known = describe(name).arguments.model_fields
+    foreign = [key for key in given if key not in known and _is_anyones(key)]
+    if foreign:
+        _warn(f"{name} does not take {', '.join(foreign)}, which optim_args gives in vain")
+        own["optim_args"] = {key: given[key] for key in given if key not in foreign} or None
+    return own
+
+
+def _parsed(name: str, given: object) -> Mapping[str, Any]:
+    """Return `optim_args` as a mapping; an empty one where it is for others to complain."""
+    if isinstance(given, str):
+        plugin = default_registry().plugin("optimizer", name)
+        theirs = plugin.hooks.hub_parse_optim_args(name=name, text=given)
+        try:
+            return parse(given) if theirs is None else {}
+        except HubError:
+            return {}
+    return given if isinstance(given, Mapping) else {}
+
+
+def _is_anyones(key: object) -> bool:
+    """Whether any installed optimizer has an argument of this name."""
+    for name in list_optimizers():
+        try:
+            if key in describe(name).arguments.model_fields:
+                return True
+        except HubError:  # a broken plugin, which is an error when its name is asked for
+            continue
+    return False
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, HubWarning, stacklevel=2)

@@ -1,0 +1,115 @@
+"""What a Trainer's loggers and its model card say of the optimizer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from transformers import Trainer, TrainingArguments
+
+    from hub.planning import Plan
+
+logger = logging.getLogger(__name__)
+
+_ASKED = "hub_asked"
+"""On arguments that say what was built: what they said before."""
+
+
+def report(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Let loggers and the model card read what has been built, and log the plan.
+
+    Both read the trainer's arguments (Transformers 5.23: `integrations/integration_utils.py` when
+    training begins, `modelcard.py` after it), which name another optimizer where one was given to
+    the trainer, and its defaults. The user's arguments say so only while loggers read them, since
+    another Trainer may be given the same; after the training the trainer has a copy that does.
+    """
+    plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
+    logger.info("%s", plan)
+    callbacks = trainer.callback_handler.callbacks
+    callbacks[:] = [one for one in callbacks if not isinstance(one, _First | _Last)]
+    first = _First(_shown(plan))
+    callbacks.insert(0, first)
+    callbacks.append(_Last(first, trainer))
+
+
+def as_asked(args: TrainingArguments) -> TrainingArguments:
+    """Return arguments as the user gave them, if they are a copy that says what was built.
+
+    A value that was changed since then, as a search over hyperparameters does, is the user's.
+    """
+    asked = getattr(args, _ASKED, None)
+    if asked is None:
+        return args
+    restored = copy.copy(args)
+    for key, (before, shown) in asked.items():
+        if getattr(args, key) == shown:
+            setattr(restored, key, before)
+    return restored
+
+
+def _shown(plan: Plan) -> dict[str, Any]:
+    """Return values for the arguments that trainers show."""
+    values = {argument.name: argument.value for argument in plan.arguments}
+    shown = {
+        "optim": plan.optimizer,
+        "optim_args": ", ".join(
+            f"{key}={value if isinstance(value, str) else repr(value)}"
+            for key, value in values.items()
+            if key not in ("lr", "weight_decay")  # which trainers show by themselves
+        ),
+        "optim_target_modules": list(plan.target_modules) or None,
+    }
+    if isinstance(values.get("betas"), tuple) and isinstance(values.get("eps"), float):
+        shown |= {"adam_beta1": values["betas"][0], "adam_beta2": values["betas"][1]}
+        shown |= {"adam_epsilon": values["eps"]}
+    return shown
+
+
+def _write(args: TrainingArguments, values: dict[str, Any]) -> dict[str, Any]:
+    """Set attributes, and return what they were."""
+    before = {key: getattr(args, key) for key in values}
+    for key, value in values.items():
+        setattr(args, key, value)
+    return before
+
+
+class _First(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Lets the callbacks after it read what was built."""
+
+    def __init__(self, shown: dict[str, Any]) -> None:
+        self.shown = shown
+        self.before: dict[str, Any] = {}
+
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Write what was built into the arguments."""
+        self.before = _write(args, self.shown)
+
+
+class _Last(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Restores the user's arguments when all callbacks have read them."""
+
+    def __init__(self, first: _First, trainer: Trainer) -> None:
+        self._first = first
+        self._trainer = weakref.ref(trainer)
+
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Write what was asked for into the arguments."""
+        _write(args, self._first.before)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Give the trainer arguments of its own, for its model card."""
+        trainer = self._trainer()
+        if trainer is None:
+            return
+        own = as_asked(trainer.args)
+        own = copy.copy(own) if own is trainer.args else own
+        before = _write(own, self._first.shown)
+        asked = {key: (before[key], value) for key, value in self._first.shown.items()}
+        setattr(own, _ASKED, asked)
+        trainer.args = own
