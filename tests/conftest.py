@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from hub.testing.threads import threads
+
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _threads() -> None:
+    torch.set_num_threads(threads())
 
 
 class Block(nn.Module):

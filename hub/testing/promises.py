@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.testing import building, in_backward, state, updates
+from hub.testing.threads import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,16 +44,16 @@ IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
 
 
 def run(check: str, subject: Subject) -> None:
-    """Run one check.
+    """Run one check, on as many threads as `hub.testing.threads` says.
 
     Raises:
         AssertionError: The optimizer breaks the promise; the message says how.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
     try:
         CHECKS[check](subject)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -148,6 +148,7 @@ def plain(
     precision: str = "fp32",
     lr: float = LR,
     max_grad_norm: float | None = None,
+    clip: float | None = None,
     save_at: int | None = None,
     evaluate_at: tuple[int, ...] = (),
     defaults: dict[str, Any] | None = None,
@@ -168,6 +169,9 @@ def plain(
         precision: "fp32", "bf16" or "bf16-mixed".
         lr: The peak of the schedule.
         max_grad_norm: As `hub.build` takes it.
+        clip: The norm to which the loop itself clips the gradients, as a trainer does: in the
+            model's order of the parameters. hub adds up in that of the groups, which rounds
+            differently, and how differently depends on the processor.
         save_at: The step after which `saved` is taken.
         evaluate_at: The steps after which the model is evaluated.
         defaults: As `hub.build` takes them, what a trainer passes to every optimizer.
@@ -203,6 +207,8 @@ def plain(
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 loss = model(**batch(micro)).loss / accumulation
             loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         if not by_metric:
             scheduler.step()
