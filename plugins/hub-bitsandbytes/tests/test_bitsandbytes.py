@@ -394,7 +394,7 @@ def test_the_decay_of_rmsprop_is_torchs():
         first.step()
         second.step()
     for parameter, other in pairs:
-        # Each step rounds an update of up to 0.03 some five times, and a weight of up to 4 once.
+        # Each of five steps rounds the weight once, and an update of 0.03 at most some five times.
         torch.testing.assert_close(parameter, other, rtol=5 * 2**-24, atol=5 * 5 * 0.03 * 2**-24)
 
 
