@@ -1,6 +1,7 @@
 """Models and checks that many tests share."""
 
 import copy
+import gc
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,12 @@ import torch
 from torch import nn
 
 from hub.testing.threads import threads
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of all garbage collections, of which there are thousands."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
