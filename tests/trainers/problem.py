@@ -5,6 +5,7 @@ loses shows as another bit.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,6 +145,7 @@ def plain(
     size: int = BATCH,
     schedule: str | None = None,
     schedule_arguments: dict[str, Any] | None = None,
+    build_scheduler: Callable[..., Any] = hub.build_scheduler,
     warmup: int = 0,
     precision: str = "fp32",
     lr: float = LR,
@@ -165,6 +167,7 @@ def plain(
         schedule: Of the learning rate; None: `schedule_of(name)`. One with a metric gets the loss
             of each evaluation.
         schedule_arguments: Its own.
+        build_scheduler: What builds it; `transformers.get_scheduler` takes the same arguments.
         warmup: Steps.
         precision: "fp32", "bf16" or "bf16-mixed".
         lr: The peak of the schedule.
@@ -190,7 +193,7 @@ def plain(
         defaults=defaults,
         **{**arguments(name), "lr": lr, **hyperparameters},
     )
-    scheduler = hub.build_scheduler(
+    scheduler = build_scheduler(
         schedule,
         optimizer,
         num_warmup_steps=warmup,
