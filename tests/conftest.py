@@ -20,6 +20,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect at its end, or nanobind's modules report leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _threads() -> None:
     torch.set_num_threads(threads())
