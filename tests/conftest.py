@@ -1,6 +1,7 @@
 """Models and checks that many tests share."""
 
 import copy
+import gc
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,10 +11,23 @@ import pytest
 import torch
 from torch import nn
 
+from hub.testing.threads import threads
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of all garbage collections, of which there are thousands."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter collect at its end, or nanobind's modules report leaks."""
+    gc.unfreeze()
+
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _threads() -> None:
+    torch.set_num_threads(threads())
 
 
 class Block(nn.Module):

@@ -19,6 +19,7 @@ import torch
 
 import hub
 from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.threads import threads
 
 LR = 1e-2
 WARMUP = 5
@@ -89,7 +90,7 @@ def tell(**facts: int) -> None:
 
 def main() -> None:
     """Serve runs, one after the other."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     for module in sys.argv[1:]:
         importlib.import_module(module)
     for line in sys.stdin:

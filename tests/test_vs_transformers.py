@@ -613,7 +613,9 @@ def test_galore_adamw_8bit_is_frozen_by_bitsandbytes(
     before, upstream = start(), theirs(tmp_path, row).model
     for name in ("attn.weight", "mlp.0.weight", "mlp.2.weight"):
         decayed = before.get_parameter(name) * (1 - LR * 0.01) ** STEPS
-        torch.testing.assert_close(upstream.get_parameter(name), decayed, rtol=1e-6, atol=1e-8)
+        # Each step rounds the factor and the product by half an eps at most, as this product does.
+        rounding = (STEPS + 1) * torch.finfo(torch.float32).eps
+        torch.testing.assert_close(upstream.get_parameter(name), decayed, rtol=rounding, atol=0)
     assert "norm.bias" not in differences(upstream, before)
     assert "norm.bias" in differences(ours(row)[0], before)
 

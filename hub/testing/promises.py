@@ -22,6 +22,7 @@ from hub.testing import (
     updates,
 )
 from hub.testing.schedules import Timetable
+from hub.testing.threads import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
 
 
 def run(check: str, subject: Subject | Timetable) -> None:
-    """Run one check.
+    """Run one check, on as many threads as `hub.testing.threads` says.
 
     Raises:
         AssertionError: The optimizer breaks the promise; the message says how.
@@ -79,7 +80,7 @@ def run(check: str, subject: Subject | Timetable) -> None:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the model is tiny, and sums must not depend on the machine
+    torch.set_num_threads(threads())
     try:
         if isinstance(subject, Timetable):
             schedules.CHECKS[check](subject)

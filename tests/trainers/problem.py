@@ -5,6 +5,7 @@ loses shows as another bit.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,10 +145,12 @@ def plain(
     size: int = BATCH,
     schedule: str | None = None,
     schedule_arguments: dict[str, Any] | None = None,
+    build_scheduler: Callable[..., Any] = hub.build_scheduler,
     warmup: int = 0,
     precision: str = "fp32",
     lr: float = LR,
     max_grad_norm: float | None = None,
+    clip: float | None = None,
     save_at: int | None = None,
     evaluate_at: tuple[int, ...] = (),
     defaults: dict[str, Any] | None = None,
@@ -164,10 +167,14 @@ def plain(
         schedule: Of the learning rate; None: `schedule_of(name)`. One with a metric gets the loss
             of each evaluation.
         schedule_arguments: Its own.
+        build_scheduler: What builds it; `transformers.get_scheduler` takes the same arguments.
         warmup: Steps.
         precision: "fp32", "bf16" or "bf16-mixed".
         lr: The peak of the schedule.
         max_grad_norm: As `hub.build` takes it.
+        clip: The norm to which the loop itself clips the gradients, as a trainer does: in the
+            model's order of the parameters. hub adds up in that of the groups, which rounds
+            differently, and how differently depends on the processor.
         save_at: The step after which `saved` is taken.
         evaluate_at: The steps after which the model is evaluated.
         defaults: As `hub.build` takes them, what a trainer passes to every optimizer.
@@ -186,7 +193,7 @@ def plain(
         defaults=defaults,
         **{**arguments(name), "lr": lr, **hyperparameters},
     )
-    scheduler = hub.build_scheduler(
+    scheduler = build_scheduler(
         schedule,
         optimizer,
         num_warmup_steps=warmup,
@@ -203,6 +210,8 @@ def plain(
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 loss = model(**batch(micro)).loss / accumulation
             loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         if not by_metric:
             scheduler.step()

@@ -58,7 +58,7 @@ def test_resumes_in_a_fresh_process(tmp_path):
     whole, checkpoint = saved(name, tmp_path)
     code = f"""
 import torch, test_lightning
-torch.set_num_threads(1)
+torch.set_num_threads({torch.get_num_threads()})
 weights = test_lightning.resumed({name!r}, {str(checkpoint)!r}, {str(tmp_path)!r})
 torch.save(weights, {str(tmp_path / "weights.pt")!r})
 """

@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 HALF = {"save_strategy": "steps", "save_steps": 3}
 RESUME = """
 import sys, torch
-torch.set_num_threads(1)
+from hub.testing.threads import threads
+torch.set_num_threads(threads())
 from problem import make_model, weights_of
 from running import resume
 folder = sys.argv[1]
