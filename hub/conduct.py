@@ -11,7 +11,7 @@ import torch
 import hub
 from hub import checkpoint, copies, layerwise, modes
 from hub.errors import UnsupportedError
-from hub.modules import plain_names
+from hub.modules import names_by_id
 from hub.spec import Trait
 from hub.stepping import closure_of
 from hub.wrappers import unwrapped
@@ -150,14 +150,9 @@ def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str
     params = [given] if isinstance(given, torch.Tensor) else list(given)
     if "param_names" in group or any(isinstance(item, tuple) for item in params):
         return {**group, "params": params}
-    names = _names(model) if model is not None else {}
+    names = names_by_id(model) if model is not None else {}
     added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
     return {**group, "params": params, "param_names": added}
-
-
-def _names(model: Module) -> dict[int, str]:
-    plain = plain_names(model)
-    return {id(parameter): plain(name) for name, parameter in model.named_parameters()}
 
 
 def _clipping(max_grad_norm: float) -> Any:

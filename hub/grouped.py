@@ -10,7 +10,7 @@ from torch.nn import Module, Parameter, ParameterList
 
 from hub.errors import HubError, OptimArgsError, TargetModulesError, UnsupportedError
 from hub.groups import PlannedGroup, PlannedParameter, dtype_name
-from hub.modules import plain_names
+from hub.modules import names_by_id
 from hub.options import validate
 from hub.spec import Trait
 
@@ -80,7 +80,7 @@ def read(params: object, spec: OptimizerSpec, model: Module | None = None) -> Gi
         HubError: There is nothing to train.
     """
     _check_needs(spec, model)
-    known = {} if model is None else _names(model)
+    known = {} if model is None else names_by_id(model)
     groups = tuple(
         _read_group(group, number, known) for number, group in enumerate(_as_groups(params))
     )
@@ -93,11 +93,6 @@ def read(params: object, spec: OptimizerSpec, model: Module | None = None) -> Gi
         )
     kept = tuple(group for group in groups if group.parameters)
     return GivenGroups(ParameterList(parameters) if model is None else model, kept)
-
-
-def _names(model: Module) -> dict[int, str]:
-    plain = plain_names(model)
-    return {id(parameter): plain(name) for name, parameter in model.named_parameters()}
 
 
 def _check_needs(spec: OptimizerSpec, model: Module | None) -> None:

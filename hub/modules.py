@@ -78,6 +78,12 @@ def plain_names(model: Module) -> Callable[[str], str]:
     return plain
 
 
+def names_by_id(model: Module) -> dict[int, str]:
+    """Return the plain name of each parameter by its identity."""
+    plain = plain_names(model)
+    return {id(parameter): plain(name) for name, parameter in model.named_parameters()}
+
+
 def without_wrappers(model: Module) -> Module:
     """Return the model inside of `torch.compile`'s and data parallelism's wrappers."""
     while True:
