@@ -10,11 +10,12 @@ from torch.optim import Optimizer
 from hub.building import execute
 from hub.calls import check_model
 from hub.configuration import TrainingConfig
-from hub.errors import HubWarning, OptimArgsError, UnsupportedError
+from hub.errors import HubWarning, OptimArgsError
 from hub.modules import trainable_parameters
 from hub.options import resolve
 from hub.planning import find, prepare
 from hub.precision import detect
+from hub.processes import refuse_deepspeed
 from hub.registry import default_registry
 from hub.schedulers import assemble
 from hub.signatures import arguments_of, name_of, pair
@@ -78,7 +79,8 @@ def create_optimizer(
     settings = TrainingConfig.load(config)
     what = _chosen(settings, optimizer)
     _, spec, _ = find(what, settings.optim_args, default_registry())
-    refuse_deepspeed(spec, getattr(config, "deepspeed", None))
+    if getattr(config, "deepspeed", None):
+        refuse_deepspeed(spec, where="deepspeed")
     return carry_out(
         what, settings, model, param_rules=param_rules, trainer_clips=trainer_clips, stacklevel=3
     )
@@ -133,36 +135,6 @@ def carry_out(
         given=given,
     )
     return execute(prepared, default_registry().observers())
-
-
-def refuse_deepspeed(spec: OptimizerSpec, deepspeed: object) -> None:
-    """Refuse what cannot train under DeepSpeed.
-
-    Its engine (0.19) runs the backward pass itself, and hands optimizers flat pieces of the
-    parameters, from the first ZeRO stage on and in half precision.
-
-    Args:
-        spec: The optimizer.
-        deepspeed: What the trainer's arguments say of it; nothing if it is not used.
-
-    Raises:
-        UnsupportedError: The optimizer projects matrices, or steps inside the backward pass.
-    """
-    if not deepspeed:
-        return
-    reasons = {
-        Trait.STEPS_IN_BACKWARD: "DeepSpeed runs the backward pass and collects its gradients, "
-        f"which {spec.name} uses up in it",
-        Trait.LOW_RANK: f"DeepSpeed trains flat pieces of the parameters, and {spec.name} projects "
-        "whole matrices",
-    }
-    for trait, reason in reasons.items():
-        if trait in spec.traits:
-            raise UnsupportedError(
-                reason,
-                where=f"deepspeed with {spec.name}",
-                fix="train without DeepSpeed, or choose another optimizer, such as adamw_8bit",
-            )
 
 
 def create_scheduler(

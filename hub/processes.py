@@ -59,17 +59,27 @@ def check_whole(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> 
     Raises:
         UnsupportedError: They are; the error says why it matters.
     """
-    reasons = [reason for trait, reason in _REASONS.items() if trait in spec.traits]
-    if not reasons:
-        return
     mark = next((name for name, parameter in named if hasattr(parameter, "ds_id")), None)
-    if mark is None and not _is_accelerate_s():
-        return
-    raise UnsupportedError(
-        reasons[0],
-        where=spec.name if mark is None else mark,
-        fix="train without DeepSpeed, or choose another optimizer, such as adamw_torch",
-    )
+    if mark is not None or _is_accelerate_s():
+        refuse_deepspeed(spec, where=mark or spec.name)
+
+
+def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
+    """Refuse an optimizer that cannot train under DeepSpeed; let all others pass.
+
+    DeepSpeed's engine (0.19) runs the backward pass itself, and hands optimizers flat pieces of the
+    parameters, from the first ZeRO stage on and in half precision.
+
+    Raises:
+        UnsupportedError: It projects matrices, or steps inside the backward pass.
+    """
+    for trait, reason in _REASONS.items():
+        if trait in spec.traits:
+            raise UnsupportedError(
+                f"{spec.name}: {reason}",
+                where=where,
+                fix="train without DeepSpeed, or choose another optimizer, such as adamw_8bit",
+            )
 
 
 def _is_accelerate_s() -> bool:

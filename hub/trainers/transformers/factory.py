@@ -15,10 +15,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hub.calls import check_model
 from hub.compatibility import Pairing
 from hub.configuration import TrainingConfig
-from hub.creation import carry_out, refuse_deepspeed
+from hub.creation import carry_out
 from hub.errors import HubWarning, OptimArgsError, UnsupportedError
 from hub.grouped import read
 from hub.names import list_schedulers
+from hub.processes import refuse_deepspeed
 from hub.registry import default_registry
 from hub.schedulers import check_pairing
 from hub.trainers.transformers import foreign, reporting
@@ -175,7 +176,8 @@ def _calling(frame: FrameType | None) -> Trainer | None:
 def _create(chosen: Chosen, trainer: Trainer | None, /, *given: Any, **keywords: Any) -> Optimizer:
     args = _arguments(chosen, trainer, given[1:])
     deepspeed = getattr(args, "deepspeed", None) or getattr(trainer, "is_deepspeed_enabled", False)
-    refuse_deepspeed(default_registry().optimizer(chosen.name), deepspeed)
+    if deepspeed:
+        refuse_deepspeed(default_registry().optimizer(chosen.name), where="deepspeed")
     what = next((keywords.pop(key) for key in foreign.GROUPS if key in keywords), None)
     model, groups = _model_and_groups(chosen, trainer, given[0] if given else None, what)
     if groups is None and trainer is not None:
