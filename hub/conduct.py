@@ -61,7 +61,7 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     _attached.add(optimizer)
 
 
-def _attached_to(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
+def attached_to(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
     """Yield the living optimizers that hold some of these parameters, each with one of them."""
     asked = {id(parameter) for parameter in parameters}
     for optimizer in list(_attached):
@@ -77,7 +77,7 @@ def check_free(named: Iterable[tuple[str, Tensor]]) -> None:
         UnsupportedError: One does; the error names the optimizer.
     """
     names = {parameter: name for name, parameter in named}
-    for optimizer, parameter in _attached_to(names):
+    for optimizer, parameter in attached_to(names):
         if modes.switches(optimizer):
             plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
             raise UnsupportedError(
@@ -104,7 +104,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         HubError: It is neither.
     """
     if isinstance(optimizer, torch.nn.Module):
-        for one, _ in _attached_to(optimizer.parameters()):
+        for one, _ in attached_to(optimizer.parameters()):
             detach(one)
         return
     inner = unwrapped(optimizer)

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
-from hub import backend, readiness
+from hub import backend, conduct, readiness
 from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
 from hub.planning import prepare
@@ -163,7 +163,7 @@ def _state_after_a_step(
     }
     context = replace(
         prepared.context,
-        model=copy.deepcopy(model, dict(twins)),
+        model=copy.deepcopy(model, {**twins, **_kept(model)}),
         groups=tuple(
             replace(group, parameters=tuple((n, twins[id(p)]) for n, p in group.parameters))
             for group in groups
@@ -176,6 +176,11 @@ def _state_after_a_step(
                 parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer.step()
     return _State.of(optimizer)
+
+
+def _kept(model: Module) -> dict[int, Any]:
+    """Return, by identity, the optimizers that a model may hold and a copy of it keeps."""
+    return {id(optimizer): optimizer for optimizer, _ in conduct.attached_to(model.parameters())}
 
 
 def _twin(tensor: Tensor, device: str) -> Tensor:

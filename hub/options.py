@@ -72,7 +72,7 @@ def to_json(value: Any) -> Any:
 def from_json(value: Any) -> Any:
     """Return what `to_json` was called on, but for tuples, which are lists."""
     if isinstance(value, Mapping):
-        if value.keys() == {"float"} and isinstance(value["float"], str):
+        if value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan"):
             return float(value["float"])
         return {key: from_json(item) for key, item in value.items()}
     return [from_json(item) for item in value] if isinstance(value, list | tuple) else value

@@ -82,7 +82,7 @@ class Plan:
             HubError: The data are not a plan's.
         """
         try:
-            return _adapter().validate_python(optioning.from_json(data))
+            return _adapter().validate_python(optioning.from_json(optioning.frozen(data)))
         except ValidationError as error:
             first = error.errors()[0]
             raise HubError(

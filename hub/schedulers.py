@@ -60,7 +60,6 @@ def assemble(
     evaluates: bool = True,
 ) -> LRScheduler:
     """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
-    _check_optimizer(optimizer)
     spec = default_registry().scheduler(name)
     unwrapped(optimizer)  # raises where there is none
     options = resolve(name, spec.arguments, hyperparameters=arguments)
@@ -83,16 +82,6 @@ def check_pairing(pairing: Pairing) -> None:
             )
     for finding in findings:
         warnings.warn(f"{finding.what}; {finding.fix}", HubWarning, stacklevel=4)
-
-
-def _check_optimizer(optimizer: object) -> None:
-    """Check that there are groups whose learning rates can be changed, also behind a wrapper."""
-    if not isinstance(getattr(optimizer, "param_groups", None), list):
-        raise OptimArgsError(
-            f"a {type(optimizer).__name__} is no optimizer",
-            where="optimizer",
-            fix="give what hub.build returned, or another torch.optim.Optimizer",
-        )
 
 
 def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> None:

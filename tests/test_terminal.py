@@ -43,6 +43,7 @@ class Arguments(BaseModel):
 @hub.hookimpl
 def hub_register_optimizers():
     yield replace(sgd, name="evil" + EVIL, summary=EVIL, arguments=Arguments, package=EVIL,
+        per_group=frozenset({{"lr", "weight_decay"}}), without_effect={{}}, contrasts={{}},
         licence=EVIL, paper=EVIL, homepage=EVIL, notes=(EVIL,), trial={{"label": EVIL}})
 
 @hub.hookimpl

@@ -114,7 +114,8 @@ def test_weights_loaded_during_evaluation_are_what_training_goes_on_with():
     train(model, optimizer, 4, start=4)
     model.eval()
     model.load_state_dict(best)
-    assert evaluated(model) == evaluated(model)
+    # Upstream computes the training weights from those, and the others from them: two roundings.
+    assert evaluated(model) == pytest.approx(evaluated(model), rel=1e-6)
     backward(model, 8)
     with hub.eval_mode(optimizer):
         for name, p in model.named_parameters():

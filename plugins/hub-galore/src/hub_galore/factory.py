@@ -78,12 +78,13 @@ def _compact(projector: GaLoreProjector) -> None:
     )
 
 
-def _dense(matrix: Tensor) -> Tensor:
-    is_plain = type(matrix) is torch.Tensor  # DTensors, under FSDP2, have no storage to look at
+def _dense(matrix: Tensor | None) -> Tensor | None:
+    """Return a matrix without what its storage has besides; None after a first SVD that failed."""
+    if type(matrix) is not torch.Tensor:  # DTensors, under FSDP2, have no storage to look at
+        return matrix
     # Not `nbytes`: torch.compile (2.13) cannot trace it.
     size = matrix.numel() * matrix.element_size()
-    wasteful = is_plain and matrix.untyped_storage().nbytes() > size
-    return matrix.clone() if wasteful else matrix
+    return matrix.clone() if matrix.untyped_storage().nbytes() > size else matrix
 
 
 def _new_projector(group: Group) -> GaLoreProjector:
