@@ -93,3 +93,29 @@ def test_on_the_meta_device_a_usual_weight_is_assumed():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_on_cuda():
     assert hub.plan("adamw_torch", linear().cuda()).precision.devices == ("cuda",)
+
+
+@pytest.mark.parametrize("name", ["adamw_torch_fused", "sgd", "adagrad"])
+@pytest.mark.parametrize(
+    ("cut", "refused"),
+    [
+        (lambda whole: whole[:, :8], True),
+        (lambda whole: whole[::2], True),
+        (lambda whole: whole.t()[:5], True),
+        (lambda whole: whole[2:4], False),
+        (lambda whole: whole.t(), False),
+        (lambda whole: whole[:0], False),
+    ],
+    ids=["columns", "every other row", "of the transposed", "rows", "transposed", "nothing"],
+)
+def test_torch_writes_outside_of_slices_that_it_updates_fused(name, cut, refused):
+    """In torch 2.13, as the second half shows; when that fails there is nothing to refuse."""
+    model = nn.ParameterList([nn.Parameter(cut(torch.ones(64, 64)))])
+    assert hub.plan(name, model, fused=True).refused == refused
+    assert not hub.plan(name, model, fused=False).refused
+    whole = torch.ones(64, 64)
+    parameter = nn.Parameter(cut(whole))
+    parameter.grad = torch.ones_like(parameter)
+    cls = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}.get(name, torch.optim.AdamW)
+    cls([parameter], lr=0.1, fused=True).step()
+    assert ((whole != 1).sum() != (parameter != 1).sum()) == refused

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, model_validator
 
 from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
+from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, OptimizerSpec, Trait
+from hub.spec import Contrast, Finding, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic import BaseModel
     from torch.nn import Module
@@ -232,6 +233,29 @@ def hub_register_optimizers() -> list[OptimizerSpec]:
         ),
         _ADAFACTOR,
     ]
+
+
+@hookimpl
+def hub_validate_precision(optim_args: BaseModel, context: BuildContext) -> Iterator[Finding]:
+    """Refuse the fused update of a slice, of which torch (2.13) writes the gaps as well.
+
+    Its kernels walk over as many elements as the parameter has, whatever its strides are.
+    """
+    if not getattr(optim_args, "fused", None):
+        return
+    for name, parameter in context.named_parameters():
+        last = sum(
+            (n - 1) * step for n, step in zip(parameter.shape, parameter.stride(), strict=True)
+        )
+        if last >= parameter.numel() > 0:
+            yield Finding.refusal(
+                UnsupportedError(
+                    f"{name} is a slice of a larger tensor, which torch's fused update would write "
+                    "outside of it",
+                    where=name,
+                    fix="use fused=False, or give the parameter memory of its own",
+                )
+            )
 
 
 @hookimpl
