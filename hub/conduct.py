@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from itertools import chain, islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 """What `hub.detach(model)` looks through; nothing is kept alive by it."""
+_lock = Lock()
+"""Held while threads change or read it."""
 
 
 def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
@@ -58,13 +61,16 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
-    _attached.add(optimizer)
+    with _lock:
+        _attached.add(optimizer)
 
 
 def attached_to(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
     """Yield the living optimizers that hold some of these parameters, each with one of them."""
     asked = {id(parameter) for parameter in parameters}
-    for optimizer in list(_attached):
+    with _lock:
+        living = list(_attached)
+    for optimizer in living:
         held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in asked)
         for parameter in islice(held, 1):
             yield optimizer, parameter
@@ -108,7 +114,8 @@ def detach(optimizer: Optimizer | Module) -> None:
             detach(one)
         return
     inner = unwrapped(optimizer)
-    _attached.discard(inner)
+    with _lock:
+        _attached.discard(inner)
     layerwise.detach(inner)
     modes.detach(inner)
     vars(inner).pop("add_param_group", None)

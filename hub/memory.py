@@ -17,6 +17,7 @@ from hub.modules import embedding_weights
 from hub.planning import prepare
 from hub.quiet import no_warnings
 from hub.spec import Trait
+from hub.storages import plain_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,7 +192,7 @@ def _twin(tensor: Tensor, device: str) -> Tensor:
 
 
 def _bytes(parameter: Tensor) -> int:
-    return sum(piece.nbytes for piece in _tensors(parameter))
+    return sum(piece.nbytes for piece in plain_tensors(parameter))
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class _State:
         pieces = {
             _place(piece): piece.nbytes
             for state in optimizer.state.values()
-            for piece in _tensors(state)
+            for piece in plain_tensors(state)
         }
         shared = {
             path: pieces.pop(_place(tensor))
@@ -236,19 +237,3 @@ def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
             for key, item in value.items():
                 if isinstance(item, torch.Tensor):
                     yield (name, str(key)), item
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield all plain tensors in a piece of state, those inside of objects included."""
-    if isinstance(value, torch.Tensor):
-        if not hasattr(value, "__tensor_flatten__"):
-            yield value
-            return
-        names, _ = value.__tensor_flatten__()
-        value = [getattr(value, name) for name in names]
-    if isinstance(value, dict):
-        value = list(value.values())
-    elif not isinstance(value, list | tuple):
-        value = list(vars(value).values()) if hasattr(value, "__dict__") else []
-    for item in value:
-        yield from _tensors(item)

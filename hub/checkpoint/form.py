@@ -57,7 +57,7 @@ def check_values(groups: Sequence[Group], saved: Sequence[Group]) -> None:
         for key in group.keys() & other.keys() - {"params", "param_names", "name"}:
             ours, theirs = _kind(group[key]), _kind(other[key])
             if None not in (ours, theirs) and ours != theirs:
-                raise _damaged(f"{key} of a group is {other[key]!r}, where {ours} is needed")
+                raise _damaged(f"{key}={other[key]!r} of a group does not fit: it takes {ours}")
 
 
 def _check_group(group: Any, where: str) -> None:

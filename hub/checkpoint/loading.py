@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from hub.checkpoint.form import check_form, check_values
 from hub.checkpoint.layout import check_layout, described
 from hub.checkpoint.plain import KEY
 from hub.errors import CheckpointError, HubError, HubWarning
+from hub.storages import plain_tensors
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -86,7 +87,7 @@ def _unshare(state: Mapping[Any, dict[str, Any]], given: Any) -> None:
 
     torch (2.13, `Optimizer.load_state_dict`) keeps those that need no cast and no move.
     """
-    taken = {address for tensor in _tensors(given) for address in _addresses(tensor)}
+    taken = _addresses(given)
     for entry in state.values():
         if isinstance(entry, dict):
             for key, value in entry.items():
@@ -95,7 +96,7 @@ def _unshare(state: Mapping[Any, dict[str, Any]], given: Any) -> None:
 
 def _unshared(value: Any, taken: set[int]) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.clone() if taken.intersection(_addresses(value)) else value
+        return value.clone() if taken & _addresses(value) else value
     if isinstance(value, list | tuple):
         return type(value)(_unshared(item, taken) for item in value)
     inside = value if isinstance(value, dict) else getattr(value, "__dict__", {})
@@ -104,22 +105,6 @@ def _unshared(value: Any, taken: set[int]) -> Any:
     return value
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-        return
-    if isinstance(value, list | tuple):
-        items: Any = value
-    else:
-        items = (value if isinstance(value, Mapping) else getattr(value, "__dict__", {})).values()
-    for item in items:
-        yield from _tensors(item)
-
-
-def _addresses(tensor: torch.Tensor) -> Iterator[int]:
-    """Yield where the memory of a tensor begins, or of each one inside of it."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from _addresses(getattr(tensor, name))
-    elif tensor.numel():
-        yield tensor.untyped_storage().data_ptr()
+def _addresses(value: Any) -> set[int]:
+    """Return where the memory of each tensor in a value begins."""
+    return {t.untyped_storage().data_ptr() for t in plain_tensors(value) if t.numel()}

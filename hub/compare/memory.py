@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,18 +25,10 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def tensor_bytes(value: Any) -> int:
-    """Count the bytes of all tensors in nested mappings, lists and tuples."""
-    import torch
+    """Count the bytes of all tensors in a value."""
+    from hub.storages import plain_tensors
 
-    if isinstance(value, torch.Tensor):
-        if hasattr(value, "__tensor_flatten__"):  # a quantised tensor is made of plain ones
-            return sum(tensor_bytes(getattr(value, name)) for name in value.__tensor_flatten__()[0])
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(tensor_bytes(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return sum(tensor_bytes(item) for item in value)
-    return 0
+    return sum(tensor.nbytes for tensor in plain_tensors(value))
 
 
 class Meter(Protocol):

@@ -684,8 +684,8 @@ def foreign(kind):
         ("AdamW8bit", "adamw_8bit", {"min_8bit_size": 6000}, "8-bit state, where 32-bit"),
         ("Lion8bit", "adamw_8bit", {"embeddings_32bit": False}, "state1, state2 is needed"),
         ("AdamW8bit", "lion_8bit", {"embeddings_32bit": False}, "where state1 is needed"),
-        ("AdamW", "ademamix", {}, "has the shape"),
-        ("AdEMAMix", "paged_adamw_32bit", {}, "has the shape"),
+        ("AdamW", "ademamix", {}, r"betas=\(0.9, 0.999\) of a group .* takes 3 values"),
+        ("AdEMAMix", "paged_adamw_32bit", {}, r"betas=.* of a group .* takes 2 values"),
     ],
 )
 def test_a_checkpoint_of_another_kind_is_refused(kind, name, arguments, says):
@@ -695,7 +695,7 @@ def test_a_checkpoint_of_another_kind_is_refused(kind, name, arguments, says):
     before = deepcopy(optimizer.state_dict())
     with pytest.raises(hub.CheckpointError, match=says) as refused:
         optimizer.load_state_dict(foreign(kind))
-    assert "weight" in refused.value.where
+    assert "weight" in refused.value.where or "group" in says
     assert torch.equal(
         factory.unwrapped(optimizer.state_dict()["state"][1])["state1"],
         factory.unwrapped(before["state"][1])["state1"],
