@@ -44,10 +44,11 @@ scheduler = hub.build_scheduler(
 )
 ```
 
-Steps are optimizer steps: with gradient accumulation, fewer than batches. The learning rates that
-the optimizer's groups have when the schedule is built are the peaks, also of a second schedule.
-`last_epoch=N` goes on after step N, and takes the peaks from an optimizer's state dict
-(`initial_lr`); to load the schedule's own state dict does all of that.
+Steps are optimizer steps: with gradient accumulation, fewer than batches. The peaks are the learning
+rates that the optimizer's groups have when the schedule is built, also for a second schedule. Schedules
+that are built before the first one's first step share its peaks, as for a `SequentialLR`. To resume,
+load the schedule's state dict; or give `last_epoch=N` to go on after step N, with the peaks
+(`initial_lr`) of the optimizer's loaded state dict.
 
 - The values are those of `transformers.get_scheduler` (5.23), to the last bit, and state dicts go
   both ways.
@@ -56,6 +57,9 @@ the optimizer's groups have when the schedule is built are the peaks, also of a 
   dtype.
 - Schedules by metric are stepped with one, after an evaluation: `scheduler.step(loss)`. They are
   `ReduceLROnPlateau`s to a trainer that asks.
+- A falling schedule on top of ScheduleFree, two warm-ups at once, a warm-up that the schedule does not
+  have, and parts of `warmup_stable_decay` that do not add up to the training are warnings. With
+  `relative_step=True` only the schedule `adafactor` is taken.
 
 "steps" says whether `num_training_steps` has to be given, "warm-up" whether `num_warmup_steps`
 counts. `hub lr NAME` draws a schedule in the terminal, and `--out` into a file, as the pictures

@@ -69,8 +69,9 @@ def build(
         OptimArgsError: An argument is unknown, contradictory, of the wrong type or out of range.
         TargetModulesError: `target_modules` or `param_rules` match nothing.
         PrecisionError: The optimizer cannot train this dtype or on this device.
-        UnsupportedError: The model is on the meta device, the optimizer has no layerwise form, or
-            another optimizer still steps the model's parameters inside the backward pass.
+        UnsupportedError: The model is on the meta device, the optimizer has no layerwise form,
+            another optimizer still steps the model's parameters inside the backward pass or
+            switches them for evaluation, or the optimizer cannot train in this process.
         PluginError: The plugin or the package behind it fails.
         HubError: There is nothing to train, or the plan's `refusal` is another one.
     """

@@ -57,7 +57,7 @@ class PrecisionError(HubError):
 
 
 class UnsupportedError(HubError):
-    """The optimizer declares that it cannot do what was asked."""
+    """It cannot be done with this optimizer, or with the model or the process as it is."""
 
 
 class PluginError(HubError):

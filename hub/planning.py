@@ -140,8 +140,9 @@ def plan(
     """Return what `hub.build` would do with the same arguments, building nothing.
 
     See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
-    else makes `hub.build` raise is a finding here: `plan.refused` tells whether it will raise, and
-    `plan.refusal` is the error. A model on the meta device can be planned, but not built.
+    else makes `hub.build` refuse is a finding here: `plan.refused` tells whether it will, and
+    `plan.refusal` is the error. A model on the meta device can be planned, but not built. What goes
+    wrong in the package itself, such as its import, is only seen by building.
     """
     return prepare(
         name,

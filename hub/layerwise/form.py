@@ -38,7 +38,7 @@ def attach(optimizer: Optimizer, settings: Settings) -> None:
 class Layerwise(torch.optim.Optimizer):
     """What the class of an optimizer gets in front of it.
 
-    Without an engine, as in a copy of the optimizer, it steps eagerly.
+    Without an engine, as after `detach` where somebody's subclass keeps it, it steps eagerly.
     """
 
     hub_engine: Engine | None = None

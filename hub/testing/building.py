@@ -106,7 +106,7 @@ def no_trace(subject: Subject) -> None:
 
 
 def bad_input(subject: Subject) -> None:
-    """P12: a `HubError` with what, where and the fix; the model stays as it was."""
+    """P12: a `HubError` that says what and where; the model stays as it was."""
     inputs: tuple[dict[str, Any], ...] = (
         {"no_such_argument": 1},
         {"optim_args": "lr=(1"},

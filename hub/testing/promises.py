@@ -1,6 +1,6 @@
 """The promises of hub's design as checks: each fails with AssertionError and says what is broken.
 
-P9 (several processes) is not here yet.
+P9 (several processes) and P13 (each parameter gets its algorithm) are not here yet.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def conformance(
     passes.
 
     Args:
-        names: Optimizers.
+        names: Optimizers and schedules.
         device: Where to run.
         registry: Where to look the names up; by default what is installed.
     """
