@@ -44,11 +44,11 @@ scheduler = hub.build_scheduler(
 )
 ```
 
-Steps are optimizer steps: with gradient accumulation, fewer than batches. The peaks are the learning
-rates that the optimizer's groups have when the schedule is built, also for a second schedule. Schedules
-that are built before the first one's first step share its peaks, as for a `SequentialLR`. To resume,
-load the schedule's state dict; or give `last_epoch=N` to go on after step N, with the peaks
-(`initial_lr`) of the optimizer's loaded state dict.
+Steps are optimizer steps: with gradient accumulation, fewer than batches. The peaks are the
+learning rates that the optimizer's groups have when the schedule is built, also for a second
+schedule. Schedules that are built before the first one's first step share its peaks, as for a
+`SequentialLR`. To resume, load the schedule's state dict; or give `last_epoch=N` to go on after
+step N, with the peaks (`initial_lr`) of the optimizer's loaded state dict.
 
 - The values are those of `transformers.get_scheduler` (5.23), to the last bit, and state dicts go
   both ways.
@@ -57,9 +57,9 @@ load the schedule's state dict; or give `last_epoch=N` to go on after step N, wi
   dtype.
 - Schedules by metric are stepped with one, after an evaluation: `scheduler.step(loss)`. They are
   `ReduceLROnPlateau`s to a trainer that asks.
-- A falling schedule on top of ScheduleFree, two warm-ups at once, a warm-up that the schedule does not
-  have, and parts of `warmup_stable_decay` that do not add up to the training are warnings. With
-  `relative_step=True` only the schedule `adafactor` is taken.
+- A falling schedule on top of ScheduleFree, two warm-ups at once, a warm-up that the schedule
+  does not have, and parts of `warmup_stable_decay` that do not add up to the training are
+  warnings. With `relative_step=True` only the schedule `adafactor` is taken.
 
 "steps" says whether `num_training_steps` has to be given, "warm-up" whether `num_warmup_steps`
 counts. `hub lr NAME` draws a schedule in the terminal, and `--out` into a file, as the pictures

@@ -53,4 +53,4 @@ def nearest(pattern: str, names: Iterable[str], count: int = 3) -> str:
     wanted = re.sub(r"[^\w.\-]+", "", pattern).strip(".")
     near = get_close_matches(wanted, [*last_parts, *candidates[:2000]], n=count, cutoff=0.5)
     found = list(dict.fromkeys(last_parts.get(name, name) for name in near)) or candidates[:count]
-    return f"the closest names are {', '.join(found)}" if found else "there are no names at all"
+    return f"the closest names are {', '.join(found)}" if found else "there is no such module"

@@ -205,11 +205,11 @@ def test_of_malformed_state_dicts_nothing_comes_but_a_checkpoint_error(name):
         (lambda s: {**s, "param_groups": s["param_groups"] * 2}, "is twice among the params"),
         (
             lambda s: {**s, "param_groups": [{**g, "lr": "x"} for g in s["param_groups"]]},
-            "lr of a group is 'x', where a number is needed",
+            "lr='x' of a group does not fit: it takes a number",
         ),
         (
             lambda s: {**s, "param_groups": [{**g, "betas": 0.9} for g in s["param_groups"]]},
-            "betas of a group is 0.9, where 2 values is needed",
+            "betas=0.9 of a group does not fit: it takes 2 values",
         ),
         (
             lambda s: {**s, "state": {n: {"step": v["step"]} for n, v in s["state"].items()}},

@@ -8,7 +8,7 @@ from torch import nn
 
 import hub
 from hub.forms import SUFFIX, has_layerwise
-from hub.memory import _tensors
+from hub.storages import plain_tensors
 from hub.testing import Subject
 from hub.testing.subject import LR, train
 
@@ -49,7 +49,7 @@ def test_the_estimate_is_what_a_step_takes(name, precision, is_tied, monkeypatch
     storages = {
         tensor.data_ptr(): tensor.untyped_storage().nbytes()
         for values in optimizer.state.values()
-        for tensor in _tensors(values)
+        for tensor in plain_tensors(values)
     }
     assert estimated == hub.Estimate(
         parameters=sum(p.nbytes for p in model.parameters()),

@@ -184,7 +184,7 @@ _ADAFACTOR = OptimizerSpec(
     homepage="https://huggingface.co/docs/transformers/main_classes/optimizer_schedules",
     notes=(
         "Equal to transformers.Adafactor with the arguments that its Trainer gives it.",
-        "With relative_step=True a schedule has no effect, and lr reads None.",
+        "With relative_step=True the only schedule is 'adafactor', and lr reads None.",
         "Keeps fp32 moments for bf16 and fp16 weights too, also through a checkpoint.",
     ),
 )
