@@ -79,9 +79,9 @@ def _differences(
     label: object, group: dict[str, Any], planned: ParameterGroup, prepared: Prepared
 ) -> Iterator[str]:
     spec = prepared.spec
-    # Other arguments a factory may derive for each group, as hub-optimi does its `max_lr`.
-    always = spec.per_group & {"lr", "weight_decay"}
-    wanted = {key: getattr(prepared.optim_args, key, None) for key in always}
+    # From a rate of its own a factory may derive more, as hub-optimi does a group's `max_lr`.
+    keys = spec.per_group & {"lr", "weight_decay"} if "lr" in planned.overrides else spec.per_group
+    wanted = {key: getattr(prepared.optim_args, key, None) for key in keys}
     wanted = {**wanted, **planned.overrides}
     if bool(group.get("low_rank")) != planned.low_rank:
         yield _difference(label, "low_rank", bool(group.get("low_rank")), planned.low_rank)
