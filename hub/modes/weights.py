@@ -37,6 +37,8 @@ class Weights:
         """Where the groups do not say it."""
         self._kept: dict[Tensor, Tensor] = {}
         """The training weights while the others are in place."""
+        self._loaded: dict[Tensor, tuple[Tensor, int]] = {}
+        """What was loaded into parameters since the last step, and their versions after that."""
         self._gradients: list[tuple[int, int] | None] = []
         """The gradients that were there when the evaluation weights were put in place."""
         self._group_of: dict[Tensor, int] = {}
@@ -98,7 +100,9 @@ class Weights:
         if self.are_for_training:
             for parameter in parameters:
                 if parameter in self._kept:
+                    loaded = parameter.detach().clone()
                     self._restore(parameter, self._kept.pop(parameter))
+                    self._loaded[parameter] = loaded, parameter._version  # noqa: SLF001
 
     def export(self, state_dict: StateDict) -> StateDict:
         """Return an optimizer's state dict as one that goes with the evaluation weights."""
@@ -119,8 +123,21 @@ class Weights:
         ]
         return {**state_dict, "state": state, "param_groups": saved}
 
+    def forget_loaded(self) -> None:
+        """Forget the weights that were loaded: the state that goes with them is not coming."""
+        self._loaded.clear()
+
+    @torch.no_grad()
     def take_state(self) -> None:
-        """Take the training weights out of the state that was loaded into the optimizer."""
+        """Take the training weights out of the state that was loaded into the optimizer.
+
+        Weights that were loaded before it are put back as they were: `take` has read them by the
+        state that this one replaces.
+        """
+        for parameter, (loaded, version) in self._loaded.items():
+            if parameter._version == version:  # noqa: SLF001
+                parameter.copy_(loaded)
+        self.forget_loaded()
         self._kept = {
             parameter: state.pop(TRAINED)
             for parameter, state in self._live().state.items()
