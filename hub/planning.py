@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 
     OptimArgs = str | Mapping[str, Any] | None
 
+OF_BUILD = (
+    "optim_args",
+    "target_modules",
+    "defaults",
+    "param_rules",
+    "precision",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+)
+"""The arguments of `hub.build` that are not the optimizer's."""
+
 
 @dataclass(frozen=True)
 class Plan:
