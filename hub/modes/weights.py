@@ -41,6 +41,8 @@ class Weights:
         """What was loaded into parameters since the last step, and their versions after that."""
         self._gradients: list[tuple[int, int] | None] = []
         """The gradients that were there when the evaluation weights were put in place."""
+        self._groups: list[int] = []
+        """The groups, by identity, that `_group_of` is of."""
         self._group_of: dict[Tensor, int] = {}
 
     @property
@@ -55,7 +57,7 @@ class Weights:
 
     def has(self, parameter: Tensor | None) -> bool:
         """Whether a parameter has two kinds of weights, as it has once it was stepped."""
-        return bool(parameter is not None and self._live().state.get(parameter))
+        return parameter in self._places() and bool(self._live().state.get(parameter))
 
     def to_evaluation(self) -> None:
         """Put the evaluation weights in place, and keep the others."""
@@ -195,17 +197,22 @@ class Weights:
         whole = self._live().param_groups
         groups = [{**group, "params": []} for group in whole]
         for parameter, tensor in stand_ins.items():
-            groups[self._index(parameter)]["params"].append(tensor)
+            groups[self._places()[parameter]]["params"].append(tensor)
         for group in groups:
             if is_training is not None and FLAG in group:
                 group[FLAG] = is_training
         return groups
 
-    def _index(self, parameter: Tensor) -> int:
-        if parameter not in self._group_of:
-            for index, group in enumerate(self._live().param_groups):
-                self._group_of.update(dict.fromkeys(group["params"], index))
-        return self._group_of[parameter]
+    def _places(self) -> dict[Tensor, int]:
+        """Return the place of each parameter's group; groups may come, and be taken out."""
+        groups = self._live().param_groups
+        found = [id(group) for group in groups]
+        if found != self._groups:
+            self._group_of = {
+                p: index for index, group in enumerate(groups) for p in group["params"]
+            }
+            self._groups = found
+        return self._group_of
 
     def _mark(self, *, is_training: bool) -> None:
         self._is_training = is_training
