@@ -110,10 +110,11 @@ class Weights:
         """Return an optimizer's state dict as one that goes with the evaluation weights."""
         groups = self._live().param_groups
         parameters = dict(enumerate(p for group in groups for p in group["params"]))
+        in_place = self.are_for_training
         trained = {
-            key: self._kept.get(p, p).detach().clone()
+            key: (p if in_place else self._kept[p]).detach().clone()
             for key, p in parameters.items()
-            if self.has(p) and (self.are_for_training or p in self._kept)
+            if self.has(p) and (in_place or p in self._kept)
         }
         state = {
             key: {**value, TRAINED: trained[key]} if key in trained else value
