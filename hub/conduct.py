@@ -41,12 +41,12 @@ def attach(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module)
     The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
     """
     handles: list[RemovableHandle] = []
+    if Trait.TRAIN_EVAL_MODES in spec.traits:
+        modes.attach(optimizer, model)  # first: it looks at the gradients before they are clipped
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         layerwise.attach(optimizer, _settings(plan, spec))
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
-    if Trait.TRAIN_EVAL_MODES in spec.traits:
-        modes.attach(optimizer, model)
     checkpoint.attach(
         optimizer,
         checkpoint.Record(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.checkpoint import is_plain
+from hub.checkpoint import check_form, is_plain
 from hub.errors import CheckpointError
 from hub.native import names_beside
 from hub.registry import default_registry
@@ -71,18 +70,20 @@ def convert(
 def _read(source: Path) -> StateDict:
     try:
         found = torch.load(source, map_location="cpu", weights_only=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ImportError) as error:
+    except Exception as error:  # whatever unpickling raises
         raise CheckpointError(
             f"the file cannot be read: {type(error).__name__}: {error}",
             where=str(source),
             fix="install the package that wrote it, or check the path",
         ) from error
-    if not isinstance(found, Mapping) or not {"state", "param_groups"} <= found.keys():
+    try:
+        check_form(found)
+    except CheckpointError as error:
         raise CheckpointError(
-            "the file holds no optimizer's state dict",
+            f"the file holds no optimizer's state dict: {error.what}",
             where=str(source),
             fix="give a file with the result of optimizer.state_dict()",
-        )
+        ) from error
     return dict(found)
 
 

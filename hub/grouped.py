@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def read(params: object, spec: OptimizerSpec, model: Module | None = None) -> Gi
             named by their place, as those of `add_param_group` are.
 
     Raises:
-        OptimArgsError: They are no such thing, or hold a parameter twice.
+        OptimArgsError: They are no such thing, or hold a parameter or a name twice.
         TargetModulesError: The optimizer projects linear layers, and there is no model.
         UnsupportedError: The optimizer switches a model's weights, and there is no model.
         HubError: There is nothing to train.
@@ -84,14 +84,13 @@ def read(params: object, spec: OptimizerSpec, model: Module | None = None) -> Gi
     groups = tuple(
         _read_group(group, number, known) for number, group in enumerate(_as_groups(params))
     )
-    parameters = [parameter for group in groups for _, parameter in group.parameters]
-    if not parameters:
-        raise HubError("the parameter groups hold nothing to train", where="params", fix=_FIX)
-    if len({id(parameter) for parameter in parameters}) < len(parameters):
-        raise OptimArgsError(
-            "a parameter is in the groups twice", where="params", fix="leave one of them out"
-        )
     kept = tuple(group for group in groups if group.parameters)
+    if not kept:
+        raise HubError("the parameter groups hold nothing to train", where="params", fix=_FIX)
+    names, parameters = zip(*(pair for group in kept for pair in group.parameters), strict=True)
+    _check_once([id(parameter) for parameter in parameters], "a parameter")
+    _check_once(names, "a parameter's name")
+    _check_once([group.name for group in kept], "a group's name")
     return GivenGroups(ParameterList(parameters) if model is None else model, kept)
 
 
@@ -114,6 +113,15 @@ def _check_needs(spec: OptimizerSpec, model: Module | None) -> None:
         )
 
 
+def _check_once(things: Collection[object], what: str) -> None:
+    if len(set(things)) < len(things):
+        raise OptimArgsError(
+            f"{what} is in the groups twice",
+            where="params",
+            fix="leave one of them out, or give it another name",
+        )
+
+
 def _as_groups(params: object) -> list[dict[str, Any]]:
     """Return groups as torch takes them, each with a list of parameters."""
     if isinstance(params, Mapping):
@@ -130,21 +138,27 @@ def _as_groups(params: object) -> list[dict[str, Any]]:
 
 
 def _read_group(group: dict[str, Any], number: int, known: Mapping[int, str]) -> _Group:
-    given = group["params"]
-    items = [given] if isinstance(given, Parameter) else list(given)
-    names = list(group.get("param_names") or ())
+    items, names = _as_list(group["params"]), _as_list(group.get("param_names") or ())
     if len(names) == len(items):
         items = list(zip(names, items, strict=True))
     parameters: list[tuple[str, Parameter]] = []
     for index, item in enumerate(items):
         name, parameter = item if isinstance(item, tuple) and len(item) == 2 else (None, item)  # noqa: PLR2004
-        if not isinstance(parameter, Parameter):
-            raise _no_parameters(parameter)
+        if not (isinstance(parameter, Parameter) and isinstance(name, str | None)):
+            raise _no_parameters(item)
         if parameter.requires_grad:
             name = name or known.get(id(parameter), f"added.{number}.{index}")
             parameters.append((name, parameter))
     overrides = {key: value for key, value in group.items() if key not in _OWN_KEYS}
     return _Group(str(group.get("name", f"given.{number}")), tuple(parameters), overrides)
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, Parameter):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise _no_parameters(value)
+    return list(value)
 
 
 def _planned(

@@ -104,7 +104,7 @@ def _other_rates(prepared: Prepared, lr: Any) -> list[float]:
 
 def _same(found: Any, wanted: Any) -> bool:
     if isinstance(found, Tensor):
-        return bool(abs(float(found) - wanted) <= ROUNDING * abs(wanted))
+        return found.numel() == 1 and abs(float(found) - wanted) <= ROUNDING * abs(wanted)
     if isinstance(wanted, tuple):
         return isinstance(found, tuple | list) and tuple(found) == wanted
     return bool(found == wanted)

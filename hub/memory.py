@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from hub import backend, conduct, readiness
 from hub.errors import HubError, UnsupportedError
 from hub.modules import embedding_weights
-from hub.planning import prepare
+from hub.planning import OF_BUILD, prepare
 from hub.quiet import no_warnings
 from hub.spec import Trait
 from hub.storages import plain_tensors
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
     from hub.planning import Prepared
     from hub.signatures import Given
     from hub.spec import ParameterGroup
-
-_OF_BUILD = (
-    "optim_args",
-    "target_modules",
-    "defaults",
-    "param_rules",
-    "precision",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-)
-"""The arguments of `hub.build` that are not the optimizer's."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def estimate(name: str | Given, model: Module, **arguments: Any) -> Estimate:
         HubError: As `hub.build` does, but not for a model on the meta device, nor for one that
             another optimizer holds.
     """
-    call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
+    call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
     prepared = prepare(name, model, **call, hyperparameters=arguments)
     refusal = _refusal(prepared)
     if refusal is not None:

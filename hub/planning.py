@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 
     OptimArgs = str | Mapping[str, Any] | None
 
+OF_BUILD = (
+    "optim_args",
+    "target_modules",
+    "defaults",
+    "param_rules",
+    "precision",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+)
+"""The arguments of `hub.build` that are not the optimizer's."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -217,14 +228,17 @@ def prepare(
         else partial(given.split, spec, low_rank=targets.weights)
     )
     facts = precisions.detect(trainable, precision)
-    groups = split(options.model)
-    context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
+
+    def grouped(arguments: BaseModel) -> tuple[tuple[PlannedGroup, ...], BuildContext]:
+        groups = split(arguments)
+        return groups, _context(model, dict(trainable), groups, facts, _decay(spec, arguments))
+
+    groups, context = grouped(options.model)
     asked = _asked(plugin, spec, options, context)
     changes = {key: value for finding in asked for key, value in finding.adjust.items()}
     if changes:
         options = optioning.adjusted(spec.name, options, changes)
-        groups = split(options.model)
-        context = _context(model, dict(trainable), groups, facts, _decay(spec, options.model))
+        groups, context = grouped(options.model)
     lacking = {trait for finding in asked for trait in finding.lacks}
     checked = precisions.check(spec, facts, trainable, _rates(options.model, groups), lacking)
     return Prepared(

@@ -6,6 +6,11 @@ of them could recolor a terminal, rename its window, or make a line read as anot
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _LONGEST = 80
 
 
@@ -30,6 +35,12 @@ def shown(value: object, longest: int = _LONGEST) -> str:
     except Exception:  # noqa: BLE001 - deep nesting, 5000 digits, a stranger's class
         text = f"<{type(value).__name__}>"
     return shortened(clean(text).replace("\n", " "), longest)
+
+
+def listed(names: Sequence[str], longest: int = 3) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - longest} more" if len(names) > longest else ""
+    return ", ".join(names[:longest]) + more
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:

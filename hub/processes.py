@@ -25,7 +25,7 @@ _REASONS = {
 }
 
 
-def check_alone(spec: OptimizerSpec, _: object) -> None:
+def check_alone(spec: OptimizerSpec) -> None:
     """Hold an optimizer that steps inside the backward pass to a single process.
 
     Raises:
@@ -46,7 +46,7 @@ def check_alone(spec: OptimizerSpec, _: object) -> None:
         )
 
 
-def check_whole(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
+def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
     """Hold parameters to not being DeepSpeed's, if the optimizer cannot train them there.
 
     It leaves its mark on parameters that ZeRO's third stage has partitioned, and Accelerate knows
@@ -60,7 +60,7 @@ def check_whole(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> 
         UnsupportedError: They are; the error says why it matters.
     """
     mark = next((name for name, parameter in named if hasattr(parameter, "ds_id")), None)
-    if mark is not None or _is_accelerate_s():
+    if mark is not None or _accelerate_runs_it():
         refuse_deepspeed(spec, where=mark or spec.name)
 
 
@@ -82,8 +82,8 @@ def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
             )
 
 
-def _is_accelerate_s() -> bool:
-    """Return whether Accelerate (1.15, `PartialState`) runs this process under DeepSpeed."""
+def _accelerate_runs_it() -> bool:
+    """Whether Accelerate (1.15, `PartialState`) runs this process under DeepSpeed."""
     module = sys.modules.get("accelerate.state")
     shared = {} if module is None else module.PartialState._shared_state  # noqa: SLF001 - makes none
     kind = shared.get("distributed_type")

@@ -32,8 +32,8 @@ def check(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
         trainable: The parameters to be trained, by name.
     """
     yield from check_model(trainable)
-    for raise_unless_ready in (processes.check_alone, processes.check_whole):
-        yield from _refusals(partial(raise_unless_ready, spec), trainable)
+    yield from _refusal(partial(processes.check_alone, spec))
+    yield from _refusal(partial(processes.check_unpartitioned, spec, trainable))
 
 
 def check_model(trainable: Named) -> Iterator[Finding]:
@@ -44,12 +44,12 @@ def check_model(trainable: Named) -> Iterator[Finding]:
     """
     if any(parameter.device.type == "meta" for _, parameter in trainable):
         yield ON_META
-    for raise_unless_free in (layerwise.check_free, conduct.check_free):
-        yield from _refusals(raise_unless_free, trainable)
+    yield from _refusal(partial(layerwise.check_free, trainable))
+    yield from _refusal(partial(conduct.check_free, trainable))
 
 
-def _refusals(raise_unless_ready: Callable[[Named], None], trainable: Named) -> Iterator[Finding]:
+def _refusal(raise_unless_ready: Callable[[], None]) -> Iterator[Finding]:
     try:
-        raise_unless_ready(trainable)
+        raise_unless_ready()
     except HubError as error:
         yield Finding.refusal(error)

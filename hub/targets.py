@@ -10,7 +10,7 @@ from hub.errors import TargetModulesError
 from hub.modules import embedding_weights, is_linear, is_norm, output_heads, own_matrix, plain_names
 from hub.options import frozen
 from hub.patterns import matcher, nearest
-from hub.printable import shown
+from hub.printable import listed, shown
 from hub.spec import Finding, Level, Trait
 
 if TYPE_CHECKING:
@@ -213,16 +213,15 @@ class _Selection:
         return self.why_not(self.named[name], meant=True, taken=set()) is None
 
 
-def _counted(found: Counter[Any], shown: int = 5) -> str:
+def _counted(found: Counter[Any], longest: int = 5) -> str:
     parts = [f"{count} {what}" for what, count in found.most_common()]
-    return ", ".join(parts[:shown]) + (", …" if len(parts) > shown else "")
+    return ", ".join(parts[:longest]) + (", …" if len(parts) > longest else "")
 
 
 def _left_out(reason: str, names: list[str]) -> Finding:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: PLR2004
     computed = reason.startswith(_COMPUTED)
     return Finding(
         level=Level.WARN if computed else Level.NOTE,
-        what=f"matched by target_modules but {reason}: {shown}",
+        what=f"matched by target_modules but {reason}: {listed(names)}",
         fix="they train at full rank, unless their parametrization is removed" if computed else "",
     )

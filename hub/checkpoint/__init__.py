@@ -5,6 +5,7 @@ parameters by name, and `layout` holds it to its form and shapes before anything
 puts all of it on an optimizer. `mending` is for plugins whose upstream class saves anything else.
 """
 
+from hub.checkpoint.form import check_form
 from hub.checkpoint.loading import attach
 from hub.checkpoint.mending import (
     HookedLoading,
@@ -24,6 +25,7 @@ __all__ = [
     "State",
     "StateDict",
     "attach",
+    "check_form",
     "is_plain",
     "keep_state_dtypes",
     "row_major",

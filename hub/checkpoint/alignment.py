@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.checkpoint.plain import shortened
 from hub.errors import CheckpointError
+from hub.printable import listed
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -113,7 +113,7 @@ def _check_names(ours: set[str], theirs: set[str]) -> None:
     if ours == theirs:
         return
     parts = [
-        f"{label} {shortened(sorted(names))}"
+        f"{label} {listed(sorted(names))}"
         for label, names in (
             ("only the checkpoint has", theirs - ours),
             ("only the model has", ours - theirs),

@@ -28,9 +28,3 @@ def is_plain(value: Any) -> bool:
 def tuples(value: Any) -> Any:
     """Return a value with its lists as tuples, for what went through JSON or a file."""
     return tuple(tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def shortened(names: list[str], shown: int = 3) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hub.checkpoint.plain import is_plain, shortened, tuples
+from hub.checkpoint.plain import is_plain, tuples
 from hub.errors import CheckpointError
+from hub.printable import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ class Record:
                 now = own.get(key, self.arguments.get(key))
                 if tuples(then) != tuples(now):
                     changed.setdefault(f"{key} {then!r} → {now!r}", []).append(name)
-        return [f"{text} for {shortened(names)}" for text, names in changed.items()]
+        return [f"{text} for {listed(names)}" for text, names in changed.items()]
 
 
 def _overrides(

@@ -120,6 +120,7 @@ class Follower:
 
     def before_step(self, *_: object) -> None:
         """Step with the training weights, and follow modules that are there only now."""
+        self.weights.forget_loaded()
         if len(self._live().param_groups) != self._groups:
             self._place_on_owners()
         if self.followed.mode is False and all(self._flags()):  # they were set, and nothing called

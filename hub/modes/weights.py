@@ -37,8 +37,12 @@ class Weights:
         """Where the groups do not say it."""
         self._kept: dict[Tensor, Tensor] = {}
         """The training weights while the others are in place."""
+        self._loaded: dict[Tensor, tuple[Tensor, int]] = {}
+        """What was loaded into parameters since the last step, and their versions after that."""
         self._gradients: list[tuple[int, int] | None] = []
         """The gradients that were there when the evaluation weights were put in place."""
+        self._groups: list[int] = []
+        """The groups, by identity, that `_group_of` is of."""
         self._group_of: dict[Tensor, int] = {}
 
     @property
@@ -53,7 +57,7 @@ class Weights:
 
     def has(self, parameter: Tensor | None) -> bool:
         """Whether a parameter has two kinds of weights, as it has once it was stepped."""
-        return bool(parameter is not None and self._live().state.get(parameter))
+        return parameter in self._places() and bool(self._live().state.get(parameter))
 
     def to_evaluation(self) -> None:
         """Put the evaluation weights in place, and keep the others."""
@@ -98,16 +102,19 @@ class Weights:
         if self.are_for_training:
             for parameter in parameters:
                 if parameter in self._kept:
+                    loaded = parameter.detach().clone()
                     self._restore(parameter, self._kept.pop(parameter))
+                    self._loaded[parameter] = loaded, parameter._version  # noqa: SLF001
 
     def export(self, state_dict: StateDict) -> StateDict:
         """Return an optimizer's state dict as one that goes with the evaluation weights."""
         groups = self._live().param_groups
         parameters = dict(enumerate(p for group in groups for p in group["params"]))
+        in_place = self.are_for_training
         trained = {
-            key: self._kept.get(p, p).detach().clone()
+            key: (p if in_place else self._kept[p]).detach().clone()
             for key, p in parameters.items()
-            if self.has(p) and (self.are_for_training or p in self._kept)
+            if self.has(p) and (in_place or p in self._kept)
         }
         state = {
             key: {**value, TRAINED: trained[key]} if key in trained else value
@@ -119,8 +126,21 @@ class Weights:
         ]
         return {**state_dict, "state": state, "param_groups": saved}
 
+    def forget_loaded(self) -> None:
+        """Forget the weights that were loaded: the state that goes with them is not coming."""
+        self._loaded.clear()
+
+    @torch.no_grad()
     def take_state(self) -> None:
-        """Take the training weights out of the state that was loaded into the optimizer."""
+        """Take the training weights out of the state that was loaded into the optimizer.
+
+        Weights that were loaded before it are put back as they were: `take` has read them by the
+        state that this one replaces.
+        """
+        for parameter, (loaded, version) in self._loaded.items():
+            if parameter._version == version:  # noqa: SLF001
+                parameter.copy_(loaded)
+        self.forget_loaded()
         self._kept = {
             parameter: state.pop(TRAINED)
             for parameter, state in self._live().state.items()
@@ -178,17 +198,22 @@ class Weights:
         whole = self._live().param_groups
         groups = [{**group, "params": []} for group in whole]
         for parameter, tensor in stand_ins.items():
-            groups[self._index(parameter)]["params"].append(tensor)
+            groups[self._places()[parameter]]["params"].append(tensor)
         for group in groups:
             if is_training is not None and FLAG in group:
                 group[FLAG] = is_training
         return groups
 
-    def _index(self, parameter: Tensor) -> int:
-        if parameter not in self._group_of:
-            for index, group in enumerate(self._live().param_groups):
-                self._group_of.update(dict.fromkeys(group["params"], index))
-        return self._group_of[parameter]
+    def _places(self) -> dict[Tensor, int]:
+        """Return the place of each parameter's group; groups may come, and be taken out."""
+        groups = self._live().param_groups
+        found = [id(group) for group in groups]
+        if found != self._groups:
+            self._group_of = {
+                p: index for index, group in enumerate(groups) for p in group["params"]
+            }
+            self._groups = found
+        return self._group_of
 
     def _mark(self, *, is_training: bool) -> None:
         self._is_training = is_training

@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING, Any
 
 import torch
+from packaging.utils import canonicalize_name
 
 from hub.conduct import detach
 from hub.errors import HubError, PluginError
@@ -37,7 +38,7 @@ def is_optimizer(subject: Subject) -> None:
     distributions = {name for home in homes for name in (home, *owners.get(home, ()))}
     package = subject.spec.package
     expect(
-        _normalised(package) in {_normalised(name) for name in distributions},
+        canonicalize_name(package) in {canonicalize_name(name) for name in distributions},
         f"{type(optimizer).__name__} is no class of {package}: {type(optimizer).__mro__}",
     )
 
@@ -179,7 +180,3 @@ def _picture(model: Model) -> dict[str, Any]:
         "torch's default dtype": torch.get_default_dtype(),
         "gradient mode": torch.is_grad_enabled(),
     }
-
-
-def _normalised(name: str) -> str:
-    return name.lower().replace("_", "-")

@@ -11,7 +11,7 @@ import torch
 from hub.conduct import detach
 from hub.errors import UnsupportedError
 from hub.gradients import GradientMeter
-from hub.testing.comparing import weights
+from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
 from hub.testing.problem import Model, batch, loss_of
 from hub.testing.resume import schedule
@@ -36,7 +36,7 @@ def equals_eager(subject: Subject) -> None:
         eager = _run(subject, parts, clears, eager=True)
         wrong = differing(weights(eager[0]), weights(inside[0]))
         expect(not wrong, f"stepping inside the backward pass ({parts=}) differs in {wrong}")
-        ours, theirs = (_flat(optimizer.state_dict()) for _, optimizer in (inside, eager))
+        ours, theirs = (dict(leaves(optimizer.state_dict())) for _, optimizer in (inside, eager))
         wrong = sorted(key for key in theirs if not _equal(ours.get(key), theirs[key]))
         expect(not wrong, f"the state ({parts=}) differs in {wrong}")
 
@@ -94,16 +94,6 @@ def steps_once(subject: Subject) -> None:
     train(whole, other, 3)
     wrong = differing(weights(whole), weights(model))
     expect(not wrong, f"the refused backward pass left something behind in {wrong}")
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)  # type: ignore[assignment]
-    else:
-        return {path: value}
-    return {key: leaf for k, v in items for key, leaf in _flat(v, f"{path}.{k}").items()}
 
 
 def _equal(ours: Any, theirs: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from hub.handover import ROUNDING
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from hub.testing.problem import Model
 
-ROUNDING = 1e-6  # share of a learning rate that is kept in an fp32 tensor
 LOWER = 0.25
 
 

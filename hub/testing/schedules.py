@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch
 from hub.building import build
 from hub.errors import HubWarning
 from hub.options import resolve
+from hub.quiet import no_warnings
 from hub.registry import Registry, default_registry
 from hub.spec import SchedulerSpec
 from hub.testing.comparing import through_a_file
@@ -58,8 +58,7 @@ class Timetable:
         own: dict[str, Any] = {"weight_decay": 0.0}
         rules = {str(i): {"lr": peak} if self.has_peaks else own for i, peak in enumerate(peaks)}
         lr: dict[str, Any] = {"lr": PEAKS[0]} if self.has_peaks else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HubWarning)
+        with no_warnings(HubWarning):
             optimizer = build(name, model, param_rules=rules, **lr, **arguments)
         if tensors:
             for group in optimizer.param_groups:

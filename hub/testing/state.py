@@ -18,7 +18,7 @@ from hub.conduct import detach
 from hub.errors import CheckpointError
 from hub.modes import eval_mode
 from hub.spec import Trait
-from hub.testing.comparing import weights
+from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
 from hub.testing.problem import batch, loss_of
 from hub.testing.resume import continued, schedule
@@ -57,7 +57,7 @@ def plain_state(subject: Subject) -> None:
     model, optimizer = subject.start()
     train(model, optimizer, BEFORE)
     state_dict = optimizer.state_dict()
-    for path, value in _leaves(state_dict):
+    for path, value in leaves(state_dict):
         plain = type(value) in (bool, int, float, str, type(None), torch.Tensor)
         expect(plain, f"{path} is a {type(value).__name__}")
     size = _bytes(state_dict)
@@ -164,17 +164,8 @@ def _comes_back_by_hand(subject: Subject) -> None:
         torch.testing.assert_close(after[name], before[name], rtol=tolerance, atol=tolerance)
 
 
-def _leaves(value: Any, path: str = "state_dict") -> Any:
-    if type(value) in (dict, list, tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _leaves(item, f"{path}[{key!r}]")
-    else:
-        yield path, value
-
-
 def _bytes(state_dict: Any) -> int:
     return sum(
         value.untyped_storage().nbytes() if isinstance(value, torch.Tensor) else len(repr(value))
-        for _, value in _leaves(state_dict)
+        for _, value in leaves(state_dict)
     )

@@ -10,7 +10,7 @@ from torch import nn
 
 from hub.building import execute
 from hub.errors import HubWarning
-from hub.planning import prepare
+from hub.planning import OF_BUILD, prepare
 from hub.quiet import no_warnings
 from hub.registry import Registry, default_registry
 from hub.spec import Trait
@@ -30,14 +30,6 @@ DTYPES = {
     "fp16": torch.float16,
     "fp64": torch.float64,
 }
-_OF_BUILD = (
-    "optim_args",
-    "target_modules",
-    "defaults",
-    "param_rules",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-)
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 LR = 1e-2
 LARGE = 0.5
@@ -89,7 +81,7 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        call = {key: arguments.pop(key) for key in _OF_BUILD if key in arguments}
+        call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
         if self.low_rank:
             call.setdefault("target_modules", "all-linear")
         lr = {"lr": self.lr} if self.has("lr") else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from hub import backend
 from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
+from hub.printable import listed
 from hub.spec import Finding, Level, OptimizerSpec, Trait
 from hub_bitsandbytes import arguments
 
@@ -276,21 +277,16 @@ def _rmsprop_on_cuda(row: Row, optim_args: BaseModel, context: BuildContext) -> 
         yield Finding(
             level=Level.REFUSE,
             what="on cuda bitsandbytes has no RMSprop kernel for bf16 weights with 32-bit state: "
-            f"{_some(no_kernel)}",
+            f"{listed(no_kernel)}",
             fix="train fp32 weights with precision='bf16-mixed', or use rmsprop",
         )
     if no_decay:
         yield Finding(
             level=Level.REFUSE,
             what="on cuda bitsandbytes' 8-bit RMSprop leaves weight decay out of the update: "
-            f"{_some(no_decay)}",
+            f"{listed(no_decay)}",
             fix="use rmsprop_bnb, or weight_decay=0",
         )
-
-
-def _some(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def _no_kernels(context: BuildContext) -> Iterator[Finding]:
