@@ -358,3 +358,51 @@ def test_shared_weights_are_shared_in_a_state_dict():
     assert saved["head.weight"].data_ptr() == saved["embed.weight"].data_ptr()
     assert saved["head.weight"].data_ptr() != model.head.weight.data_ptr()
     assert model.state_dict()["head.weight"].data_ptr() != saved["head.weight"].data_ptr()
+
+
+@pytest.mark.parametrize(
+    "name", ["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]
+)
+@pytest.mark.parametrize("order", ["model first", "optimizer first"])
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_a_running_optimizer_goes_back_to_a_checkpoint_exactly(name, order, evaluating):
+    model, optimizer = built(name=name)
+    train(model, optimizer, 4)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(model, optimizer, 3, start=4)
+    model.train(not evaluating)
+    loads = [(model, saved[0]), (optimizer, saved[1])]
+    for one, state in loads if order == "model first" else loads[::-1]:
+        one.load_state_dict(copy.deepcopy(state))
+    model.train()
+    train(model, optimizer, 3, start=4)
+    other, reference = built(name=name)
+    train(other, reference, 7)
+    assert_same(model, other)
+
+
+def test_weights_are_those_of_their_groups_wherever_the_groups_are():
+    def evaluation(change):
+        rules = {"embed": {"betas": (0.5, 0.9)}, "blocks.1": {"betas": (0.7, 0.9)}}
+        model, optimizer = built(param_rules=rules)
+        train(model, optimizer, 4)
+        model.state_dict()
+        change(optimizer.param_groups)
+        model.eval()
+        return weights(model)
+
+    expected = evaluation(lambda groups: None)
+    reordered = evaluation(lambda groups: groups.reverse())
+    assert not [name for name in reordered if not torch.equal(reordered[name], expected[name])]
+    fewer = evaluation(lambda groups: groups.pop())
+    assert any(torch.equal(fewer[name], expected[name]) for name in fewer)
+
+
+def test_what_hub_clips_in_a_step_is_no_backward_pass():
+    model, optimizer = built(max_grad_norm=0.01)
+    for step in range(3):
+        backward(model, step)
+        model.eval()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.train()
