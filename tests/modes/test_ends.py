@@ -391,7 +391,7 @@ def test_weights_are_those_of_their_groups_wherever_the_groups_are():
         model.eval()
         return weights(model)
 
-    expected = evaluation(lambda groups: None)
+    expected = evaluation(lambda _: None)
     reordered = evaluation(lambda groups: groups.reverse())
     assert not [name for name in reordered if not torch.equal(reordered[name], expected[name])]
     fewer = evaluation(lambda groups: groups.pop())
