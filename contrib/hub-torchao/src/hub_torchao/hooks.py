@@ -65,7 +65,6 @@ _NOTES = (
     "With it, training in several processes is refused: their weights would drift apart.",
     "With it, exact resuming takes the state of torch's random numbers beside the checkpoint.",
     "amsgrad is left out: torchao 0.18 fails in the first step of a quantised tensor.",
-    "copy.deepcopy of the optimizer fails in torchao; copy its state dict.",
     "CPUOffloadOptimizer is left out: it has neither one state nor groups of its own.",
 )
 
