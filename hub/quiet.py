@@ -11,19 +11,18 @@ import logging
 import re
 import sys
 import warnings
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Hush:
+class _Hush:
     """Is on in the thread that made it, until `end` is called."""
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self) -> None:
         self._thread: int | None = get_ident()
-        self._message = re.compile(message, re.IGNORECASE)
 
     def is_on(self) -> bool:
         """Whether the calling thread is to be silent."""
@@ -33,13 +32,55 @@ class Hush:
         """Silence nothing from now on."""
         self._thread = None
 
-    def match(self, text: str) -> bool:
-        """Say whether a warning is this thread's: `warnings` asks the pattern of a filter."""
-        return self.is_on() and self._message.match(text) is not None
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a log handler may show a record."""
         return record.levelno > logging.WARNING or not self.is_on()
+
+
+class _Patterns:
+    """What each thread ignores of one category, in the place of a warnings filter's pattern."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, list[re.Pattern[str]]] = {}
+        """By thread, the innermost block last."""
+
+    def match(self, text: str) -> bool:
+        """Say whether a warning is one that its thread ignores: `warnings` asks this."""
+        return any(pattern.match(text) for pattern in self.of.get(get_ident(), ()))
+
+
+class _Filters:
+    """Puts filters of ours in front of the others, in a list that takes the place of theirs.
+
+    `warnings` walks the list by index: an entry that is taken out of it while another thread walks
+    there has that thread leave another one out. Theirs is put back when none of ours is in use.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.patterns: dict[type[Warning], _Patterns] = {}
+        self._theirs: Any = None
+        self._ours: Any = None
+
+    def refresh(self) -> None:
+        """Show the filters in use; the lock is held."""
+        current: Any = warnings.filters
+        others = _lasting(current)
+        used = [(c, patterns) for c, patterns in self.patterns.items() if patterns.of]
+        if current is not self._ours:
+            self._theirs = current
+        if used:
+            entries = [("ignore", patterns, category, None, 0) for category, patterns in used]
+            self._ours = [*entries, *others]
+            warnings.filters = self._ours  # `simplefilter` makes Python show again what it has once
+            return
+        if others != self._theirs:
+            self._theirs[:] = others
+        warnings.filters = self._theirs
+        self._ours = None
+
+
+_filters = _Filters()
 
 
 class _Stream:
@@ -49,7 +90,7 @@ class _Stream:
     for as long as the process lives.
     """
 
-    def __init__(self, real: Any, hush: Hush) -> None:
+    def __init__(self, real: Any, hush: _Hush) -> None:
         self._real = real
         self._hush = hush
 
@@ -78,15 +119,19 @@ def no_warnings(category: type[Warning] = Warning, message: str = "") -> Iterato
         category: Of the warnings.
         message: A regular expression that their start matches.
     """
-    hush = Hush(message)
-    entry: Any = ("ignore", hush, category, None, 0)
-    filters: Any = warnings.filters
-    filters.insert(0, entry)  # `simplefilter` makes Python forget what it has shown once
+    thread = get_ident()
+    with _filters.lock:
+        patterns = _filters.patterns.setdefault(category, _Patterns())
+        patterns.of.setdefault(thread, []).append(re.compile(message, re.IGNORECASE))
+        _filters.refresh()
     try:
         yield
     finally:
-        hush.end()
-        _remove(entry, filters)
+        with _filters.lock:
+            patterns.of[thread].pop()
+            if not patterns.of[thread]:
+                del patterns.of[thread]
+            _filters.refresh()
 
 
 @contextlib.contextmanager
@@ -95,7 +140,7 @@ def no_output() -> Iterator[None]:
 
     For one thread at a time: of two that overlap, one would put the other's stream back.
     """
-    hush = Hush()
+    hush = _Hush()
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     hushed = {name: _Stream(real, hush) for name, real in streams.items() if real is not None}
     handlers = _handlers()
@@ -117,15 +162,17 @@ def no_output() -> Iterator[None]:
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
     """Undo what code inside the block does to the warnings filters and to the root logger."""
-    root, filters = logging.getLogger(), warnings.filters
+    root = logging.getLogger()
     handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
-    entries = _lasting(filters)
+    entries = _lasting(warnings.filters)
     try:
         yield
     finally:
-        if _lasting(filters) != entries:
-            hushes = [entry for entry in filters if isinstance(entry[1], Hush)]
-            filters[:] = [*hushes, *entries]  # type: ignore[index]  # typeshed: a sequence
+        with _filters.lock:
+            current: Any = warnings.filters
+            if _lasting(current) != entries:
+                ours = [entry for entry in current if isinstance(entry[1], _Patterns)]
+                current[:] = [*ours, *entries]
         if root.handlers != handlers:
             root.handlers[:] = handlers
         if root.level != level:
@@ -136,15 +183,7 @@ def settings_kept() -> Iterator[None]:
 
 def _lasting(filters: Any) -> list[Any]:
     """Return the filters that no `no_warnings` block, of any thread, is going to remove."""
-    return [entry for entry in filters if not isinstance(entry[1], Hush)]
-
-
-def _remove(entry: Any, filters: Any) -> None:
-    """Take a filter out of the list it was put into, and out of a copy that is in use by now."""
-    in_use: Any = warnings.filters
-    for entries in (filters, in_use):
-        with contextlib.suppress(ValueError):
-            entries.remove(entry)
+    return [entry for entry in filters if not isinstance(entry[1], _Patterns)]
 
 
 def _handlers() -> list[logging.Handler]:
