@@ -38,7 +38,10 @@ class _Hush:
 
 
 class _Patterns:
-    """What each thread ignores of one category, in the place of a warnings filter's pattern."""
+    """What each thread ignores of one category, in the place of a warnings filter's pattern.
+
+    One for all threads, which stays in the filters as long as one of them is in a block.
+    """
 
     def __init__(self) -> None:
         self.of: dict[int, list[re.Pattern[str]]] = {}
@@ -49,38 +52,9 @@ class _Patterns:
         return any(pattern.match(text) for pattern in self.of.get(get_ident(), ()))
 
 
-class _Filters:
-    """Puts filters of ours in front of the others, in a list that takes the place of theirs.
-
-    `warnings` walks the list by index: an entry that is taken out of it while another thread walks
-    there has that thread leave another one out. Theirs is put back when none of ours is in use.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.patterns: dict[type[Warning], _Patterns] = {}
-        self._theirs: Any = None
-        self._ours: Any = None
-
-    def refresh(self) -> None:
-        """Show the filters in use; the lock is held."""
-        current: Any = warnings.filters
-        others = _lasting(current)
-        used = [(c, patterns) for c, patterns in self.patterns.items() if patterns.of]
-        if current is not self._ours:
-            self._theirs = current
-        if used:
-            entries = [("ignore", patterns, category, None, 0) for category, patterns in used]
-            self._ours = [*entries, *others]
-            warnings.filters = self._ours  # `simplefilter` makes Python show again what it has once
-            return
-        if others != self._theirs:
-            self._theirs[:] = others
-        warnings.filters = self._theirs
-        self._ours = None
-
-
-_filters = _Filters()
+_lock = Lock()
+"""Held where the warnings filters change here."""
+_patterns: dict[type[Warning], _Patterns] = {}
 
 
 class _Stream:
@@ -120,18 +94,19 @@ def no_warnings(category: type[Warning] = Warning, message: str = "") -> Iterato
         message: A regular expression that their start matches.
     """
     thread = get_ident()
-    with _filters.lock:
-        patterns = _filters.patterns.setdefault(category, _Patterns())
+    with _lock:
+        patterns = _patterns.setdefault(category, _Patterns())
         patterns.of.setdefault(thread, []).append(re.compile(message, re.IGNORECASE))
-        _filters.refresh()
+        filters = _show(("ignore", patterns, category, None, 0))
     try:
         yield
     finally:
-        with _filters.lock:
+        with _lock:
             patterns.of[thread].pop()
             if not patterns.of[thread]:
                 del patterns.of[thread]
-            _filters.refresh()
+            if not patterns.of:
+                _hide(patterns, filters)
 
 
 @contextlib.contextmanager
@@ -168,7 +143,7 @@ def settings_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        with _filters.lock:
+        with _lock:
             current: Any = warnings.filters
             if _lasting(current) != entries:
                 ours = [entry for entry in current if isinstance(entry[1], _Patterns)]
@@ -184,6 +159,26 @@ def settings_kept() -> Iterator[None]:
 def _lasting(filters: Any) -> list[Any]:
     """Return the filters that no `no_warnings` block, of any thread, is going to remove."""
     return [entry for entry in filters if not isinstance(entry[1], _Patterns)]
+
+
+def _show(entry: Any) -> Any:
+    """Put a filter before all others but ours, and return the list that it is in.
+
+    In place: `warnings` of Python 3.11 crashes where the list that it walks is replaced. Behind
+    ours, as an entry that leaves has a thread that has come to it leave out the next one.
+    """
+    filters: Any = warnings.filters
+    if entry not in filters:  # `simplefilter` makes Python forget what it has shown once
+        filters.insert(sum(isinstance(other[1], _Patterns) for other in filters), entry)
+    return filters
+
+
+def _hide(patterns: _Patterns, filters: Any) -> None:
+    """Take a filter out of the list it was put into, and out of a copy that is in use by now."""
+    in_use: Any = warnings.filters
+    for entries in (filters, in_use):
+        for entry in [entry for entry in entries if entry[1] is patterns]:
+            entries.remove(entry)
 
 
 def _handlers() -> list[logging.Handler]:

@@ -52,5 +52,5 @@ assert warnings.filters is filters and list(filters) == before
 
 
 def test_blocks_without_warnings_of_many_threads_do_not_hear_each_other():
-    """Where filters come and go in one list this loses some, and can crash Python 3.11."""
+    """Each has its own patterns, and filters stay while a thread needs them."""
     subprocess.run([sys.executable, "-c", OVERLAPPING], check=True, timeout=300)
