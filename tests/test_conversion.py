@@ -108,7 +108,6 @@ def test_names_have_to_fit(tmp_path):
 
 @pytest.mark.parametrize("configuration", ["{}", "no JSON", '{"model_type": "llama"}'])
 def test_a_folder_whose_model_cannot_be_made_asks_for_names(configuration, tmp_path):
-    pytest.importorskip("transformers")
     torch.save({"state": {}, "param_groups": [{"params": [0]}]}, tmp_path / "optimizer.pt")
     torch.save(SimpleNamespace(optim_target_modules=["mlp"]), tmp_path / "training_args.bin")
     (tmp_path / "config.json").write_text(configuration)

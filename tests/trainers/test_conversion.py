@@ -4,14 +4,12 @@ import warnings
 
 import pytest
 import torch
+import transformers
 from torch.utils.data import Dataset
 from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
-
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This implementation of AdamW is deprecated:FutureWarning"),
