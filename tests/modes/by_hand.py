@@ -1,10 +1,12 @@
-"""schedulefree's own class, trained and switched by hand: what hub is held to."""
+"""What hub is held to: schedulefree's own class by hand, and an evaluation as trainers do it."""
 
 import copy
 
 import schedulefree
+import torch
 
 import hub
+from hub.testing.problem import batch, loss_of
 
 ARGUMENTS = {"lr": 0.05, "weight_decay": 0.1}
 
@@ -32,3 +34,12 @@ def pair(make, steps):
     steps(other, bare)
     bare.eval()
     return model, optimizer, copy.deepcopy(other).eval()
+
+
+def evaluated(model):
+    """Return the loss as a trainer measures it, and leave the model in training mode."""
+    model.eval()
+    with torch.no_grad():
+        loss = loss_of(model, batch(99)).item()
+    model.train()
+    return loss

@@ -13,6 +13,7 @@ import hub
 from hub.testing.comparing import assert_same, weights
 from hub.testing.problem import batch, loss_of, make_model
 from hub.testing.subject import backward, train
+from tests.modes.by_hand import evaluated
 
 
 def built(model=None, name="schedule_free_adamw", **arguments):
@@ -26,14 +27,6 @@ def attributes(model):
         name: {key: len(value) if "_hooks" in key else None for key, value in vars(module).items()}
         for name, module in model.named_modules()
     }
-
-
-def evaluated(model):
-    model.eval()
-    with torch.no_grad():
-        loss = loss_of(model, batch(99)).item()
-    model.train()
-    return loss
 
 
 @pytest.mark.parametrize("name", ["schedule_free_adamw", "adamw_torch", "adamw_torch_layerwise"])

@@ -13,6 +13,7 @@ import hub
 from hub.testing.comparing import assert_same, through_a_file, weights
 from hub.testing.problem import batch, loss_of, make_model
 from hub.testing.subject import backward, train
+from tests.modes.by_hand import evaluated
 
 NAMES = ["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -23,15 +24,6 @@ def built(name="schedule_free_adamw", dtype=torch.float32, model=None, **argumen
     if "radam" in name:
         arguments = {"silent_sgd_phase": False, **arguments}
     return model, hub.build(name, model, lr=1e-2, **arguments)
-
-
-def evaluated(model):
-    """Return the loss as a trainer measures it, and leave the model in training mode."""
-    model.eval()
-    with torch.no_grad():
-        loss = loss_of(model, batch(99)).item()
-    model.train()
-    return loss
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
