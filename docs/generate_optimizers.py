@@ -18,8 +18,8 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hub
-from hub.catalogue import EXTRA_OF
-from hub.forms import SUFFIX
+from hub.names.catalogue import EXTRA_OF
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX
 from hub.testing import CHECKS, Case, cases, run
 from hub.testing.promises import IN_BACKWARD
 
@@ -101,7 +101,7 @@ def _cells(results: Results, names: list[str]) -> list[str]:
             return BROKEN
         return KNOWN if any(case.known for case in found) else KEPT
 
-    forms = [name + SUFFIX for name in names]
+    forms = [name + LAYERWISE_SUFFIX for name in names]
     return [
         *(
             cell(lambda case, checks=checks: case.subject.name in names and case.check in checks)
@@ -119,7 +119,7 @@ def _cells(results: Results, names: list[str]) -> list[str]:
 def _entry(name: str) -> str:
     spec = hub.describe(name)
     facts = [
-        f"builds a class of {spec.package} ({spec.licence})",
+        f"builds a class of {spec.package} ({spec.license})",
         f"trains in {', '.join(sorted(spec.precisions))}",
         *([f"traits: {', '.join(sorted(spec.traits))}"] if spec.traits else []),
         *([f"[paper]({spec.paper})"] if spec.paper else []),

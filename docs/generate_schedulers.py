@@ -7,10 +7,10 @@ text, and the learning rates behind each picture, are what the code gives now.
 from pathlib import Path
 
 import hub
+from hub.arguments.describe import type_name
 from hub.cli import drawing
 from hub.cli.lr import METRIC, curve
-from hub.options import type_name
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 
 PAGE = Path(__file__).with_name("schedulers.md")
 PICTURES = PAGE.with_name("pictures")

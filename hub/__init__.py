@@ -6,16 +6,18 @@ Importing this package imports neither torch nor any plugin: each name loads on 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from hub.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from hub.building import build
-    from hub.builtin.adafactor import Adafactor
-    from hub.conduct import detach
-    from hub.configuration import TrainingConfig
-    from hub.creation import (
+    from hub.building.build import build
+    from hub.building.config import TrainingConfig
+    from hub.building.create import (
         create_optimizer,
         create_optimizer_and_scheduler,
         create_scheduler,
     )
+    from hub.building.schedule import build_scheduler
+    from hub.builtin.adafactor import Adafactor
     from hub.errors import (
         CheckpointError,
         HubError,
@@ -28,16 +30,15 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from hub.hookspecs import hookimpl
-    from hub.inspection import describe_groups
-    from hub.layerwise import grad_norm
-    from hub.memory import Estimate, estimate
-    from hub.modes import eval_mode
     from hub.names import describe, list_optimizers, list_schedulers
-    from hub.planning import Plan, plan
-    from hub.schedulers import build_scheduler
+    from hub.planning.describe_groups import describe_groups
+    from hub.planning.estimate import Estimate, estimate
+    from hub.planning.prepare import plan
+    from hub.plans import Plan
+    from hub.running.attach import detach
+    from hub.running.layerwise.subclass import grad_norm
+    from hub.running.train_eval.attach import eval_mode
     from hub.spec import BuildContext, Contrast, Finding, Level, OptimizerSpec, SchedulerSpec, Trait
-
-__version__ = "2026.11.0"
 
 __all__ = [
     "Adafactor",
@@ -77,22 +78,27 @@ __all__ = [
     "plan",
 ]
 
-# Modules are named so that none shadows a public function (`hub.plan` lives in `hub.planning`):
+# Modules are named so that none shadows a public function (`hub.plan` lives below `hub.planning`):
 # importing a submodule sets it as an attribute of the package.
 _HOMES = {
-    "building": ("build",),
+    "building.build": ("build",),
+    "building.config": ("TrainingConfig",),
+    "building.create": (
+        "create_optimizer",
+        "create_optimizer_and_scheduler",
+        "create_scheduler",
+    ),
+    "building.schedule": ("build_scheduler",),
     "builtin.adafactor": ("Adafactor",),
-    "conduct": ("detach",),
-    "configuration": ("TrainingConfig",),
-    "creation": ("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler"),
     "hookspecs": ("hookimpl",),
-    "inspection": ("describe_groups",),
-    "layerwise": ("grad_norm",),
-    "memory": ("Estimate", "estimate"),
-    "modes": ("eval_mode",),
     "names": ("describe", "list_optimizers", "list_schedulers"),
-    "planning": ("Plan", "plan"),
-    "schedulers": ("build_scheduler",),
+    "planning.describe_groups": ("describe_groups",),
+    "planning.estimate": ("Estimate", "estimate"),
+    "planning.prepare": ("plan",),
+    "plans": ("Plan",),
+    "running.attach": ("detach",),
+    "running.layerwise.subclass": ("grad_norm",),
+    "running.train_eval.attach": ("eval_mode",),
     "spec": (
         "BuildContext",
         "Contrast",

@@ -3,7 +3,7 @@
 What they say can be printed as it is, also where parts of it come from outside.
 """
 
-from hub.printable import clean
+from hub.text import clean
 
 
 class HubError(Exception):

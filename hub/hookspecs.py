@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
 
-    from hub.planning import Plan
+    from hub.plans import Plan
     from hub.spec import BuildContext, Finding, OptimizerSpec, SchedulerSpec
 
 hookspec = pluggy.HookspecMarker("hub")

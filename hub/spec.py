@@ -33,13 +33,13 @@ class Trait(StrEnum):
     """The update of one parameter reads nothing of another: it has a layerwise form."""
 
     STEPS_IN_BACKWARD = "steps_in_backward"
-    """Updates each parameter in the backward pass and frees its gradient; see `hub.layerwise`."""
+    """Updates each parameter in the backward pass and frees its gradient; see `hub.running`."""
 
     COMPENSATED = "compensated"
     """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
 
     TRAIN_EVAL_MODES = "train_eval_modes"
-    """Has other weights for evaluation, and `train()` and `eval()`; see `hub.modes`."""
+    """Has other weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
 
     SCHEDULE_FREE = "schedule_free"
     """Anneals by averaging: a decaying learning-rate schedule on top is a mistake."""
@@ -94,7 +94,7 @@ class Finding:
     """What `hub.build` raises, if the level is `REFUSE`."""
     adjust: Mapping[str, Any] = field(default_factory=dict)
     """The arguments to use instead, by name; at any level."""
-    lacks: frozenset[Trait] = frozenset()
+    without_traits: frozenset[Trait] = frozenset()
     """The traits that the optimizer has in general, but not with these arguments."""
 
     @classmethod
@@ -109,6 +109,24 @@ class Finding:
         )
 
 
+MODES: dict[str, str] = {
+    "fp32": "fp32",
+    "bf16": "bf16",
+    "fp16": "fp16",
+    "fp64": "fp64",
+    "bf16-mixed": "fp32",
+    "fp16-mixed": "fp32",
+}
+"""Every mode, and the dtype that its parameters have. "-mixed" is autocast over fp32 parameters."""
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the short name of a torch dtype: "fp32", "bf16", "fp16", "fp64", or torch's own."""
+    name = str(dtype).removeprefix("torch.")
+    short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+    return short.get(name, name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Precision:
     """What a model trains in, as found from its parameters and as declared by the caller.
@@ -117,7 +135,7 @@ class Precision:
     """
 
     mode: str
-    """One of `hub.precision.MODES`, such as "fp32", "bf16" or "bf16-mixed"."""
+    """One of `hub.spec.MODES`, such as "fp32", "bf16" or "bf16-mixed"."""
     dtypes: tuple[str, ...]
     """Short dtype names: "fp32", "bf16", "fp16", "fp64"."""
     devices: tuple[str, ...]
@@ -130,7 +148,7 @@ class Precision:
 class Contrast:
     """Two sets of arguments between which the effect of one argument shows within a few steps.
 
-    Both come on top of `OptimizerSpec.trial`.
+    Both come on top of `OptimizerSpec.example_arguments`.
     """
 
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -150,18 +168,19 @@ class OptimizerSpec:
     """A pydantic model whose fields are the optimizer's arguments, their defaults upstream's."""
     traits: frozenset[Trait] = frozenset()
     precisions: frozenset[str] = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
-    """The modes of `hub.precision.MODES` it trains correctly in; elsewhere the build is refused."""
+    """The modes of `hub.spec.MODES` it trains correctly in; elsewhere the build is refused."""
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
-    trial: Mapping[str, Any] = field(default_factory=dict)
+    example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
     """The arguments, besides `lr`, that are the learning rate of some groups: their `group["lr"]`
     starts at this value, and schedules scale it with the others."""
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
     """How `hub check` shows that an argument has an effect, by its name, where another value of it
-    alone, beside the others in `trial`, changes nothing within a few steps. Each has to show."""
+    alone, beside the others in `example_arguments`, changes nothing within a few steps. Each has to
+    show."""
     without_effect: Mapping[str, str] = field(default_factory=dict)
     """The arguments that change no update where `hub check` runs, and why: those that choose
     between implementations or say how the state is saved."""
@@ -169,19 +188,19 @@ class OptimizerSpec:
     """The checks of `hub check` that fail for now, and why. The plan and `hub show` tell it, and a
     check that passes in spite of it is an error. A key is a check such as "resume", or a check and
     a precision such as "resume-bf16"."""
-    shaping: frozenset[str] = frozenset()
+    state_arguments: frozenset[str] = frozenset()
     """The arguments that decide what the state looks like: a checkpoint with others is refused."""
-    counters: frozenset[str] = frozenset()
+    step_counters: frozenset[str] = frozenset()
     """The keys of a parameter group that a step changes, such as a step count."""
-    not_layerwise: str = ""
+    why_not_layerwise: str = ""
     """Why there is no layerwise form, where it is not `PER_PARAMETER`."""
-    layerwise_of: OptimizerSpec | None = None
+    eager_spec: OptimizerSpec | None = None
     """The eager form, where this is the layerwise one; hub fills it in."""
-    state_of: str = ""
+    shares_state_with: str = ""
     """The name whose checkpoints these are, where several names share them."""
     package: str = "torch"
     """The distribution whose class is built."""
-    licence: str = "BSD-3-Clause"
+    license: str = "BSD-3-Clause"
     paper: str = ""
     homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
     notes: tuple[str, ...] = ()
@@ -205,9 +224,9 @@ class SchedulerSpec:
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
     """Whether `step` takes a metric, as an evaluation measures it."""
-    trial: Mapping[str, Any] = field(default_factory=dict)
+    example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for a run of twenty steps, for `hub check`: those it requires at least."""
-    trial_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
+    example_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
     """An optimizer that can follow it, and that one's arguments, for `hub check`."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
     """The checks of `hub check` that fail for now, and why."""

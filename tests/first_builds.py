@@ -70,7 +70,7 @@ def arguments(name):
 
     spec = hub.describe(name)
     targets = {"target_modules": "all-linear"} if hub.Trait.LOW_RANK in spec.traits else {}
-    return {**targets, **spec.trial}
+    return {**targets, **spec.example_arguments}
 
 
 MODEL = model()

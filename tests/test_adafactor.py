@@ -16,7 +16,7 @@ from transformers.optimization import AdafactorSchedule
 import hub
 from hub.builtin import adafactor
 from hub.builtin.adafactor import Adafactor, step_size
-from hub.builtin.hooks import AdafactorArguments
+from hub.builtin.arguments import AdafactorArguments
 from tests.conftest import train
 
 SHAPES = ((), (1,), (7,), (5, 3), (1, 6), (6, 1), (4, 3, 2, 2), (33, 65))

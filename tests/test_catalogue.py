@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from hub.catalogue import NAMES_BY_EXTRA
+from hub.names.catalogue import NAMES_BY_EXTRA
 
 ROOT = Path(__file__).parents[1]
 

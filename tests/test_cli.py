@@ -24,10 +24,10 @@ def test_list_shows_what_is_installed_and_how_to_get_the_rest(monkeypatch):
     assert rows["adamw_torch"]["distribution"] == "hub"
     assert rows["adamw_torch"]["version"] == hub.__version__
     assert rows["cosine"]["kind"] == "scheduler"
-    from hub.registry import Registry
+    from hub.names.registry import Registry
 
     monkeypatch.setattr(
-        "hub.registry._default", Registry(environ={"HUB_DISABLE_PLUGINS": "hub-galore"})
+        "hub.names.registry._default", Registry(environ={"HUB_DISABLE_PLUGINS": "hub-galore"})
     )
     rows = {row["name"]: row for row in json.loads(run("list", "galore*", "--json"))}
     assert rows["galore_adamw"]["installed"] is False

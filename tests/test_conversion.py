@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
-from hub.conversion import convert
+from hub.saving.convert import convert_checkpoint
 from hub.testing.comparing import assert_same
 from tests.conftest import train
 
@@ -89,13 +89,15 @@ def test_other_files_are_refused(content, says, tmp_path):
     if content is not None:
         torch.save(content, file)
     with pytest.raises(hub.CheckpointError, match=says):
-        convert("galore_adamw", file, tmp_path / "new.pt", trust=True)
+        convert_checkpoint("galore_adamw", file, tmp_path / "new.pt", trust=True)
     assert not (tmp_path / "new.pt").exists()
 
 
 def test_without_trust_nothing_is_unpickled(tmp_path):
     with pytest.raises(hub.CheckpointError, match="--trust"):
-        convert("galore_adamw", tmp_path / "is_not_even_there.pt", tmp_path / "new.pt", trust=False)
+        convert_checkpoint(
+            "galore_adamw", tmp_path / "is_not_even_there.pt", tmp_path / "new.pt", trust=False
+        )
 
 
 def test_names_have_to_fit(tmp_path):
@@ -103,7 +105,9 @@ def test_names_have_to_fit(tmp_path):
     with pytest.raises(
         hub.CheckpointError, match=r"have \[2\] parameters, and the names are \[1\]"
     ):
-        convert("galore_adamw", tmp_path / "file.pt", tmp_path / "n.pt", trust=True, names=[["a"]])
+        convert_checkpoint(
+            "galore_adamw", tmp_path / "file.pt", tmp_path / "n.pt", trust=True, names=[["a"]]
+        )
 
 
 @pytest.mark.parametrize("configuration", ["{}", "no JSON", '{"model_type": "llama"}'])
@@ -112,9 +116,13 @@ def test_a_folder_whose_model_cannot_be_made_asks_for_names(configuration, tmp_p
     torch.save(SimpleNamespace(optim_target_modules=["mlp"]), tmp_path / "training_args.bin")
     (tmp_path / "config.json").write_text(configuration)
     with pytest.raises(hub.CheckpointError, match="cannot be told") as caught:
-        convert("galore_adamw", tmp_path / "optimizer.pt", tmp_path / "new.pt", trust=True)
+        convert_checkpoint(
+            "galore_adamw", tmp_path / "optimizer.pt", tmp_path / "new.pt", trust=True
+        )
     assert "--names" in caught.value.fix
     assert not (tmp_path / "new.pt").exists()
     names = [["a"]]
-    convert("galore_adamw", tmp_path / "optimizer.pt", tmp_path / "n.pt", trust=True, names=names)
+    convert_checkpoint(
+        "galore_adamw", tmp_path / "optimizer.pt", tmp_path / "n.pt", trust=True, names=names
+    )
     assert torch.load(tmp_path / "n.pt")["param_groups"][0]["param_names"] == ["a"]

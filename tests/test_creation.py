@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hub
-from hub.creation import _defaults
+from hub.building.create import _trainer_defaults
 from tests.conftest import train, unchanged
 
 
@@ -29,7 +29,7 @@ def resolved(optimizer):
 @pytest.mark.parametrize("name", hub.list_optimizers())
 def test_what_is_left_at_its_default_does_not_override_the_optimizers(name, arguments):
     spec = hub.describe(name)
-    defaults, unused = _defaults(hub.TrainingConfig.load(arguments()), spec.arguments)
+    defaults, unused = _trainer_defaults(hub.TrainingConfig.load(arguments()), spec.arguments)
     assert defaults == {"lr": 5e-5, "weight_decay": 0.0}
     assert not unused
 
@@ -57,7 +57,7 @@ ALL = {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-7}
     ],
 )
 def test_betas_and_eps_go_where_they_mean_something(name, given, passed, unused):
-    defaults, left = _defaults(hub.TrainingConfig(**given), hub.describe(name).arguments)
+    defaults, left = _trainer_defaults(hub.TrainingConfig(**given), hub.describe(name).arguments)
     assert {key: defaults[key] for key in defaults.keys() - {"lr", "weight_decay"}} == passed
     assert left == unused
 
@@ -65,7 +65,7 @@ def test_betas_and_eps_go_where_they_mean_something(name, given, passed, unused)
 def test_three_betas_keep_their_third():
     spec = hub.describe("ademamix")
     third = spec.arguments.model_fields["betas"].default[2]
-    defaults, unused = _defaults(hub.TrainingConfig(adam_beta2=0.95), spec.arguments)
+    defaults, unused = _trainer_defaults(hub.TrainingConfig(adam_beta2=0.95), spec.arguments)
     assert defaults["betas"] == (0.9, 0.95, third)
     assert not unused
 

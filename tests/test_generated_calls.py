@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import hub
-from hub.builtin.schedules import hub_register_schedulers
-from hub.printable import clean, shown
+from hub.builtin.schedule_hooks import hub_register_schedulers
+from hub.text import clean, shown
 
 CALLS, PARTS = 5000, 20
 NAMES = [

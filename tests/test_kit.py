@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
-from hub.registry import Registry
+from hub.names.registry import Registry
 from hub.testing import CHECKS, Case, Subject, cases, conformance, run, schedules
 from hub.testing.schedules import Timetable
 
@@ -91,7 +91,7 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
     """A build that goes through although the spec does not declare the precision."""
     subject = Subject("claims_too_little", "fp16", registry=registry)
     run("refused", subject)
-    monkeypatch.setattr("hub.planning.precisions.check", lambda *_: iter(()))
+    monkeypatch.setattr("hub.planning.prepare.precision_findings", lambda *_: iter(()))
     with pytest.raises(AssertionError, match="should be refused"):
         run("refused", subject)
 

@@ -7,22 +7,22 @@ import torch
 from torch import nn
 
 import hub
-from hub.forms import SUFFIX, has_layerwise
-from hub.storages import plain_tensors
+from hub.measuring import plain_tensors
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.testing import Subject
 from hub.testing.subject import LR, train
 
 
 def arguments(subject):
     targets = {"target_modules": "all-linear"} if subject.low_rank else {}
-    return {**targets, "lr": LR, **subject.spec.trial}
+    return {**targets, "lr": LR, **subject.spec.example_arguments}
 
 
 def every_form():
     for name in hub.list_optimizers():
         yield name
-        if has_layerwise(hub.describe(name)):
-            yield name + SUFFIX
+        if has_layerwise_form(hub.describe(name)):
+            yield name + LAYERWISE_SUFFIX
 
 
 def a_model(subject, *, is_tied):

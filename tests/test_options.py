@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from hub.arguments.describe import type_name
+from hub.arguments.grammar import parse_arguments, read_value
+from hub.arguments.resolve import resolve_arguments
 from hub.errors import OptimArgsError
-from hub.grammar import parse, read_value
-from hub.options import resolve, type_name
 
 
 class Typed(BaseModel):
@@ -26,7 +27,7 @@ class Typed(BaseModel):
 
 
 def values(text):
-    options = resolve("typed", Typed, optim_args=text)
+    options = resolve_arguments("typed", Typed, optim_args=text)
     return {a.name: a.value for a in options.arguments if a.origin != "default"}
 
 
@@ -91,7 +92,7 @@ def test_other_types_are_not_guessed(mapping):
 
 
 def test_each_value_has_its_origin():
-    options = resolve(
+    options = resolve_arguments(
         "typed",
         Typed,
         optim_args="rank=8",
@@ -109,18 +110,18 @@ def test_each_value_has_its_origin():
     "default", [{"betas": 0.9}, {"betas": (0.9, 0.95, 0.99)}, {"betas": (0.9,)}], ids=str
 )
 def test_a_trainers_default_of_another_shape_is_ignored(default):
-    options = resolve("typed", Typed, defaults=default)
+    options = resolve_arguments("typed", Typed, defaults=default)
     assert {a.origin for a in options.arguments} == {"default"}
 
 
 def test_a_trainers_default_is_validated_too():
     with pytest.raises(OptimArgsError, match="from trainer"):
-        resolve("typed", Typed, defaults={"scale": "fast"})
+        resolve_arguments("typed", Typed, defaults={"scale": "fast"})
 
 
 def test_the_place_in_the_text_is_marked():
     with pytest.raises(OptimArgsError) as raised:
-        parse("rank=64, scale")
+        parse_arguments("rank=64, scale")
     mark = str(raised.value).splitlines()[1:3]
     assert mark[0][mark[1].index("^") :] == "scale"
 
@@ -160,7 +161,7 @@ def test_any_sequence_is_a_tuple(betas):
 @settings(max_examples=2000, deadline=None)
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=20).map("".join)))
 def test_any_text_parses_or_is_refused(text):
-    for read in (parse, values):
+    for read in (parse_arguments, values):
         try:
             read(text)
         except OptimArgsError as error:
@@ -188,7 +189,7 @@ def test_what_python_writes_is_read_back(arguments):
 @pytest.mark.parametrize("depth", [10, 100, 100_000])
 def test_deep_nesting_does_not_crash(depth):
     try:
-        parse("rank=" + "(" * depth + ")" * depth)
+        parse_arguments("rank=" + "(" * depth + ")" * depth)
     except OptimArgsError as error:
         assert error.where  # noqa: PT017 - either outcome is right
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.patterns import matcher
+from hub.groups.patterns import name_matcher
 
 NAMES = [
     "model.layers.1.self_attn.q_proj",
@@ -30,5 +30,5 @@ NAMES = [
     ],
 )
 def test_plain_names_are_found_anywhere_and_expressions_match_the_whole(pattern, found):
-    matches = matcher(pattern, "test")
+    matches = name_matcher(pattern, "test")
     assert [name for name in NAMES if matches(name)] == [NAMES[i] for i in found]

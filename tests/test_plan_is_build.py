@@ -17,8 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import hub
-from hub.precision import MODES
-from hub.spec import Trait
+from hub.spec import MODES, Trait
 
 INPUTS = 54
 """For each of the installed names: half of them for the layerwise form."""

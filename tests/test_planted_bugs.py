@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.registry import Registry
+from hub.names.registry import Registry
 from hub.testing import cases, run
 
 COUNT = count()

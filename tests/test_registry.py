@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 import hub
-from hub.registry import Registry
+from hub.names.registry import Registry
 
 
 class Distribution:
@@ -28,7 +28,7 @@ def point(name, module, distribution, group="hub.optimizers"):
 @pytest.fixture
 def plugin(monkeypatch):
     """Make a module importable; it needs nothing and comes from a distribution of its own."""
-    monkeypatch.setattr("hub.registry.unmet_requirements", lambda _: [])
+    monkeypatch.setattr("hub.names.registry.unmet_requirements", lambda _: [])
 
     def make(name, **attributes):
         module = types.ModuleType(name)
@@ -142,7 +142,7 @@ def test_specs_and_metadata_must_agree(plugin, specs, says):
 
 
 def test_requirements_that_are_not_met_are_told(monkeypatch):
-    from hub import registry
+    from hub.names import registry
 
     requirements = [
         "hub>=2099",
@@ -239,8 +239,16 @@ def test_a_model_of_one_layer_has_groups_too(plugin):
     ("changes", "says", "near"),
     [
         ({"per_group": frozenset({"momentun"})}, "per_group of 'a' has 'momentun'", "'momentum'"),
-        ({"trial": {"dampning": 0.5}}, "trial of 'a' has 'dampning'", "'dampening'"),
-        ({"shaping": frozenset({"nestrov"})}, "shaping of 'a' has 'nestrov'", "'nesterov'"),
+        (
+            {"example_arguments": {"dampning": 0.5}},
+            "example_arguments of 'a' has 'dampning'",
+            "'dampening'",
+        ),
+        (
+            {"state_arguments": frozenset({"nestrov"})},
+            "state_arguments of 'a' has 'nestrov'",
+            "'nesterov'",
+        ),
         ({"other_rates": frozenset({"lrs"})}, "other_rates of 'a' has 'lrs'", "'lr'"),
         ({"without_effect": {"forech": "?"}}, "without_effect of 'a' has 'forech'", "'foreach'"),
         (

@@ -8,7 +8,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import hub
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 
 STEPS = 60
 # What a schedule needs; those that are not here need nothing.

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import hub
-from hub.targets import select
+from hub.groups.targets import select_targets
 from tests.conftest import unchanged
 
 
 def names(model, targets):
-    return list(select(model, targets).modules)
+    return list(select_targets(model, targets).modules)
 
 
 def test_all_linear_takes_trainable_linear_layers_and_not_the_head(model):
@@ -57,12 +57,12 @@ def test_names_and_expressions(model, targets, count):
 
 
 def test_what_was_matched_and_not_taken_is_told(model):
-    findings = [finding.what for finding in select(model, "attn").findings]
+    findings = [finding.what for finding in select_targets(model, "attn").findings]
     assert findings == [
         "matched by target_modules but not linear (LayerNorm): layers.0.attn.q_norm, "
         "layers.1.attn.q_norm"
     ]
-    told = " ".join(finding.what for finding in select(model, "all-linear").findings)
+    told = " ".join(finding.what for finding in select_targets(model, "all-linear").findings)
     assert "but frozen: frozen" in told
     assert "output head: head" in told
 
@@ -70,7 +70,7 @@ def test_what_was_matched_and_not_taken_is_told(model):
 def test_a_weight_that_two_layers_share_is_taken_once(make_model):
     model = make_model()
     model.layers[1].mlp[0].weight = model.layers[0].mlp[0].weight
-    selected = select(model, "mlp.0")
+    selected = select_targets(model, "mlp.0")
     assert list(selected.modules) == ["layers.0.mlp.0"]
     assert "already taken" in selected.findings[0].what
 
@@ -185,7 +185,7 @@ def test_the_older_weight_norm_is_refused():
 )
 def test_all_linear_that_finds_nothing_says_what_there_is(model, says, fix):
     with unchanged(model), pytest.raises(hub.TargetModulesError, match=says) as refused:
-        select(model, "all-linear")
+        select_targets(model, "all-linear")
     assert "nn.Linear" in refused.value.what
     assert fix in refused.value.fix
 
@@ -193,7 +193,7 @@ def test_all_linear_that_finds_nothing_says_what_there_is(model, says, fix):
 def test_a_head_alone_is_not_taken(make_model):
     model = make_model(depth=0)
     with pytest.raises(hub.TargetModulesError, match="1 frozen, 1 output head"):
-        select(model, "all-linear")
+        select_targets(model, "all-linear")
 
 
 def test_a_module_of_another_class_is_taken_where_a_pattern_ends_its_name():
@@ -206,7 +206,7 @@ def test_a_module_of_another_class_is_taken_where_a_pattern_ends_its_name():
 @pytest.mark.parametrize("module", [nn.Embedding(4, 4), nn.LayerNorm((4, 4)), nn.Conv1d(4, 4, 1)])
 def test_what_is_no_linear_layer_is_not_taken_even_if_it_is_named(module):
     with pytest.raises(hub.TargetModulesError, match=rf"not linear \({type(module).__name__}\)"):
-        select(nn.Sequential(module), "0")
+        select_targets(nn.Sequential(module), "0")
 
 
 @pytest.mark.parametrize("name", hub.list_optimizers())

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
-from hub.printable import clean, shown
-from hub.registry import Registry
-from hub.rendering import Terminal, literal
+from hub.names.registry import Registry
+from hub.terminal import Terminal, literal
+from hub.text import clean, shown
 
 EVIL = "\x1b[31m\x1b]8;;evil\x07\x9b5m\u202e\u200b[bold]"
 """Color, a link, the same as one 8-bit character, writing from right to left, and rich's markup."""
@@ -44,7 +44,7 @@ class Arguments(BaseModel):
 def hub_register_optimizers():
     yield replace(sgd, name="evil" + EVIL, summary=EVIL, arguments=Arguments, package=EVIL,
         per_group=frozenset({{"lr", "weight_decay"}}), without_effect={{}}, contrasts={{}},
-        licence=EVIL, paper=EVIL, homepage=EVIL, notes=(EVIL,), trial={{"label": EVIL}})
+        license=EVIL, paper=EVIL, homepage=EVIL, notes=(EVIL,), example_arguments={{"label": EVIL}})
 
 @hub.hookimpl
 def hub_register_schedulers():
@@ -78,7 +78,7 @@ def evil(tmp_path, monkeypatch):
     others = {point.dist.name for point in metadata.entry_points(group="hub.optimizers")}
     disabled = ",".join(others - {"hub", NAME})
     registry = Registry(environ={"HUB_DISABLE_PLUGINS": disabled})
-    monkeypatch.setattr("hub.registry._default", registry)
+    monkeypatch.setattr("hub.names.registry._default", registry)
 
 
 def hostile(text):

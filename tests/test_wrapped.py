@@ -9,7 +9,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.nn.parallel import DistributedDataParallel
 
 import hub
-from hub.modules import plain_names
+from hub.groups.modules import plain_names
 from hub.testing import Subject
 from hub.testing.comparing import assert_same
 from hub.testing.problem import batch, loss_of

@@ -31,10 +31,10 @@ from torch import (
 from torch.optim import Optimizer
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
-from hub.builtin.hooks import AdafactorArguments
-from hub.checkpoint import keep_state_dtypes
+from hub.arguments.resolve import validate_arguments
+from hub.builtin.arguments import AdafactorArguments
 from hub.errors import UnsupportedError
-from hub.options import validate
+from hub.repairs import keep_state_dtypes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _HALF = (torch.float16, torch.bfloat16)
 _MATRIX = 2
 """Dimensions from which on second moments are factored."""
-_AT_ONCE = 2**18
+_CHUNK_ELEMENTS = 2**18
 """Elements after which a multi-tensor update ends: temporary tensors as large as all weights would
 take back what factoring saves, and leave the processor's cache."""
 _ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
@@ -143,10 +143,10 @@ class Adafactor(Optimizer):
             "warmup_init": warmup_init,
             "foreach": foreach,
         }
-        checked = validate("Adafactor", AdafactorArguments, arguments)
+        checked = validate_arguments("Adafactor", AdafactorArguments, arguments)
         super().__init__(params, checked.model_dump())
         keep_state_dtypes(self)
-        self.register_load_state_dict_post_hook(_widen)
+        self.register_load_state_dict_post_hook(_to_fp32)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take groups as Transformers saves them, which lack `foreach`."""
@@ -194,7 +194,7 @@ class Adafactor(Optimizer):
         for parameter in parameters:
             is_factored, steps = parameter.ndim >= _MATRIX, self.state[parameter].get("step", 0)
             alike[parameter.dtype, parameter.device, is_factored, steps].append(parameter)
-        return chain.from_iterable(map(_bounded, alike.values()))
+        return chain.from_iterable(map(_chunks, alike.values()))
 
     def _work(self, group: Group, parameter: Tensor) -> _Work:
         """Begin a parameter's step."""
@@ -355,14 +355,14 @@ def _rates_and_decays(
     return _scaled(group, rms, rate).tolist(), _scaled(group, rms, rate, decay).tolist()
 
 
-def _bounded(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+def _chunks(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
     """Return them in lists of not much more than `_AT_ONCE` elements."""
     some: list[Tensor] = []
     elements = 0
     for parameter in parameters:
         some.append(parameter)
         elements += parameter.numel()
-        if elements >= _AT_ONCE:
+        if elements >= _CHUNK_ELEMENTS:
             yield some
             some, elements = [], 0
     if some:
@@ -379,7 +379,7 @@ def _refuse_sparse(parameters: Iterable[Tensor]) -> None:
             )
 
 
-def _widen(optimizer: Optimizer) -> None:
+def _to_fp32(optimizer: Optimizer) -> None:
     """Continue in fp32 from a state that Transformers' class has loaded, and so rounded, before."""
     for state in optimizer.state.values():
         for key, value in state.items():

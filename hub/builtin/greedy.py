@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from hub.builtin import rates
-from hub.builtin.scheduling import as_metric, check_length, check_state
+from hub.builtin.learning_rates import read_rates, restore_rates, unshare_rates, write_rate
+from hub.builtin.schedule_classes import as_metric, check_length, check_state
 from hub.errors import OptimArgsError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class GreedyLR(ReduceLROnPlateau):
             self.num_bad_epochs = self.num_good_epochs = 0
         else:
             self._judge(current)
-        self._last_lr = rates.read(self.optimizer)
+        self._last_lr = read_rates(self.optimizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, here or in Transformers.
@@ -133,7 +133,7 @@ class GreedyLR(ReduceLROnPlateau):
         check_state(state_dict, "best", "num_bad_epochs", "num_good_epochs", "_last_lr")
         before = self._last_lr
         super().load_state_dict(state_dict)
-        rates.restore(self.optimizer, before, self._last_lr)
+        restore_rates(self.optimizer, before, self._last_lr)
 
     def _take_in_groups(self) -> None:
         """Note the bounds and the initial learning rate of groups that are new here."""
@@ -147,7 +147,7 @@ class GreedyLR(ReduceLROnPlateau):
         check_length("greedy", "max_lr", highest, self.optimizer)
         for index in range(known, count):
             _check_range(groups[index]["lr"], lowest[index], highest[index])
-        rates.separate(self.optimizer)
+        unshare_rates(self.optimizer)
         self.min_lrs, self.max_lrs = lowest, highest
         self._init_lrs = [*self._init_lrs, *(float(group["lr"]) for group in groups[known:])]
 
@@ -193,7 +193,7 @@ class GreedyLR(ReduceLROnPlateau):
             old = float(group["lr"])
             new = min(old / self.factor, highest)
             if new - old > self.eps:
-                rates.write(group, new)
+                write_rate(group, new)
         self.reset_start = self.reset_start_original
 
     def _lower(self) -> None:
@@ -202,7 +202,7 @@ class GreedyLR(ReduceLROnPlateau):
             old = float(group["lr"])
             new = max(old * self.factor, lowest)
             if old - new > self.eps:
-                rates.write(group, new)
+                write_rate(group, new)
         # Of a tensor not the number: fp32 may have rounded it up, and it would never be lowest.
         if any(group["lr"] > low for group, low in zip(groups, self.min_lrs, strict=True)):
             return
@@ -212,7 +212,7 @@ class GreedyLR(ReduceLROnPlateau):
 
     def _start_anew(self) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._init_lrs, strict=True):
-            rates.write(group, lr)
+            write_rate(group, lr)
         self.best = math.inf if self.mode == "min" else -math.inf
         self.num_bad_epochs = self.num_good_epochs = 0
         self.cooldown_counter = self.warmup_counter = 0

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from hub.arguments import AdafactorBase, Arguments, Betas, Eps, LearningRate, WeightDecay
+from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
+from hub.builtin.arguments import AdafactorArguments
 from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
 from hub.spec import Contrast, Finding, OptimizerSpec, Trait
@@ -120,21 +121,14 @@ class RMSpropArguments(TorchArguments):
     """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
 
 
-class AdafactorArguments(AdafactorBase):
-    """Arguments of `transformers.Adafactor` (5.23), and `foreach`."""
-
-    foreach: bool | None = None
-    """Use the multi-tensor implementation; None: where torch thinks it is faster."""
-
-
 def _spec(
     name: str,
     summary: str,
     arguments: type[Arguments],
     per_group: set[str],
     paper: str = "",
-    state_of: str = "",
-    trial: dict[str, object] | None = None,
+    shares_state_with: str = "",
+    example_arguments: dict[str, object] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
@@ -145,8 +139,8 @@ def _spec(
         per_group=frozenset({"lr", "weight_decay", "eps", "maximize"} & set(arguments.model_fields))
         | per_group,
         paper=paper,
-        state_of=state_of,
-        trial=trial or {},
+        shares_state_with=shares_state_with,
+        example_arguments=example_arguments or {},
         contrasts=_CONTRASTS if "amsgrad" in arguments.model_fields else {},
         without_effect={
             key: why for key, why in _SAME_UPDATE.items() if key in arguments.model_fields
@@ -179,7 +173,7 @@ _ADAFACTOR = OptimizerSpec(
     },
     without_effect={"foreach": _SAME_UPDATE["foreach"]},
     package="hub",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     paper="https://arxiv.org/abs/1804.04235",
     homepage="https://huggingface.co/docs/transformers/main_classes/optimizer_schedules",
     notes=(
@@ -208,14 +202,14 @@ def hub_register_optimizers() -> list[OptimizerSpec]:
             FusedAdamWArguments,
             {"betas", "amsgrad"},
             decoupled,
-            state_of="adamw_torch",
+            shares_state_with="adamw_torch",
         ),
         _spec(
             "sgd",
             "Stochastic gradient descent, with momentum if asked for",
             SGDArguments,
             {"momentum", "dampening", "nesterov"},
-            trial={"momentum": 0.9},  # without it there is no state to check
+            example_arguments={"momentum": 0.9},  # without it there is no state to check
         ),
         _spec(
             "adagrad",

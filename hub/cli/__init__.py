@@ -8,7 +8,7 @@ import typer
 
 from hub.cli import check, compare, convert, doctor, listing, lr, plan, show
 from hub.errors import HubError
-from hub.rendering import Terminal
+from hub.terminal import Terminal
 
 app = typer.Typer(
     help="Name an optimizer, get a torch.optim.Optimizer that behaves.",

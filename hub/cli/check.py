@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import track
 from rich.table import Table
 
-from hub.rendering import Terminal, literal
+from hub.terminal import Terminal, literal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hub.rendering import Terminal
+from hub.terminal import Terminal
 
 
 def compare(

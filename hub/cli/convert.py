@@ -25,8 +25,8 @@ def convert_checkpoint(
     ] = None,
 ) -> None:
     """Turn an old pickled checkpoint into tensors and plain data, which hub loads and trusts."""
-    from hub.conversion import convert
+    from hub.saving.convert import convert_checkpoint
 
     given = json.loads(names.read_text()) if names else None
-    convert(name, source, target, trust=trust, names=given)
+    convert_checkpoint(name, source, target, trust=trust, names=given)
     typer.echo(f"wrote {target}")

@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 
 from hub.errors import HubError, PluginError, PrecisionError
+from hub.names.registry import GROUPS, Plugin, Registry, Source, default_registry, version_of
 from hub.quiet import no_warnings
-from hub.registry import GROUPS, Plugin, Registry, Source, default_registry, version_of
-from hub.rendering import Terminal
 from hub.spec import Trait
+from hub.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
     """Build an optimizer for a small model; return whether that fails, and what there is to say."""
     from torch import nn
 
-    from hub.building import execute
-    from hub.planning import prepare
+    from hub.building.build import build_prepared
+    from hub.planning.prepare import prepare
 
     required = [
         key for key, f in plugin.optimizers[name].arguments.model_fields.items() if f.is_required()
@@ -103,10 +103,10 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
                 name,
                 nn.Sequential(nn.Linear(256, 256, device="cpu"), nn.Linear(256, 256, device="cpu")),
                 target_modules="all-linear" if low_rank else None,
-                hyperparameters=plugin.optimizers[name].trial,
+                hyperparameters=plugin.optimizers[name].example_arguments,
                 registry=registry,
             )
-            execute(prepared)
+            build_prepared(prepared)
     except PrecisionError as error:
         return False, f"{name}: {error.what}"
     except HubError as error:

@@ -11,13 +11,13 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import PluginError
-from hub.registry import default_registry, version_of
-from hub.rendering import Terminal
+from hub.names.catalogue import EXTRA_OF, install_command
+from hub.names.registry import default_registry, version_of
+from hub.terminal import Terminal
 
 if TYPE_CHECKING:
-    from hub.registry import Kind, Registry
+    from hub.names.registry import Kind, Registry
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hub.arguments.grammar import parse_arguments
 from hub.cli import drawing
 from hub.errors import HubError
-from hub.grammar import parse
-from hub.registry import default_registry
-from hub.rendering import Terminal
+from hub.names.registry import default_registry
+from hub.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,9 @@ def lr(
             where="--out",
             fix=f"end it with {' or '.join(FORMATS)}",
         )
-    rates = curve(name, parse(", ".join(arguments or ())), steps=steps, warmup=warmup, lr=peak)
+    rates = curve(
+        name, parse_arguments(", ".join(arguments or ())), steps=steps, warmup=warmup, lr=peak
+    )
     title = " ".join([name, *(arguments or ())])
     if out is not None:
         _save(drawing.figure(rates, title), out)
@@ -78,10 +80,10 @@ def curve(
     Raises:
         HubError: The schedule cannot be built so.
     """
-    from hub.schedulers import assemble
+    from hub.building.schedule import build_scheduler_from
 
     optimizer = _example(name, lr)
-    schedule: Any = assemble(name, optimizer, warmup, steps, arguments)
+    schedule: Any = build_scheduler_from(name, optimizer, warmup, steps, arguments)
     by_metric = default_registry().scheduler(name).needs_metric
     sign = -1 if getattr(schedule, "mode", "min") == "max" else 1
     rates = [_rate(optimizer)]
@@ -101,7 +103,7 @@ def _example(name: str, lr: float) -> Optimizer:
     """Return an optimizer that the schedule can drive, of one parameter with a gradient."""
     import torch
 
-    from hub.building import build
+    from hub.building.build import build
 
     parameter = torch.nn.Parameter(torch.ones(1))
     parameter.grad = torch.ones(1)

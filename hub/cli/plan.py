@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hub.rendering import Terminal
+from hub.terminal import Terminal
 
 
 def plan(
@@ -32,7 +32,7 @@ def plan(
     import torch
 
     from hub.compare.model import skeleton
-    from hub.planning import plan as make_plan
+    from hub.planning.prepare import plan as make_plan
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "", torch.float32)
     made = make_plan(

@@ -9,13 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.syntax import Syntax
 from rich.table import Column, Table
 
-from hub.catalogue import EXTRA_OF
+from hub.arguments.describe import type_name
 from hub.names import describe
-from hub.options import type_name
-from hub.printable import clean
-from hub.registry import default_registry
-from hub.rendering import Terminal, literal
+from hub.names.catalogue import EXTRA_OF
+from hub.names.registry import default_registry
 from hub.spec import Trait
+from hub.terminal import Terminal, literal
+from hub.text import clean
 
 if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
@@ -42,7 +42,9 @@ def example(spec: OptimizerSpec) -> str:
     targets = ', target_modules="all-linear"' if Trait.LOW_RANK in spec.traits else ""
     field = spec.arguments.model_fields.get("lr")
     rate = {} if field is None else {"lr": 1e-3 if field.is_required() else field.default}
-    given = "".join(f", {key}={value!r}" for key, value in {**rate, **spec.trial}.items())
+    given = "".join(
+        f", {key}={value!r}" for key, value in {**rate, **spec.example_arguments}.items()
+    )
     return f"""\
 import torch
 import hub
@@ -60,7 +62,7 @@ def _facts(spec: OptimizerSpec) -> Table:
     distribution = default_registry().source("optimizer", spec.name).distribution
     extra = EXTRA_OF.get(spec.name)
     for key, value in (
-        ("from", f"{distribution}, which builds a class of {spec.package} ({spec.licence})"),
+        ("from", f"{distribution}, which builds a class of {spec.package} ({spec.license})"),
         ("install", f'pip install "hub[{extra}]"' if extra else ""),
         ("trains in", ", ".join(sorted(spec.precisions))),
         ("runs on", ", ".join(sorted(spec.devices))),

@@ -26,7 +26,7 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def tensor_bytes(value: Any) -> int:
     """Count the bytes of all tensors in a value."""
-    from hub.storages import plain_tensors
+    from hub.measuring import plain_tensors
 
     return sum(tensor.nbytes for tensor in plain_tensors(value))
 

@@ -7,9 +7,9 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.values import to_json
 from hub.compare import figure, page
 from hub.errors import HubError
-from hub.options import to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from hub.compare import corpus, extra, model, process, progress, report, table, 
 from hub.compare.recorder import Recorder
 from hub.compare.result import Comparison
 from hub.errors import HubError
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 
 if TYPE_CHECKING:
     from rich.console import Console

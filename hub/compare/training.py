@@ -18,7 +18,7 @@ import hub
 from hub.compare import corpus, memory, model
 from hub.compare.events import Evaluated, Event, Finished, Measured, Started, Stepped, Warned
 from hub.errors import HubError, HubWarning
-from hub.gradients import GradientMeter
+from hub.measuring import GradientMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hub.compare.corpus import Corpus
     from hub.compare.settings import Contender, Settings
-    from hub.planning import Plan
+    from hub.plans import Plan
 
 
 def train(settings: Settings, contender: Contender, text: Corpus) -> Iterator[Event]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from packaging.utils import canonicalize_name
 
-from hub.conduct import detach
 from hub.errors import HubError, PluginError
+from hub.running.attach import detach
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.subject import Subject, differing, drowned, train
@@ -62,8 +62,8 @@ def covers(subject: Subject) -> None:
     moved = differing(before, after)
     expect(not [n for n in moved if n.startswith("frozen")], "frozen parameters moved")
     counted = {key for group in optimizer.param_groups for key in group}
-    missing = sorted(subject.spec.counters - counted)
-    expect(not missing, f"the spec's counters has {missing}, which no group has after a step")
+    missing = sorted(subject.spec.step_counters - counted)
+    expect(not missing, f"the spec's step_counters has {missing}, which no group has after a step")
     still = [n for n in expected.values() if n not in (*moved, *drowned(subject))]
     expect(not still, f"trainable parameters never moved: {still}")
 

@@ -30,7 +30,7 @@ def contrasts(spec: OptimizerSpec, name: str) -> list[list[Contrast]]:
             for c in spec.contrasts[name]
         ]
     field = spec.arguments.model_fields[name]
-    value = {name: field.default, **spec.trial}[name]
+    value = {name: field.default, **spec.example_arguments}[name]
     if isinstance(value, tuple):
         parts = [
             [(*value[:i], other, *value[i + 1 :]) for other in _others(None, item)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hub.modes import eval_mode
+from hub.running.train_eval.attach import eval_mode
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect

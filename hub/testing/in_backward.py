@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.conduct import detach
 from hub.errors import UnsupportedError
-from hub.gradients import GradientMeter
+from hub.measuring import GradientMeter
+from hub.running.attach import detach
 from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
 from hub.testing.problem import Model, batch, loss_of
@@ -44,7 +44,7 @@ def equals_eager(subject: Subject) -> None:
 def _run(
     subject: Subject, parts: int, clears: dict[str, bool], *, eager: bool
 ) -> tuple[Model, Optimizer]:
-    form = subject.spec.layerwise_of
+    form = subject.spec.eager_spec
     if eager and form is not None:
         subject = replace(subject, name=form.name)
     model, optimizer = subject.start(gradient_accumulation_steps=parts)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.errors import PluginError
-from hub.forms import SUFFIX, has_layerwise
-from hub.patterns import nearest
-from hub.registry import Registry, default_registry
+from hub.groups.patterns import nearest_names
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
+from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
 from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD
 from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
@@ -18,7 +18,7 @@ from hub.testing.subject import DTYPES, Subject
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hub.registry import Kind
+    from hub.names.registry import Kind
 
 SCHEDULER: Kind = "scheduler"
 PRECISIONS = ("fp32", "bf16")
@@ -93,7 +93,7 @@ def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
             raise PluginError(
                 f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
                 where=f"{type(spec).__name__}.known_failures",
-                fix=nearest(key, ids),
+                fix=nearest_names(key, ids),
             )
 
 
@@ -101,6 +101,6 @@ def forms(names: Iterable[str], registry: Registry) -> list[str]:
     """Return the names, each followed by that of its layerwise form, where it has one."""
     found = []
     for name in names:
-        own = has_layerwise(registry.optimizer(name))
-        found += [name, *([name + SUFFIX] if own else [])]
+        own = has_layerwise_form(registry.optimizer(name))
+        found += [name, *([name + LAYERWISE_SUFFIX] if own else [])]
     return found

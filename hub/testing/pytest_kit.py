@@ -9,7 +9,7 @@ from hub.testing.matrix import cases
 from hub.testing.promises import run
 
 if TYPE_CHECKING:
-    from hub.registry import Registry
+    from hub.names.registry import Registry
     from hub.testing.matrix import Case
 
 

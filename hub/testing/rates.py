@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from hub.handover import ROUNDING
+from hub.building.verify import ROUNDING
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
@@ -53,7 +53,7 @@ def _arguments(subject: Subject, factor: float) -> dict[str, float]:
     """Return all learning rates among the arguments, multiplied."""
     spec = subject.spec
     defaults = {key: spec.arguments.model_fields[key].default for key in spec.other_rates}
-    usual = {**defaults, **spec.trial, "lr": subject.lr}
+    usual = {**defaults, **spec.example_arguments, "lr": subject.lr}
     return {key: usual[key] * factor for key in ("lr", *spec.other_rates)}
 
 

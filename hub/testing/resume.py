@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.registry import Registry
+from hub.names.registry import Registry
 from hub.testing import preloading
 from hub.testing.comparing import weights
 from hub.testing.subject import Subject, train

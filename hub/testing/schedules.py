@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.building import build
+from hub.arguments.resolve import resolve_arguments
+from hub.building.build import build
 from hub.errors import HubWarning
-from hub.options import resolve
+from hub.names.registry import Registry, default_registry
 from hub.quiet import no_warnings
-from hub.registry import Registry, default_registry
 from hub.spec import SchedulerSpec
 from hub.testing.comparing import through_a_file
 from hub.testing.expect import expect
@@ -45,7 +45,7 @@ class Timetable:
     @property
     def has_peaks(self) -> bool:
         """Whether the groups have learning rates that it scales."""
-        return self.spec.trial_optimizer[0] == SchedulerSpec.trial_optimizer[0]
+        return self.spec.example_optimizer[0] == SchedulerSpec.example_optimizer[0]
 
     def start(
         self, peaks: Sequence[float] = PEAKS, warmup: int = WARMUP, *, tensors: bool = False
@@ -54,7 +54,7 @@ class Timetable:
         model = torch.nn.Sequential(*(torch.nn.Linear(2, 2, bias=False) for _ in peaks))
         for parameter in model.parameters():
             torch.nn.init.ones_(parameter)
-        name, arguments = self.spec.trial_optimizer
+        name, arguments = self.spec.example_optimizer
         own: dict[str, Any] = {"weight_decay": 0.0}
         rules = {str(i): {"lr": peak} if self.has_peaks else own for i, peak in enumerate(peaks)}
         lr: dict[str, Any] = {"lr": PEAKS[0]} if self.has_peaks else {}
@@ -67,7 +67,9 @@ class Timetable:
 
     def schedule(self, optimizer: Optimizer, warmup: int = WARMUP) -> LRScheduler:
         """Return the schedule of a run of `TOTAL` steps."""
-        options = resolve(self.name, self.spec.arguments, hyperparameters=self.spec.trial)
+        options = resolve_arguments(
+            self.name, self.spec.arguments, hyperparameters=self.spec.example_arguments
+        )
         steps = warmup if self.spec.uses_warmup_steps else 0
         return self.spec.build(optimizer, steps, TOTAL, options.model)
 

@@ -14,9 +14,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from hub.conduct import detach
 from hub.errors import CheckpointError
-from hub.modes import eval_mode
+from hub.running.attach import detach
+from hub.running.train_eval.attach import eval_mode
 from hub.spec import Trait
 from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.utils import get_total_norm
 
-from hub.conduct import detach
 from hub.errors import UnsupportedError
-from hub.layerwise import grad_norm
+from hub.running.attach import detach
+from hub.running.layerwise.subclass import grad_norm
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.problem import batch, loss_of

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from hub.building import execute
+from hub.building.build import build_prepared
 from hub.errors import HubWarning
-from hub.planning import OF_BUILD, prepare
+from hub.names.registry import Registry, default_registry
+from hub.planning.prepare import OF_BUILD, prepare
 from hub.quiet import no_warnings
-from hub.registry import Registry, default_registry
 from hub.spec import Trait
 from hub.testing.problem import Model, batch, loss_of, make_model
 
@@ -64,7 +64,7 @@ class Subject:
     @property
     def lr(self) -> float:
         """The learning rate that the checks build with."""
-        return float(self.spec.trial.get("lr", LR))
+        return float(self.spec.example_arguments.get("lr", LR))
 
     def has(self, *arguments: str) -> bool:
         """Whether the optimizer has all these arguments."""
@@ -89,11 +89,11 @@ class Subject:
             prepared = prepare(
                 self.name,
                 model,
-                hyperparameters={**lr, **self.spec.trial, **arguments},
+                hyperparameters={**lr, **self.spec.example_arguments, **arguments},
                 registry=self.registry,
                 **call,
             )
-            return execute(prepared)
+            return build_prepared(prepared)
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""

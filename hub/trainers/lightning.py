@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub.building import build
+from hub.building.build import build
+from hub.building.schedule import build_scheduler
 from hub.errors import OptimArgsError, UnsupportedError
-from hub.planning import find
-from hub.registry import default_registry
-from hub.schedulers import build_scheduler
+from hub.names.registry import default_registry
+from hub.planning.prepare import find_optimizer
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Optimizer:
 
         All others it clips itself, in the closure that it gives to `step`.
         """
-        _, spec, _ = find(self.name, self.optim_args, default_registry())
+        _, spec, _ = find_optimizer(self.name, self.optim_args, default_registry())
         if Trait.STEPS_IN_BACKWARD not in spec.traits or not trainer.gradient_clip_val:
             return None
         if trainer.gradient_clip_algorithm == "value":

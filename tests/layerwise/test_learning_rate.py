@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hub
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 from hub.spec import Trait
 from hub.testing.comparing import through_a_file, weights
 from hub.testing.matrix import forms

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hub
-from hub.gradients import GradientMeter
+from hub.measuring import GradientMeter
 
 WIDTH, DEPTH, VOCABULARY = 768, 12, 20_000
 

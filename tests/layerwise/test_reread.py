@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 import hub
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 from hub.spec import Trait
 from hub.testing import Subject
 from hub.testing.matrix import forms

@@ -47,7 +47,7 @@ def names() -> list[str]:
 def arguments(name: str) -> dict[str, Any]:
     """Return the optimizer's own arguments that suit a tiny model, without its learning rate."""
     spec = hub.describe(name)
-    chosen = {key: value for key, value in spec.trial.items() if key != "lr"}
+    chosen = {key: value for key, value in spec.example_arguments.items() if key != "lr"}
     if "master_weight_bits" in spec.arguments.model_fields:  # which is for less than fp32
         chosen["master_weight_bits"] = None
     return chosen

@@ -113,7 +113,7 @@ def test_bf16_autocast(name, tmp_path):
     model = make_model()
     given = optimizer(
         name,
-        optim_args=dict(hub.describe(name).trial) | {"lr": LR},
+        optim_args=dict(hub.describe(name).example_arguments) | {"lr": LR},
         target_modules="all-linear" if name in LOW_RANK else None,
     )
     config = settings(tmp_path, bf16=True)

@@ -13,7 +13,7 @@ and the clipping of gradients stay the trainer's own. Written for Transformers 5
 """
 
 from hub.trainers.transformers.arguments import hub_arguments
-from hub.trainers.transformers.enabling import disable, enable
-from hub.trainers.transformers.factory import attach, optimizer
+from hub.trainers.transformers.create import attach, optimizer
+from hub.trainers.transformers.enum_patch import disable, enable
 
 __all__ = ["attach", "disable", "enable", "hub_arguments", "optimizer"]

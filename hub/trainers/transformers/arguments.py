@@ -10,9 +10,9 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hub.errors import OptimArgsError, UnknownOptimizerError
-from hub.printable import shown
-from hub.registry import default_registry
-from hub.trainers.transformers import dispatch
+from hub.names.registry import default_registry
+from hub.text import shown
+from hub.trainers.transformers import trainer_patch
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,8 +33,8 @@ def hub_arguments(cls: type[A]) -> type[A]:
     list of choices, and whose YAML files may hold `optim_args` in hub's grammar.
 
     The Trainer's `get_optimizer_cls_and_kwargs` is replaced by one that hands these arguments to
-    hub and all others to Transformers; see `dispatch`. What is pickled, `training_args.bin` too, is
-    an instance of `cls` that holds the name, and loads without hub.
+    hub and all others to Transformers; see `trainer_patch`. What is pickled, `training_args.bin`
+    too, is an instance of `cls` that holds the name, and loads without hub.
 
     Raises:
         OptimArgsError: `cls` is no class of training arguments.
@@ -47,7 +47,7 @@ def hub_arguments(cls: type[A]) -> type[A]:
         )
     if issubclass(cls, _AnyName):
         return cls
-    dispatch.install("hub_arguments")
+    trainer_patch.install("hub_arguments")
     theirs = next(one for one in fields(cls) if one.name == "optim")
     about = {"help": "The optimizer to use, one of `hub list`."}
     # Without a repr of its own: theirs hides tokens.

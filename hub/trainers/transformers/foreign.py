@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
+from hub.arguments.grammar import parse_arguments
 from hub.errors import HubError, HubWarning
-from hub.grammar import parse
 from hub.names import describe, list_optimizers
-from hub.registry import default_registry
+from hub.names.registry import default_registry
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _parsed(name: str, given: object) -> Mapping[str, Any]:
         plugin = default_registry().plugin("optimizer", name)
         theirs = plugin.hooks.hub_parse_optim_args(name=name, text=given)
         try:
-            return parse(given) if theirs is None else {}
+            return parse_arguments(given) if theirs is None else {}
         except HubError:
             return {}
     return given if isinstance(given, Mapping) else {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import Trainer, TrainingArguments
 
-    from hub.planning import Plan
+    from hub.plans import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -176,7 +176,7 @@ def test_the_projection_has_the_defaults_of_transformers():
 
 
 def test_the_licence_is_told():
-    assert SPEC.licence == "CC-BY-NC-4.0"
+    assert SPEC.license == "CC-BY-NC-4.0"
     assert any("not for commercial use" in note for note in SPEC.notes)
 
 

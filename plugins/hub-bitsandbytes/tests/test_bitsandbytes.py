@@ -648,7 +648,8 @@ def test_checkpoints_go_to_and_from_the_bare_class(name):
 
 
 @pytest.mark.parametrize(
-    ("saved_by", "loaded_by"), [(n, row.state_of) for n, row in ROWS.items() if row.state_of]
+    ("saved_by", "loaded_by"),
+    [(n, row.shares_state_with) for n, row in ROWS.items() if row.shares_state_with],
 )
 def test_names_with_one_kind_of_state_share_checkpoints(saved_by, loaded_by):
     straight, model = Model(), Model()

@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import nn
 
 import hub
-import hub.precision
+import hub.planning.prepare
 
 
 def emulate():
@@ -41,8 +41,10 @@ def emulate():
     )
     for kernel in (upstream._triton_quantize_kernel, upstream._triton_dequantize_kernel):
         kernel.configs = kernel.configs[:1]  # no benchmarks
-    detect = hub.precision.detect
-    hub.precision.detect = lambda *args: dataclasses.replace(detect(*args), devices=("cuda",))
+    detect = hub.planning.prepare.detect_precision
+    hub.planning.prepare.detect_precision = lambda *args: dataclasses.replace(
+        detect(*args), devices=("cuda",)
+    )
 
 
 BARE = {

@@ -77,10 +77,10 @@ def _spec(name: str, bits: int, arguments: type[LowBitArguments], paper: str) ->
         traits=frozenset({Trait.PER_PARAMETER, Trait.COMPENSATED}),
         precisions=frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset({"lr", "weight_decay", "betas", "eps"}),
-        shaping=frozenset({"block_size"}),
+        state_arguments=frozenset({"block_size"}),
         without_effect={"bf16_stochastic_round": "shows in bf16 weights only, and at random"},
         package="torchao",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         paper=paper,
         homepage="https://github.com/pytorch/ao",
         notes=_NOTES,
@@ -116,7 +116,7 @@ def hub_validate_precision(
             level=Level.NOTE,
             what="bf16 weights are rounded to the nearest number",
             fix="bf16_stochastic_round=True keeps small updates of bf16 weights on average",
-            lacks=frozenset({Trait.COMPENSATED}),
+            without_traits=frozenset({Trait.COMPENSATED}),
         )
     yield from _unquantised(optim_args.block_size, context)
 

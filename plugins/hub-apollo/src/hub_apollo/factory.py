@@ -11,9 +11,8 @@ from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 from apollo_torch.random_projector import GradientProjector, next_seed
 from apollo_torch.svd_projector import GaLoreProjector
 
-from hub.checkpoint import row_major, translate_state, with_strides
 from hub.errors import CheckpointError
-from hub.mending import enable_grad_in_closures
+from hub.repairs import enable_grad_in_closures, row_major, translate_state, with_strides
 from hub_apollo.hooks import PLUGIN, LowRankArguments
 
 if TYPE_CHECKING:

@@ -87,8 +87,8 @@ SPEC = OptimizerSpec(
     traits=frozenset({Trait.LOW_RANK, Trait.PER_PARAMETER}),
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset({"lr", "weight_decay", "betas", "eps", "correct_bias"}) | _LOW_RANK,
-    trial={"rank": 4, "update_proj_gap": 2},
-    shaping=frozenset({"rank", "proj", "proj_type"}),
+    example_arguments={"rank": 4, "update_proj_gap": 2},
+    state_arguments=frozenset({"rank", "proj", "proj_type"}),
     contrasts={
         "proj_type": (Contrast(base=_MINI, other={**_MINI, "proj_type": "reverse_std"}),),
         # The limiter is relative: the order of the two makes a difference in rounding only.
@@ -99,7 +99,7 @@ SPEC = OptimizerSpec(
         "depend on torch's random numbers"
     },
     package="apollo-torch",
-    licence="CC-BY-NC-4.0",
+    license="CC-BY-NC-4.0",
     paper="https://arxiv.org/abs/2412.05270",
     homepage="https://github.com/zhuhanqing/APOLLO",
     notes=(

@@ -9,8 +9,8 @@ from bitsandbytes import optim
 from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Optimizer8bit
 
-from hub.checkpoint import HookedLoading
 from hub.errors import CheckpointError, UnsupportedError
+from hub.repairs import HookedLoading
 from hub_bitsandbytes.hooks import PLUGIN, ROWS, keeps_32_bits
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from hub import backend
 from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.printable import listed
 from hub.spec import Finding, Level, OptimizerSpec, Trait
+from hub.text import listed
 from hub_bitsandbytes import arguments
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Row:
     """Name of the class in `bitsandbytes.optim`."""
     bits: Literal[8, 32]
     paged: bool = False
-    state_of: str = ""
+    shares_state_with: str = ""
 
     @property
     def is_8bit(self) -> bool:
@@ -96,22 +96,24 @@ RMSPROP = Family(
 # `AdEMAMix32bit` and `PagedAdEMAMix32bit` lack the second half of the first buffer (0.50.2).
 ROWS = {
     "adamw_8bit": Row(ADAMW, "AdamW8bit", 8),
-    "adamw_bnb_8bit": Row(ADAMW, "AdamW8bit", 8, state_of="adamw_8bit"),
-    "paged_adamw_8bit": Row(ADAMW, "PagedAdamW8bit", 8, paged=True, state_of="adamw_8bit"),
+    "adamw_bnb_8bit": Row(ADAMW, "AdamW8bit", 8, shares_state_with="adamw_8bit"),
+    "paged_adamw_8bit": Row(ADAMW, "PagedAdamW8bit", 8, paged=True, shares_state_with="adamw_8bit"),
     "paged_adamw_32bit": Row(ADAMW, "PagedAdamW32bit", 32, paged=True),
     "ademamix": Row(ADEMAMIX, "AdEMAMix", 32),
     "ademamix_8bit": Row(ADEMAMIX, "AdEMAMix8bit", 8),
-    "paged_ademamix_32bit": Row(ADEMAMIX, "PagedAdEMAMix", 32, paged=True, state_of="ademamix"),
+    "paged_ademamix_32bit": Row(
+        ADEMAMIX, "PagedAdEMAMix", 32, paged=True, shares_state_with="ademamix"
+    ),
     "paged_ademamix_8bit": Row(
-        ADEMAMIX, "PagedAdEMAMix8bit", 8, paged=True, state_of="ademamix_8bit"
+        ADEMAMIX, "PagedAdEMAMix8bit", 8, paged=True, shares_state_with="ademamix_8bit"
     ),
     "lion_32bit": Row(LION, "Lion32bit", 32),
     "lion_8bit": Row(LION, "Lion8bit", 8),
-    "paged_lion_32bit": Row(LION, "PagedLion32bit", 32, paged=True, state_of="lion_32bit"),
-    "paged_lion_8bit": Row(LION, "PagedLion8bit", 8, paged=True, state_of="lion_8bit"),
+    "paged_lion_32bit": Row(LION, "PagedLion32bit", 32, paged=True, shares_state_with="lion_32bit"),
+    "paged_lion_8bit": Row(LION, "PagedLion8bit", 8, paged=True, shares_state_with="lion_8bit"),
     "rmsprop_bnb": Row(RMSPROP, "RMSprop", 32),
     "rmsprop_bnb_8bit": Row(RMSPROP, "RMSprop8bit", 8),
-    "rmsprop_bnb_32bit": Row(RMSPROP, "RMSprop32bit", 32, state_of="rmsprop_bnb"),
+    "rmsprop_bnb_32bit": Row(RMSPROP, "RMSprop32bit", 32, shares_state_with="rmsprop_bnb"),
 }
 
 _NOTES = (
@@ -150,11 +152,11 @@ def _spec(name: str, row: Row) -> OptimizerSpec:
         traits=frozenset({Trait.PER_PARAMETER}),
         precisions=frozenset({"fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"}),
         per_group=family.per_group,
-        trial={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
-        shaping=frozenset(arguments.EightBitArguments.model_fields if row.is_8bit else ()),
-        state_of=row.state_of,
+        example_arguments={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
+        state_arguments=frozenset(arguments.EightBitArguments.model_fields if row.is_8bit else ()),
+        shares_state_with=row.shares_state_with,
         package="bitsandbytes",
-        licence="MIT",
+        license="MIT",
         paper=family.paper,
         homepage="https://github.com/bitsandbytes-foundation/bitsandbytes",
         notes=tuple(notes),
@@ -233,7 +235,7 @@ def _embeddings(optim_args: BaseModel, context: BuildContext) -> frozenset[Param
     """Return the embedding weights whose state stays in 32 bits, also those frozen as yet."""
     if not getattr(optim_args, "embeddings_32bit", False):
         return frozenset()
-    from hub.modules import embedding_weights
+    from hub.groups.modules import embedding_weights
 
     return frozenset(embedding_weights(context.model))
 

@@ -153,11 +153,13 @@ def _spec(
         traits=frozenset({Trait.PER_PARAMETER, Trait.COMPENSATED}),
         precisions=frozenset({"fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset({"lr", "weight_decay", *per_group}),
-        trial={"momentum": 0.9} if has_momentum else {},  # without it there is no state to check
-        shaping=frozenset({"quantize", "master_weight_bits"}),
+        example_arguments={"momentum": 0.9}
+        if has_momentum
+        else {},  # without it there is no state to check
+        state_arguments=frozenset({"quantize", "master_weight_bits"}),
         without_effect=_WITHOUT_EFFECT,
         package="flashoptim",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         paper="https://arxiv.org/abs/2602.23349",
         homepage="https://github.com/databricks/flashoptim",
         notes=(*notes, *_NOTES),
@@ -244,7 +246,7 @@ def _master_weight_findings(
     if bits is None and narrow:
         yield Finding(
             level=Level.NOTE,
-            lacks=frozenset({Trait.COMPENSATED}),
+            without_traits=frozenset({Trait.COMPENSATED}),
             what=f"with master_weight_bits=None, {lost}",
             fix="keep the weights in fp32, or on a GPU leave master_weight_bits at 24",
         )
@@ -261,7 +263,7 @@ def _master_weight_findings(
             what=f"master_weight_bits={bits} is turned off: the parameters are on CPU and it needs "
             f"CUDA; {lost}",
             fix="move the model to a GPU before building, or keep the weights in fp32",
-            lacks=frozenset({Trait.COMPENSATED}),
+            without_traits=frozenset({Trait.COMPENSATED}),
             adjust={"master_weight_bits": None},
         )
 

@@ -12,14 +12,14 @@ from galore_torch import GaLoreAdafactor, GaLoreAdamW
 from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 from galore_torch.galore_projector import GaLoreProjector
 
-from hub.checkpoint import (
+from hub.repairs import (
     HookedLoading,
+    enable_grad_in_closures,
     keep_state_dtypes,
     row_major,
     translate_state,
     with_strides,
 )
-from hub.mending import enable_grad_in_closures
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -99,9 +99,9 @@ SPEC = OptimizerSpec(
             Contrast(base=_SIGNAL, other={**_SIGNAL, "grokking_signal_decay_rate": 0.5}),
         ),
     },
-    not_layerwise="its first beta depends on how many parameters of the group come before",
+    why_not_layerwise="its first beta depends on how many parameters of the group come before",
     package="grokadamw",
-    licence="MIT",
+    license="MIT",
     paper="https://arxiv.org/abs/2405.20233",
     homepage="https://github.com/cognitivecomputations/grokadamw",
     notes=(

@@ -10,9 +10,9 @@ import lomo_optim
 import torch
 from torch.optim import Optimizer
 
-from hub.checkpoint import keep_state_dtypes
+from hub.arguments.resolve import validate_arguments
 from hub.errors import HubError, UnsupportedError
-from hub.options import validate
+from hub.repairs import keep_state_dtypes
 from hub_lomo.hooks import LomoArguments
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ class _Stepping(Optimizer):
             HubError: A gradient is not finite, even at a loss scale of 1.
         """
         engine = self._engine()
-        engine.finish()
+        engine.end_step_if_begun()
         if lr is not None:
             self._take_lr(lr)
         if self._scales():
             self._backward_scaled(loss)
             return
-        if engine.settings.clipping == "exact" and not engine.is_measured:
+        if engine.settings.clipping == "exact" and not engine.knows_total_norm:
             engine.measure(loss)
         loss.backward()
 
@@ -107,7 +107,7 @@ class _Stepping(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the last backward pass, whoever should have called `step()`."""
         if self.hub_engine is not None:
-            self.hub_engine.finish()
+            self.hub_engine.end_step_if_begun()
         saved: dict[str, Any] = super().state_dict()
         return saved
 
@@ -129,7 +129,7 @@ class _Stepping(Optimizer):
 
         `initial_lr` is where torch's schedulers, too, keep what their factors multiply.
         """
-        asked: Any = validate("fused_backward", LomoArguments, {"lr": lr})
+        asked: Any = validate_arguments("fused_backward", LomoArguments, {"lr": lr})
         lr = asked.lr
         if lr == self.param_groups[0]["lr"]:
             return

@@ -56,7 +56,7 @@ _COMMON = {
     "traits": frozenset({Trait.PER_PARAMETER, Trait.STEPS_IN_BACKWARD}),
     "precisions": frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16"}),
     "package": "lomo-optim",
-    "licence": "MIT",
+    "license": "MIT",
     "homepage": "https://github.com/OpenLMLab/LOMO",
     "without_effect": dict.fromkeys(_SCALING, "scales the loss of fp16 weights, to no effect"),
 }

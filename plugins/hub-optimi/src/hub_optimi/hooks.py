@@ -66,7 +66,7 @@ SPEC = OptimizerSpec(
     summary="AdamW that clips each tensor's update, with Kahan summation for bf16 weights.",
     arguments=StableAdamWArguments,
     traits=frozenset({Trait.PER_PARAMETER, Trait.COMPENSATED}),
-    counters=frozenset({"setup", "step"}),
+    step_counters=frozenset({"setup", "step"}),
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset({"lr", "weight_decay", "betas", "eps", "max_lr", "kahan_sum"}),
     contrasts={
@@ -86,7 +86,7 @@ SPEC = OptimizerSpec(
         "norms before it"
     },
     package="torch-optimi",
-    licence="MIT",
+    license="MIT",
     paper="https://arxiv.org/abs/2304.13013",
     homepage="https://optimi.benjaminwarner.dev",
     notes=(
@@ -182,7 +182,7 @@ def _uncompensated(optim_args: StableAdamWArguments, context: BuildContext) -> I
             level=Level.NOTE,
             what="kahan_sum=False: what rounding takes from bf16 weights is not kept",
             fix="leave kahan_sum out",
-            lacks=frozenset({Trait.COMPENSATED}),
+            without_traits=frozenset({Trait.COMPENSATED}),
         )
 
 
@@ -193,7 +193,7 @@ def _lost_decay(
 
     optimi 0.3.3 multiplies the weights by it in their own dtype (`optimi/stableadamw.py`).
     """
-    from hub.groups import dtype_name
+    from hub.spec import dtype_name
 
     lost: dict[str, float] = {}
     for group, arguments in decayed:

@@ -118,17 +118,17 @@ def _spec(
     arguments: type[BaseModel],
     per_group: set[str],
     *modes: str,
-    trial: dict[str, object] | None = None,
+    example_arguments: dict[str, object] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
         name=name,
         summary=summary,
         arguments=arguments,
         traits=frozenset({Trait.PER_PARAMETER, Trait.TRAIN_EVAL_MODES, Trait.SCHEDULE_FREE}),
-        counters=frozenset({"k", "lr_max", "scheduled_lr", "weight_sum"}),
+        step_counters=frozenset({"k", "lr_max", "scheduled_lr", "weight_sum"}),
         precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed", *modes}),
         per_group=frozenset({"lr", "weight_decay", *per_group}),
-        trial=trial or {},
+        example_arguments=example_arguments or {},
         contrasts=_averaging(
             {"warmup_steps": 4}
             if issubclass(arguments, WarmupArguments)
@@ -139,7 +139,7 @@ def _spec(
             "leaves_gradients": "step() uses the gradients as scratch space: read norms before it"
         },
         package="schedulefree",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         paper="https://arxiv.org/abs/2405.15682",
         homepage="https://github.com/facebookresearch/schedule_free",
         notes=_NOTES,
@@ -158,7 +158,7 @@ SPECS = (
         "RAdam that averages its weights: needs neither a schedule nor a warm-up.",
         RAdamArguments,
         {"betas", "eps"},
-        trial={"silent_sgd_phase": False},  # the first steps are to show something
+        example_arguments={"silent_sgd_phase": False},  # the first steps are to show something
     ),
     _spec(
         "schedule_free_sgd",

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from hub.builtin.scheduling import CurveSchedule
+from hub.builtin.schedule_classes import CurveSchedule
 
 
 def linear(step, warmup, total):

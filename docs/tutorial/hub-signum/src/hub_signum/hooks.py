@@ -32,7 +32,7 @@ def hub_register_optimizers() -> list[hub.OptimizerSpec]:
             arguments=SignumArguments,
             per_group=frozenset({"lr", "momentum", "weight_decay"}),
             package="hub-signum",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             paper="https://arxiv.org/abs/1802.04434",
             homepage="https://arxiv.org/abs/1802.04434",
         )

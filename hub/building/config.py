@@ -1,0 +1,254 @@
+"""`hub.TrainingConfig`: what a trainer's arguments say about its optimizer and schedule."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+
+from packaging.version import Version
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from hub.arguments import Arguments, Beta, Eps
+from hub.arguments.checks import check_whole_number
+from hub.arguments.grammar import parse_arguments
+from hub.arguments.resolve import resolve_arguments
+from hub.arguments.values import as_tuples
+from hub.errors import OptimArgsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Source = Mapping[str, Any] | str | PathLike[str] | DataclassInstance
+    """What holds a configuration, besides a `TrainingConfig`."""
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _default_optimizer() -> str:
+    """Return what Transformers 5.23 takes, whose fused AdamW starts with torch 2.8."""
+    fused = Version(metadata.version("torch")) >= Version("2.8")
+    return "adamw_torch_fused" if fused else "adamw_torch"
+
+
+def _read_arguments(value: Any) -> Any:
+    """Return the mapping that a text such as "num_cycles=2" stands for."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_arguments(value)
+    except OptimArgsError as error:  # as pydantic wants it, which adds the place
+        raise ValueError(error.what) from error
+
+
+class _Fields(Arguments):
+    """Names, meanings and defaults of `transformers.TrainingArguments` (5.23)."""
+
+    optim: str = Field(default_factory=_default_optimizer)
+    """One of `hub.list_optimizers()`."""
+    optim_args: str | dict[str, Any] | None = None
+    """The optimizer's own arguments, `"key=value, key=value"` or a mapping."""
+    optim_target_modules: str | tuple[str, ...] | None = None
+    """For low-rank optimizers: which linear layers; see `hub.build`."""
+    learning_rate: NonNegative = 5e-5
+    """The peak of the schedule."""
+    weight_decay: NonNegative = 0.0
+    """For all parameters but biases, norms and what else is never decayed."""
+    adam_beta1: Beta = 0.9
+    """First decay rate of Adam-like optimizers; if given, the momentum of SGD-like ones."""
+    adam_beta2: Beta = 0.999
+    """Second decay rate of Adam-like optimizers."""
+    adam_epsilon: Eps = 1e-8
+    """`eps` of Adam-like optimizers."""
+    lr_scheduler_type: str = "linear"
+    """One of `hub.list_schedulers()`."""
+    lr_scheduler_kwargs: Annotated[dict[str, Any] | None, BeforeValidator(_read_arguments)] = None
+    """The schedule's own arguments, a mapping or `"key=value, key=value"`."""
+    warmup_steps: NonNegative = 0.0
+    """Optimizer steps of warm-up; below 1, a share of the whole training."""
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Warm-up as a share of the whole training, as before Transformers 5; `warmup_steps` wins."""
+    max_grad_norm: NonNegative | None = 1.0
+    """Gradients are clipped to this norm; 0 or None: never."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Micro-batches per optimizer step."""
+    bf16: bool = False
+    """Train in bf16: under autocast where the parameters are fp32."""
+    fp16: bool = False
+    """Train in fp16: under autocast, with a gradient scaler."""
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    """Passes over the data, where `max_steps` is not given."""
+    max_steps: int = -1
+    """Optimizer steps in all; below 0: as many as the epochs take."""
+    per_device_train_batch_size: PositiveInt = 8
+    """Samples of a micro-batch on one device."""
+    dataloader_drop_last: bool = False
+    """Leave out a last micro-batch that is not full."""
+    # YAML 1.1 reads a bare `no` as False.
+    eval_strategy: Annotated[
+        Literal["no", "steps", "epoch"], BeforeValidator(lambda v: "no" if v is False else v)
+    ] = "no"
+    """When a metric is measured, which some schedules need."""
+
+    @model_validator(mode="after")
+    def _one_half_precision(self) -> Self:
+        if self.bf16 and self.fp16:
+            raise ValueError("at most one of bf16 and fp16 can be True")
+        return self
+
+
+class TrainingConfig(_Fields):
+    """A trainer's arguments, as far as the optimizer and the schedule depend on them.
+
+    Texts are read like `optim_args`, so "5e-5" is a number, as YAML files have it. All steps are
+    optimizer steps. None counts as not given, but for `max_grad_norm`, where it means no clipping.
+
+    Raises:
+        OptimArgsError: A key is unknown, or a value of the wrong type or out of range.
+    """
+
+    def __init__(self, /, **values: Any) -> None:
+        plain = {key: _plain(value) for key, value in values.items() if _is_given(key, value)}
+        checked = resolve_arguments("TrainingConfig", _Fields, hyperparameters=plain).model
+        super().__init__(**{key: getattr(checked, key) for key in plain})
+
+    @classmethod
+    def load(cls, source: TrainingConfig | Source) -> TrainingConfig:
+        """Return the configuration that a source holds.
+
+        Args:
+            source: A mapping; the path of a JSON or YAML file; a `TrainingConfig`; or an instance
+                of a dataclass, such as `transformers.TrainingArguments`. Of a dataclass, fields of
+                other names are ignored, and a value that equals the default counts as not given;
+                but for those that its `hub_given` names, as that of `hub_arguments` does.
+
+        Raises:
+            OptimArgsError: As for the constructor; or the file cannot be read.
+        """
+        if isinstance(source, TrainingConfig):
+            return source
+        if isinstance(source, Mapping):
+            return cls(**{str(key): value for key, value in source.items()})
+        if isinstance(source, str | PathLike):
+            return _from_file(Path(source))
+        if is_dataclass(source) and not isinstance(source, type):
+            return cls(**_non_defaults(source))
+        raise OptimArgsError(
+            f"a {type(source).__name__} holds no training configuration",
+            where="TrainingConfig.load",
+            fix="give a mapping, the path of a JSON or YAML file, or TrainingArguments",
+        )
+
+    def training_steps(self, dataset_length: int | None, world_size: int = 1) -> int:
+        """Return how many optimizer steps the training takes, as Transformers' Trainer counts them.
+
+        Its `set_initial_training_values` (trainer.py, 5.23): what is left of an epoch after the
+        last full accumulation is a step of its own.
+
+        Args:
+            dataset_length: Samples in the data set; None for a stream, which needs `max_steps`.
+            world_size: Devices that share each epoch.
+
+        Raises:
+            OptimArgsError: A number makes no sense, or the data give no batch.
+        """
+        check_whole_number("world_size", world_size, "devices", lowest=1)
+        if dataset_length is not None:
+            check_whole_number("dataset_length", dataset_length, "samples", lowest=1)
+        if self.max_steps >= 0:
+            return self.max_steps
+        if dataset_length is None:
+            raise OptimArgsError(
+                "epochs over data of unknown length have no number of steps",
+                where="argument 'max_steps' of TrainingConfig",
+                fix="give max_steps",
+            )
+        samples = self.per_device_train_batch_size * world_size
+        full, rest = divmod(dataset_length, samples)
+        batches = full + (rest > 0 and not self.dataloader_drop_last)
+        if not batches:
+            raise OptimArgsError(
+                f"{dataset_length} samples fill no batch of {samples}, and dataloader_drop_last "
+                "leaves out what is not full",
+                where="argument 'dataloader_drop_last' of TrainingConfig",
+                fix="give a smaller per_device_train_batch_size, or dataloader_drop_last=False",
+            )
+        return math.ceil(
+            self.num_train_epochs * math.ceil(batches / self.gradient_accumulation_steps)
+        )
+
+    def warmup(self, num_training_steps: int) -> int:
+        """Return how many optimizer steps the warm-up takes, of this many in all."""
+        check_whole_number("num_training_steps", num_training_steps, "steps", lowest=1)
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        share = self.warmup_steps or self.warmup_ratio
+        return math.ceil(num_training_steps * share) if share else 0
+
+
+def _is_given(key: str, value: Any) -> bool:
+    """Whether a value is one: None is, where the argument has a meaning for it."""
+    field = _Fields.model_fields.get(key)
+    return value is not None or field is None or type(None) in get_args(field.annotation)
+
+
+def _plain(value: Any) -> Any:
+    """Return an enum member's value, and a list as a tuple: "0" then stays a name."""
+    return value.value if isinstance(value, Enum) else as_tuples(value)
+
+
+def _non_defaults(source: object) -> dict[str, Any]:
+    """Return the fields of a dataclass instance that are given, or differ from the defaults."""
+    defaults, given = TrainingConfig(), getattr(source, "hub_given", ())
+    found = {
+        name: _plain(getattr(source, name))
+        for name in _Fields.model_fields
+        if hasattr(source, name)
+    }
+    return {
+        name: value
+        for name, value in found.items()
+        if name in given or value != getattr(defaults, name)
+    }
+
+
+def _from_file(path: Path) -> TrainingConfig:
+    readers: dict[str, Callable[[str], Any]] = {".json": json.loads, ".yaml": _yaml, ".yml": _yaml}
+    try:
+        values = readers[path.suffix.lower()](path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        unknown = isinstance(error, KeyError)
+        raise OptimArgsError(
+            f"the configuration cannot be read: {'neither .json nor .yaml' if unknown else error}",
+            where=str(path),
+            fix="give the path of a JSON or YAML file",
+        ) from error
+    if not isinstance(values, Mapping):
+        raise OptimArgsError(
+            f"the file holds a {type(values).__name__}, not keys with values", where=str(path)
+        )
+    try:
+        return TrainingConfig.load(values)
+    except OptimArgsError as error:
+        raise OptimArgsError(error.what, where=f"{path}, {error.where}", fix=error.fix) from error
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise OptimArgsError(
+            "YAML files need PyYAML, which is not installed",
+            where="TrainingConfig.load",
+            fix='pip install "hub[yaml]", or give a JSON file',
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,254 @@
+"""An optimizer and a schedule from a trainer's arguments, as Transformers' Trainer creates them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from hub.arguments.checks import check_model
+from hub.arguments.resolve import resolve_arguments
+from hub.building.build import build_prepared
+from hub.building.config import TrainingConfig
+from hub.building.schedule import build_scheduler_from
+from hub.errors import HubWarning, OptimArgsError
+from hub.groups.modules import trainable_parameters
+from hub.names.by_class import arguments_from_signature, checked_pair, qualified_name
+from hub.names.registry import default_registry
+from hub.planning.precision import detect_precision
+from hub.planning.prepare import find_optimizer, prepare
+from hub.planning.processes import refuse_deepspeed
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+    from torch.nn import Module
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from hub.building.config import Source
+    from hub.groups.given import GivenGroups
+    from hub.groups.split import Rules
+    from hub.names.by_class import OptimizerClass
+    from hub.spec import OptimizerSpec
+
+
+def create_optimizer(
+    model: Module,
+    config: TrainingConfig | Source,
+    *,
+    optimizer: Optimizer | OptimizerClass | None = None,
+    param_rules: Rules | None = None,
+    trainer_clips: bool = False,
+) -> Optimizer:
+    """Build the optimizer that a trainer's arguments ask for, by `hub.build`.
+
+    `learning_rate` and `weight_decay` go to every optimizer that takes them. `adam_beta1`,
+    `adam_beta2` and `adam_epsilon` go to those with both `betas` and `eps`, and only where they
+    were given: otherwise the optimizer's own defaults hold, which differ (StableAdamW's second
+    beta is 0.99). A given `adam_beta1` is the `momentum` of those with `nesterov`, as Transformers'
+    documentation says of SGD; its Trainer (5.23) passes none. Others of the three that are given
+    and not taken cost a warning. `max_grad_norm` clips before each step; an optimizer that steps
+    inside the backward pass gets it only where it was given, or `clipping` says how.
+
+    Args:
+        model: The model, on its device and in the dtype it will be trained in.
+        config: A `TrainingConfig`, or whatever its `load` takes.
+        optimizer: Instead of what `optim` names: a finished optimizer, used as it is; or
+            `(class_or_factory, arguments)`, called as `class_or_factory(param_groups, **arguments)`
+            with the same groups, and the trainer's learning rate where none is among its arguments.
+        param_rules: As for `hub.build`.
+        trainer_clips: A trainer clips gradients itself between the backward pass and the step.
+
+    Raises:
+        UnsupportedError: The arguments ask for DeepSpeed, under which the optimizer cannot train.
+        HubError: As for `hub.build`, and for a configuration that is not one.
+    """
+    if isinstance(optimizer, Optimizer):
+        if param_rules:
+            raise OptimArgsError(
+                "param_rules cannot regroup a finished optimizer",
+                where="param_rules",
+                fix="give its class and arguments instead, or leave out the rules",
+            )
+        return optimizer
+    check_model(model)
+    settings = TrainingConfig.load(config)
+    what = _optimizer_or_name(settings, optimizer)
+    _, spec, _ = find_optimizer(what, settings.optim_args, default_registry())
+    if getattr(config, "deepspeed", None):
+        refuse_deepspeed(spec, where="deepspeed")
+    return create_from_settings(
+        what, settings, model, param_rules=param_rules, trainer_clips=trainer_clips, stacklevel=3
+    )
+
+
+def create_from_settings(
+    what: str | OptimizerClass,
+    settings: TrainingConfig,
+    model: Module,
+    *,
+    given: GivenGroups | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    param_rules: Rules | None = None,
+    trainer_clips: bool = False,
+    stacklevel: int = 2,
+) -> Optimizer:
+    """Build an optimizer under a trainer's arguments; see `create_optimizer`.
+
+    Args:
+        what: A name, or a class or factory with its arguments.
+        settings: The trainer's arguments.
+        model: The model.
+        given: Groups that the trainer has made. They say themselves what decays: `weight_decay` of
+            the settings is not used, and a group without one has the optimizer's own default, as
+            with an optimizer class of torch.
+        hyperparameters: What a caller adds to the optimizer's own arguments.
+        param_rules: As for `hub.build`.
+        trainer_clips: As for `create_optimizer`.
+        stacklevel: As for `warnings.warn`.
+    """
+    _, spec, _ = find_optimizer(what, settings.optim_args, default_registry())
+    defaults, unused = _trainer_defaults(settings, spec.arguments)
+    if given is not None:
+        del defaults["weight_decay"]
+    if unused:
+        warnings.warn(
+            f"{spec.name} does not take {', '.join(unused)}; give what it takes in optim_args",
+            HubWarning,
+            stacklevel=stacklevel,
+        )
+    prepared = prepare(
+        what,
+        model,
+        optim_args=settings.optim_args,
+        target_modules=settings.optim_target_modules,
+        defaults=defaults,
+        param_rules=param_rules,
+        precision=_precision(settings, model),
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
+        hyperparameters=hyperparameters,
+        given=given,
+    )
+    return build_prepared(prepared, default_registry().observers())
+
+
+def create_scheduler(
+    optimizer: Optimizer,
+    config: TrainingConfig | Source,
+    num_training_steps: int,
+    *,
+    scheduler: LRScheduler | OptimizerClass | None = None,
+) -> LRScheduler:
+    """Build the learning-rate schedule that a trainer's arguments ask for.
+
+    Args:
+        optimizer: Its groups' current learning rates are the peaks.
+        config: A `TrainingConfig`, or whatever its `load` takes.
+        num_training_steps: Optimizer steps, not batches: `config.training_steps(len(dataset))`.
+        scheduler: Instead of what `lr_scheduler_type` names: a finished one, used as it is; or
+            `(class_or_factory, arguments)`, called as `class_or_factory(optimizer, **arguments)`.
+
+    Raises:
+        HubError: As for `hub.build_scheduler`, and for a configuration that is not one.
+    """
+    if hasattr(scheduler, "step"):
+        return scheduler  # type: ignore[return-value]  # GreedyLR of Transformers is no LRScheduler
+    if scheduler is not None:
+        factory, arguments = checked_pair(scheduler, "schedule")
+        resolve_arguments(
+            qualified_name(factory),
+            arguments_from_signature(factory, arguments),
+            hyperparameters=arguments,
+        )
+        built: LRScheduler = factory(optimizer, **arguments)
+        return built
+    settings = TrainingConfig.load(config)
+    return build_scheduler_from(
+        settings.lr_scheduler_type,
+        optimizer,
+        settings.warmup(num_training_steps),
+        num_training_steps,
+        settings.lr_scheduler_kwargs or {},
+        evaluates=settings.eval_strategy != "no",
+    )
+
+
+def create_optimizer_and_scheduler(
+    model: Module,
+    config: TrainingConfig | Source,
+    num_training_steps: int,
+    *,
+    optimizer: Optimizer | OptimizerClass | None = None,
+    scheduler: LRScheduler | OptimizerClass | None = None,
+    param_rules: Rules | None = None,
+) -> tuple[Optimizer, LRScheduler]:
+    """Return what `create_optimizer` and `create_scheduler` build, in one call."""
+    settings = TrainingConfig.load(config)
+    built = create_optimizer(model, settings, optimizer=optimizer, param_rules=param_rules)
+    return built, create_scheduler(built, settings, num_training_steps, scheduler=scheduler)
+
+
+def _optimizer_or_name(config: TrainingConfig, given: OptimizerClass | None) -> Any:
+    """Return the name, or the class or factory with its arguments, to give to `hub.build`."""
+    if given is None:
+        return config.optim
+    if config.optim_args is not None or config.optim_target_modules is not None:
+        raise OptimArgsError(
+            f"optim_args and optim_target_modules are for '{config.optim}', and another optimizer "
+            "is given",
+            where="argument 'optim_args' of TrainingConfig",
+            fix="leave them out, and give its arguments with the class",
+        )
+    return given
+
+
+def _trainer_defaults(
+    config: TrainingConfig, arguments: type[BaseModel]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what goes to an optimizer with these arguments, and what was given in vain."""
+    fields = arguments.model_fields
+    given = {
+        key: getattr(config, key)
+        for key in ("adam_beta1", "adam_beta2", "adam_epsilon")
+        if key in config.model_fields_set
+    }
+    defaults: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if _is_adam_like(fields):
+        first, second, *more = fields["betas"].default
+        betas = (given.pop("adam_beta1", first), given.pop("adam_beta2", second), *more)
+        if betas != (first, second, *more):
+            defaults["betas"] = betas
+        if "adam_epsilon" in given:
+            defaults["eps"] = given.pop("adam_epsilon")
+    elif "nesterov" in fields and "adam_beta1" in given:
+        defaults["momentum"] = given.pop("adam_beta1")
+    return defaults, list(given)
+
+
+def _clipping(config: TrainingConfig, spec: OptimizerSpec, *, trainer_clips: bool) -> float | None:
+    limit = config.max_grad_norm or None
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        return None if trainer_clips else limit
+    own: Any = resolve_arguments(spec.name, spec.arguments, optim_args=config.optim_args).model
+    given = own.clipping is not None or "max_grad_norm" in config.model_fields_set
+    return limit if given else None
+
+
+def _is_adam_like(fields: Mapping[str, FieldInfo]) -> bool:
+    """Whether there are betas and one eps: Lion has no eps, CAME has two."""
+    betas, eps = (fields[key].default if key in fields else None for key in ("betas", "eps"))
+    return isinstance(betas, tuple) and len(betas) > 1 and isinstance(eps, float)
+
+
+def _precision(config: TrainingConfig, model: Module) -> str | None:
+    """Return "bf16-mixed" where bf16 is asked for and the parameters are something else."""
+    if not (config.bf16 or config.fp16):
+        return None
+    asked = "bf16" if config.bf16 else "fp16"
+    found = detect_precision(trainable_parameters(model)).dtypes[0]
+    return f"{asked}-mixed" if asked != found else None

@@ -1,0 +1,251 @@
+"""torch's schedules, mended for groups that join later and for learning rates that are tensors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from hub.builtin.learning_rates import restore_rates, unshare_rates, write_rate
+from hub.errors import CheckpointError, OptimArgsError
+from hub.running.steps import unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import SupportsFloat
+
+    from torch.optim import Optimizer
+
+
+class CurveSchedule(LambdaLR):
+    """A factor on every group's learning rate that depends on the step alone.
+
+    A group that is added to the optimizer later has the factor from its first step on; it applies
+    to the learning rate that the group is added with. torch 2.13 raises an error at the schedule's
+    next `step` then, and 2.6 leaves it alone.
+
+    A tensor gets what a number would be, rounded once: the peaks are kept as numbers.
+
+    Args:
+        optimizer: Its groups' learning rates are the peaks. torch 2.13 takes those that the first
+            schedule of the optimizer found, also after its end and from a loaded state dict; so
+            does this while no step has been taken under another schedule, as where several are
+            built for a `SequentialLR`.
+        factor: From the optimizer step, counted from 0, to what peaks are multiplied by.
+        last_epoch: The last step that was taken, counted from 0; -1: none. Otherwise the groups'
+            `initial_lr`, as an optimizer's state dict has it, are the peaks.
+
+    Raises:
+        OptimArgsError: There is a last step, and a group has no `initial_lr`.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, factor: Callable[[int], float], last_epoch: int = -1
+    ) -> None:
+        unshare_rates(optimizer)
+        if last_epoch == -1 and not _is_followed(optimizer):
+            for group in optimizer.param_groups:
+                group["initial_lr"] = float(group["lr"])
+        elif last_epoch != -1:
+            _check_peaks(optimizer)
+        super().__init__(optimizer, factor, last_epoch)
+        reference = weakref.ref(self)
+
+        def take_in(*_: object) -> None:
+            schedule = reference()
+            if schedule is not None:
+                schedule.take_in_late_groups()
+
+        handle = unwrapped(optimizer).register_step_pre_hook(take_in)
+        weakref.finalize(self, handle.remove).atexit = False
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the learning rates of the present step."""
+        self.take_in_late_groups()
+        return super().get_lr()
+
+    def take_in_late_groups(self) -> None:
+        """Let groups that joined since the last step follow; the schedule calls this itself."""
+        late = self.optimizer.param_groups[len(self.base_lrs) :]
+        if not late:
+            return
+        unshare_rates(self.optimizer)
+        # New lists: state dicts that were taken before share the old ones.
+        self.base_lrs = [*self.base_lrs, *(_peak(group) for group in late)]
+        self.lr_lambdas = self.lr_lambdas[:1] * len(self.base_lrs)
+        for group in late:
+            write_rate(group, _peak(group) * self.lr_lambdas[0](self.last_epoch))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in Transformers.
+
+        Groups that joined later may be in it, and may be added here only after this. The groups
+        get the loaded learning rates, unless the optimizer's own state has been loaded before.
+
+        Raises:
+            CheckpointError: It is no state of such a schedule; nothing is changed.
+        """
+        check_state(state_dict, "lr_lambdas", "base_lrs", "last_epoch", "_last_lr")
+        before = self._last_lr
+        self.lr_lambdas = self.lr_lambdas[:1] * len(state_dict["lr_lambdas"])
+        super().load_state_dict(state_dict)
+        restore_rates(self.optimizer, before, self._last_lr)
+
+
+class PlateauSchedule(ReduceLROnPlateau):
+    """`torch.optim.lr_scheduler.ReduceLROnPlateau`, for tensors too.
+
+    A group that is added later starts from its own learning rate, and is lowered with the others.
+    """
+
+    def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
+        check_length("reduce_lr_on_plateau", "min_lr", arguments.get("min_lr"), optimizer)
+        super().__init__(optimizer, **arguments)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or in torch; raises as `CurveSchedule` does."""
+        check_state(state_dict, "best", "num_bad_epochs", "last_epoch")
+        super().load_state_dict(state_dict)
+
+    def step(  # type: ignore[override]  # as in torch, the schedules by metric take one first
+        self, metrics: SupportsFloat | None = None, epoch: int | None = None
+    ) -> None:
+        """Lower the learning rates if the metric has not improved for long enough.
+
+        Raises:
+            OptimArgsError: There is no metric, or a group has joined and `min_lr` is a list.
+        """
+        value = as_metric("reduce_lr_on_plateau", metrics)
+        if self.default_min_lr is None:
+            check_length("reduce_lr_on_plateau", "min_lr", self.min_lrs, self.optimizer)
+        unshare_rates(self.optimizer)
+        tensors = [
+            (group, group["lr"])
+            for group in self.optimizer.param_groups
+            if isinstance(group["lr"], Tensor)
+        ]
+        super().step(value, epoch)
+        for group, tensor in tensors:
+            # torch 2.6 puts a number in its place, which 2.13 does not (pytorch#163093).
+            if group["lr"] is not tensor:
+                group["lr"] = tensor.fill_(group["lr"])
+
+
+class AdafactorSchedule(LambdaLR):
+    """Writes the learning rate that Adafactor computes itself to its groups, where trainers log it.
+
+    As `transformers.optimization.AdafactorSchedule` (5.23) does, for every class that has its
+    `_get_lr`. That one asks which groups have gradients, so it reports `initial_lr` once they are
+    freed and fails where only some groups have any; this one asks which have been stepped.
+
+    Args:
+        optimizer: An Adafactor with `relative_step=True` in all groups.
+        initial_lr: What to report of a group before its first step.
+
+    Raises:
+        OptimArgsError: The optimizer is no such Adafactor. With `relative_step=False` it would
+            train with what is only meant to be reported.
+    """
+
+    def __init__(self, optimizer: Optimizer, initial_lr: float) -> None:
+        computes = hasattr(unwrapped(optimizer), "_get_lr") and all(
+            group.get("relative_step") for group in optimizer.param_groups
+        )
+        if not computes:
+            raise OptimArgsError(
+                f"{type(unwrapped(optimizer)).__name__} does not compute its learning rate itself",
+                where="schedule 'adafactor'",
+                fix="build 'adafactor' with relative_step=True, or use another schedule",
+            )
+        for group in optimizer.param_groups:
+            group["initial_lr"] = initial_lr
+        super().__init__(optimizer, lambda _: 1.0)
+        for group in optimizer.param_groups:
+            del group["initial_lr"]  # no peak for a schedule that may come after this one
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return each group's learning rate in its last step."""
+        return [self._reported(group) for group in self.optimizer.param_groups]
+
+    def _reported(self, group: dict[str, Any]) -> float | Tensor:
+        adafactor = unwrapped(self.optimizer)
+        for parameter in group["params"]:
+            if parameter in adafactor.state:
+                return float(adafactor._get_lr(group, adafactor.state[parameter]))  # noqa: SLF001
+        return self.base_lrs[0]
+
+
+def as_metric(name: str, value: SupportsFloat | None) -> float:
+    """Return what a schedule's `step` was given as a number.
+
+    Raises:
+        OptimArgsError: It was given none.
+    """
+    try:
+        return float(value)  # type: ignore[arg-type]  # None is one of the wrong types
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptimArgsError(
+            f"step() of '{name}' got {'no metric' if value is None else type(value).__name__}",
+            where=f"schedule '{name}'",
+            fix="give the metric as a number, such as step(evaluation_loss)",
+        ) from error
+
+
+def check_state(state: object, *keys: str) -> None:
+    """Check that a schedule's state dict has what cannot be done without.
+
+    Raises:
+        CheckpointError: It has not, or is no mapping.
+    """
+    lacking = [key for key in keys if not isinstance(state, Mapping) or key not in state]
+    if lacking:
+        raise CheckpointError(
+            f"the state dict has no '{lacking[0]}': it is not that of such a schedule",
+            where="load_state_dict of a schedule",
+            fix="give what state_dict() of a schedule of the same name returned",
+        )
+
+
+def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:
+    """Check that a bound is a number, or one for each group.
+
+    Raises:
+        OptimArgsError: There are more groups or fewer.
+    """
+    groups = len(optimizer.param_groups)
+    if isinstance(bound, (list, tuple)) and len(bound) != groups:
+        raise OptimArgsError(
+            f"{key} has {len(bound)} values for {groups} parameter groups",
+            where=f"argument '{key}' of {name}",
+            fix=f"give one number for all groups; for one that joined later, append to {key}s",
+        )
+
+
+def _is_followed(optimizer: Optimizer) -> bool:
+    """Whether another schedule holds the peaks already, and no step has been taken since.
+
+    torch (2.6 to 2.13, `LRScheduler.__init__`) wraps `step` to see whether it is called.
+    """
+    watched = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+    stepped = getattr(optimizer, "_opt_called", False)
+    return watched and not stepped and all("initial_lr" in g for g in optimizer.param_groups)
+
+
+def _check_peaks(optimizer: Optimizer) -> None:
+    for number, group in enumerate(optimizer.param_groups):
+        if "initial_lr" not in group:
+            raise OptimArgsError(
+                f"the parameter group {number} has no 'initial_lr', the peak of its learning rate",
+                where="argument 'last_epoch'",
+                fix="load the optimizer's state dict first, or leave last_epoch out and load the "
+                "schedule's",
+            )
+
+
+def _peak(group: dict[str, Any]) -> float:
+    """Return the learning rate that a group's factor applies to, by torch's key for it."""
+    peak: float = group.setdefault("initial_lr", float(group["lr"]))
+    return peak

@@ -1,0 +1,1 @@
+"""Which parameters and modules belong together: kinds of modules, targets, parameter groups."""

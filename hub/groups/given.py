@@ -1,0 +1,197 @@
+"""Parameter groups that somebody else has made, such as a subclass of a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import Module, Parameter, ParameterList
+
+from hub.arguments.resolve import validate_arguments
+from hub.errors import HubError, OptimArgsError, TargetModulesError, UnsupportedError
+from hub.groups.modules import names_by_id
+from hub.plans import PlannedGroup, PlannedParameter
+from hub.spec import Trait, dtype_name
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from hub.spec import OptimizerSpec
+
+_OWN_KEYS = ("params", "param_names", "name")
+_FIX = 'give parameters, or groups such as [{"params": [...], "lr": 1e-4}]'
+
+
+@dataclass(frozen=True)
+class _Group:
+    name: str
+    parameters: tuple[tuple[str, Parameter], ...]
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GivenGroups:
+    """Groups in place of those that hub makes, and the model whose parameters they hold."""
+
+    model: Module
+    groups: tuple[_Group, ...]
+
+    @property
+    def trainable(self) -> list[tuple[str, Parameter]]:
+        """The names and parameters of all groups."""
+        return [pair for group in self.groups for pair in group.parameters]
+
+    def split(
+        self, spec: OptimizerSpec, arguments: BaseModel, *, low_rank: set[Parameter]
+    ) -> tuple[PlannedGroup, ...]:
+        """Return the groups as they were given, low-rank targets in groups of their own.
+
+        Raises:
+            OptimArgsError: A group sets what cannot be set per group, or a wrong value.
+            TargetModulesError: The optimizer has low-rank groups, and no target is in any group.
+        """
+        planned = tuple(
+            part for group in self.groups for part in _planned(group, spec, arguments, low_rank)
+        )
+        if low_rank and not any(group.low_rank for group in planned):
+            raise TargetModulesError(
+                "the parameter groups hold none of the target modules' weights",
+                where="target_modules",
+                fix="put them into a group, or choose an optimizer without low-rank groups",
+            )
+        return planned
+
+
+def read_given_groups(
+    params: object, spec: OptimizerSpec, model: Module | None = None
+) -> GivenGroups:
+    """Return what `torch.optim.Optimizer` takes as `params`, with names.
+
+    Args:
+        params: Parameters, pairs of a name and a parameter, or groups of either. Frozen parameters
+            and empty groups are left out.
+        spec: The optimizer that they are for.
+        model: Where names and kinds of layers are looked up. Parameters that it does not own are
+            named by their place, as those of `add_param_group` are.
+
+    Raises:
+        OptimArgsError: They are no such thing, or hold a parameter or a name twice.
+        TargetModulesError: The optimizer projects linear layers, and there is no model.
+        UnsupportedError: The optimizer switches a model's weights, and there is no model.
+        HubError: There is nothing to train.
+    """
+    _check_needs(spec, model)
+    known = {} if model is None else names_by_id(model)
+    groups = tuple(
+        _read_group(group, number, known) for number, group in enumerate(_as_groups(params))
+    )
+    kept = tuple(group for group in groups if group.parameters)
+    if not kept:
+        raise HubError("the parameter groups hold nothing to train", where="params", fix=_FIX)
+    names, parameters = zip(*(pair for group in kept for pair in group.parameters), strict=True)
+    _check_once([id(parameter) for parameter in parameters], "a parameter")
+    _check_once(names, "a parameter's name")
+    _check_once([group.name for group in kept], "a group's name")
+    return GivenGroups(ParameterList(parameters) if model is None else model, kept)
+
+
+def _check_needs(spec: OptimizerSpec, model: Module | None) -> None:
+    """Refuse what cannot be done without the model."""
+    if model is not None:
+        return
+    if Trait.LOW_RANK in spec.traits:
+        raise TargetModulesError(
+            f"{spec.name} finds its target modules in the model, and got parameter groups only",
+            where="params",
+            fix="give the model instead of groups",
+        )
+    if Trait.TRAIN_EVAL_MODES in spec.traits:
+        raise UnsupportedError(
+            f"{spec.name} has other weights for evaluation, which it switches with the model, and "
+            "got parameter groups only",
+            where="params",
+            fix="give the model instead of groups",
+        )
+
+
+def _check_once(things: Collection[object], what: str) -> None:
+    if len(set(things)) < len(things):
+        raise OptimArgsError(
+            f"{what} is in the groups twice",
+            where="params",
+            fix="leave one of them out, or give it another name",
+        )
+
+
+def _as_groups(params: object) -> list[dict[str, Any]]:
+    """Return groups as torch takes them, each with a list of parameters."""
+    if isinstance(params, Mapping):
+        params = [params]
+    if isinstance(params, Parameter | str) or not isinstance(params, Iterable):
+        raise _no_parameters(params)
+    items = list(params)
+    if not any(isinstance(item, Mapping) for item in items):
+        items = [{"params": items}]
+    for item in items:
+        if not (isinstance(item, Mapping) and "params" in item):
+            raise _no_parameters(item)
+    return [dict(item) for item in items]
+
+
+def _read_group(group: dict[str, Any], number: int, known: Mapping[int, str]) -> _Group:
+    items, names = _as_list(group["params"]), _as_list(group.get("param_names") or ())
+    if len(names) == len(items):
+        items = list(zip(names, items, strict=True))
+    parameters: list[tuple[str, Parameter]] = []
+    for index, item in enumerate(items):
+        name, parameter = item if isinstance(item, tuple) and len(item) == 2 else (None, item)  # noqa: PLR2004
+        if not (isinstance(parameter, Parameter) and isinstance(name, str | None)):
+            raise _no_parameters(item)
+        if parameter.requires_grad:
+            name = name or known.get(id(parameter), f"added.{number}.{index}")
+            parameters.append((name, parameter))
+    overrides = {key: value for key, value in group.items() if key not in _OWN_KEYS}
+    return _Group(str(group.get("name", f"given.{number}")), tuple(parameters), overrides)
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, Parameter):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise _no_parameters(value)
+    return list(value)
+
+
+def _planned(
+    group: _Group, spec: OptimizerSpec, arguments: BaseModel, low_rank: set[Parameter]
+) -> list[PlannedGroup]:
+    unknown = [key for key in group.overrides if key not in spec.per_group]
+    if unknown:
+        raise OptimArgsError(
+            f"{spec.name} cannot have '{unknown[0]}' of its own for some parameters",
+            where=f"parameter group '{group.name}'",
+            fix=f"a group sets {', '.join(sorted(spec.per_group))}",
+        )
+    checked = validate_arguments(spec.name, type(arguments), {**dict(arguments), **group.overrides})
+    overrides = {key: getattr(checked, key) for key in group.overrides}
+    parts = []
+    for is_low_rank in (False, True):
+        chosen = [pair for pair in group.parameters if (pair[1] in low_rank) is is_low_rank]
+        if chosen:
+            name = group.name + ".low_rank" * is_low_rank
+            parts.append(PlannedGroup(name, overrides, _described(chosen), is_low_rank))
+    return parts
+
+
+def _described(pairs: Iterable[tuple[str, Parameter]]) -> tuple[PlannedParameter, ...]:
+    return tuple(
+        PlannedParameter(name, tuple(parameter.shape), dtype_name(parameter.dtype), "as given")
+        for name, parameter in pairs
+    )
+
+
+def _no_parameters(thing: object) -> OptimArgsError:
+    return OptimArgsError(
+        f"a {type(thing).__name__} is no parameter group", where="params", fix=_FIX
+    )

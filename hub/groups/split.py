@@ -1,0 +1,205 @@
+"""Which parameters share which hyperparameters: decay, rules, low-rank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hub.arguments.resolve import validate_arguments
+from hub.arguments.values import as_tuples, is_number
+from hub.errors import OptimArgsError, TargetModulesError
+from hub.groups.modules import is_norm, plain_names
+from hub.groups.patterns import name_matcher, nearest_names
+from hub.plans import PlannedGroup, PlannedParameter
+from hub.spec import dtype_name
+from hub.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import BaseModel
+    from torch.nn import Module, Parameter
+
+    from hub.spec import OptimizerSpec
+
+Named = Sequence[tuple[str, "Parameter"]]
+Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
+
+# The names that Transformers' Trainer never decays (trainer_pt_utils.py and trainer.py, 5.23,
+# `get_decay_parameter_names`), so that one run splits the same in both.
+_UNDECAYED_NAME = re.compile(
+    r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    pattern: str
+    matches: Callable[[str], bool]
+    overrides: dict[str, Any]
+
+
+@dataclass
+class _Draft:
+    """A group while parameters are still being added to it."""
+
+    rule: _Rule | None
+    low_rank: bool
+    decayed: bool
+    parameters: list[PlannedParameter] = field(default_factory=list)
+
+
+def split_into_groups(
+    model: Module,
+    spec: OptimizerSpec,
+    arguments: BaseModel,
+    *,
+    trainable: Named,
+    low_rank: set[Parameter],
+    param_rules: Rules | None = None,
+) -> tuple[PlannedGroup, ...]:
+    """Put every trainable parameter into exactly one group, in a deterministic order.
+
+    Groups without a rule come first, then those of each rule in order; plain ones before low-rank
+    ones; decayed ones before the others. Within a group the model's order holds. Biases, norm
+    layers, parameters of fewer than two dimensions and whatever `no_weight_decay()` of the model
+    or of one of its modules names are never decayed.
+
+    Raises:
+        TargetModulesError: A rule matches nothing that an earlier one has not taken.
+        OptimArgsError: A rule sets what cannot be set per group, or a wrong value.
+    """
+    rules = [_rule(item, spec, arguments) for item in _pairs(param_rules)]
+    undecayed = _undecayed(model)
+    drafts: dict[tuple[int, bool, bool], _Draft] = {}
+    for name, parameter in trainable:
+        index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
+        why = undecayed.get(name) or _undecayed_by_name_or_shape(name, parameter)
+        key = (index, parameter in low_rank, why is not None)
+        draft = drafts.setdefault(
+            key, _Draft(rules[index] if index >= 0 else None, key[1], not why)
+        )
+        draft.parameters.append(
+            PlannedParameter(
+                name, tuple(parameter.shape), dtype_name(parameter.dtype), why or "weight"
+            )
+        )
+    _check_all_used(rules, drafts, [name for name, _ in trainable])
+    return tuple(_group(drafts[key], spec, arguments) for key in sorted(drafts))
+
+
+def _undecayed(model: Module) -> dict[str, str]:
+    """Return the parameters that their modules say not to decay, and why, in one walk."""
+    reasons: dict[str, str] = {}
+    plain = plain_names(model)
+    for prefix, module in model.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        # `module.named_parameters(recurse=False)` does the same at twenty times the cost.
+        for name, parameter in module._parameters.items():  # noqa: SLF001
+            if is_norm(module):
+                reasons[plain(dot + name)] = f"norm ({type(module).__name__})"
+            elif getattr(parameter, "_no_weight_decay", False):
+                reasons[plain(dot + name)] = "marked _no_weight_decay"
+        declared = getattr(module, "no_weight_decay", None)
+        for name in declared() if callable(declared) else ():
+            reasons[plain(dot + name)] = "no_weight_decay()"
+    return reasons
+
+
+def _undecayed_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
+    if _UNDECAYED_NAME.search(name):
+        return "bias or norm, by name"
+    return f"{parameter.ndim}-D" if parameter.ndim < 2 else None  # noqa: PLR2004
+
+
+def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    rules = as_tuples(param_rules)
+    pairs = tuple(rules.items()) if isinstance(rules, dict) else rules
+    for pair in () if pairs is None else pairs if isinstance(pairs, tuple) else (pairs,):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], dict)):  # noqa: PLR2004
+            raise OptimArgsError(
+                f"{shown(pair)} is not a parameter rule",
+                where="param_rules",
+                fix='write {"pattern": {"lr": 1e-4}} or [("pattern", {"weight_decay": 0.0})]',
+            )
+    return list(pairs or ())
+
+
+def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: BaseModel) -> _Rule:
+    pattern, overrides = item
+    where = f"param_rules {shown(pattern)}"
+    values = dict(overrides)
+    scale = values.pop("lr_scale", None)
+    if scale is not None:
+        base = getattr(arguments, "lr", None)
+        if "lr" in values or base is None or not is_number(scale):
+            raise OptimArgsError(
+                f"lr_scale={shown(scale)} cannot be applied",
+                where=where,
+                fix="give a number, an optimizer with an lr, and not lr in the same rule",
+            )
+        values["lr"] = base * scale
+    unknown = [key for key in overrides if key not in _settable(spec)]
+    if unknown or not values:
+        raise OptimArgsError(
+            f"{spec.name} cannot have '{unknown[0]}' of its own for some parameters"
+            if unknown
+            else "the rule sets nothing",
+            where=where,
+            fix=_what_a_rule_sets(spec),
+        )
+    checked = validate_arguments(spec.name, type(arguments), {**dict(arguments), **values})
+    return _Rule(
+        pattern, name_matcher(pattern, where), {key: getattr(checked, key) for key in values}
+    )
+
+
+def _settable(spec: OptimizerSpec) -> set[str]:
+    """Return the keys of a rule; without a learning rate per group there is none to scale."""
+    return {*spec.per_group} | ({"lr_scale"} if "lr" in spec.per_group else set())
+
+
+def _what_a_rule_sets(spec: OptimizerSpec) -> str:
+    keys = sorted(_settable(spec))
+    return f"a rule sets {', '.join(keys)}" if keys else "leave param_rules out"
+
+
+def _check_all_used(
+    rules: list[_Rule], drafts: Mapping[tuple[int, bool, bool], _Draft], names: list[str]
+) -> None:
+    used = {index for index, _, _ in drafts}
+    for index, rule in enumerate(rules):
+        if index in used:
+            continue
+        shadowed = any(rule.matches(name) for name in names)
+        raise TargetModulesError(
+            f"the parameter rule {rule.pattern!r} "
+            + (
+                "comes after rules that take all it matches" if shadowed else "matches no parameter"
+            ),
+            where=f"param_rules {rule.pattern!r}",
+            fix="put it first; the first match wins"
+            if shadowed
+            else nearest_names(rule.pattern, names),
+        )
+
+
+def _group(draft: _Draft, spec: OptimizerSpec, arguments: BaseModel) -> PlannedGroup:
+    overrides = dict(draft.rule.overrides) if draft.rule else {}
+    decays = "weight_decay" in type(arguments).model_fields and "weight_decay" in spec.per_group
+    if decays and not draft.decayed:
+        overrides["weight_decay"] = 0.0
+    parts = [
+        *([draft.rule.pattern] if draft.rule else []),
+        *(["low_rank"] if draft.low_rank else []),
+        "decay" if draft.decayed else "no_decay",
+    ]
+    return PlannedGroup(
+        name=".".join(parts),
+        overrides=overrides,
+        parameters=tuple(draft.parameters),
+        low_rank=draft.low_rank,
+        rule=draft.rule.pattern if draft.rule else None,
+    )

@@ -1,0 +1,236 @@
+"""`target_modules`: which linear layers an optimizer with low-rank groups takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hub.arguments.values import as_tuples
+from hub.errors import TargetModulesError
+from hub.groups.modules import (
+    embedding_weights,
+    is_linear,
+    is_norm,
+    output_heads,
+    own_matrix,
+    plain_names,
+)
+from hub.groups.patterns import name_matcher, nearest_names
+from hub.spec import Finding, Level, Trait
+from hub.text import listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from torch.nn import Module, Parameter
+
+    from hub.spec import OptimizerSpec
+
+ALL_LINEAR = ("all-linear", "all_linear")
+_FIX = 'target_modules="all-linear", or a list such as ["attn", "mlp"]'
+_COMPUTED = "weight computed from other parameters"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The linear layers that were taken, by name, and what was matched but not taken."""
+
+    modules: Mapping[str, Module]
+    findings: tuple[Finding, ...]
+
+    @property
+    def weights(self) -> set[Parameter]:
+        """The 2-D weights of the modules."""
+        return {module.weight for module in self.modules.values()}  # type: ignore[misc]
+
+
+def targets_for(
+    spec: OptimizerSpec, model: Module, target_modules: str | Sequence[str] | None
+) -> Targets:
+    """Return the targets of an optimizer: none for one without low-rank groups.
+
+    Raises:
+        TargetModulesError: `target_modules` is missing, of no use to this optimizer, or as in
+            `select`.
+    """
+    if Trait.LOW_RANK in spec.traits:
+        if target_modules is None:
+            raise TargetModulesError(
+                f"{spec.name} needs to know which linear layers to train in low rank",
+                where="target_modules",
+                fix=_FIX,
+            )
+        return select_targets(model, target_modules)
+    if target_modules is not None:
+        raise TargetModulesError(
+            f"{spec.name} has no use for target_modules",
+            where="target_modules",
+            fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
+        )
+    return Targets({}, ())
+
+
+def select_targets(model: Module, target_modules: str | Sequence[str]) -> Targets:
+    """Return the linear layers whose names match, in model order.
+
+    Only trainable 2-D weights are taken, each once. A weight that is shared with an embedding, or
+    computed from other parameters (`torch.nn.utils.parametrizations`), is never taken. "all-linear"
+    also leaves the output head out; a pattern that names an untied head takes it. A module of
+    another class that owns a 2-D `weight` is taken where a plain pattern ends its name, as "proj"
+    does that of "layers.0.proj".
+
+    Args:
+        model: The model, or its meta-device twin.
+        target_modules: "all-linear", alone or as a list of one; a pattern, or several, see
+            `hub.groups.patterns.name_matcher`.
+
+    Raises:
+        TargetModulesError: A pattern is malformed, or takes nothing; the error has the names
+            nearest to it.
+    """
+    plain = plain_names(model)
+    named = {plain(name): module for name, module in model.named_modules()}
+    patterns = _patterns(target_modules)
+    selection = _Selection(named, embedding_weights(model))
+    if len(patterns) == 1 and patterns[0] in ALL_LINEAR:
+        return selection.all_linear(output_heads(model))
+    matched: dict[str, bool] = {}
+    """By name, whether a pattern means the module itself."""
+    for pattern in patterns:
+        found = _matches(pattern, named)
+        if not selection.take(found).modules:
+            raise selection.nothing(pattern, found)
+        matched |= {name: meant or matched.get(name, False) for name, meant in found.items()}
+    return selection.take({name: matched[name] for name in named if name in matched})
+
+
+def _patterns(target_modules: object) -> list[str]:
+    patterns = (target_modules,) if isinstance(target_modules, str) else as_tuples(target_modules)
+    if not isinstance(patterns, tuple | set | frozenset) or not patterns:
+        raise TargetModulesError(
+            f"target_modules={shown(target_modules)} names no modules",
+            where="target_modules",
+            fix=_FIX,
+        )
+    return list(patterns)
+
+
+def _matches(pattern: str, names: Iterable[str]) -> dict[str, bool]:
+    matches = name_matcher(pattern, where="target_modules")
+    return {name: f".{name}".endswith(f".{pattern}") for name in names if matches(name)}
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The modules to choose from."""
+
+    named: Mapping[str, Module]
+    embeddings: set[Parameter]
+
+    def all_linear(self, heads: Collection[Module]) -> Targets:
+        """Take every linear layer but the heads.
+
+        Raises:
+            TargetModulesError: None is left.
+        """
+        linear = [name for name, module in self.named.items() if is_linear(module)]
+        targets = self.take(dict.fromkeys(linear, False), heads)
+        if not targets.modules:
+            raise self._no_linear(linear, heads)
+        return targets
+
+    def take(self, names: Mapping[str, bool], heads: Collection[Module] = ()) -> Targets:
+        """Take what can be taken of the modules with these names.
+
+        Args:
+            names: With each, whether a pattern means the module itself.
+            heads: Modules not to take.
+        """
+        taken: dict[str, Module] = {}
+        weights: set[object] = set()
+        left: dict[str, list[str]] = {}
+        for name, meant in names.items():
+            module = self.named[name]
+            reason = self.why_not(module, meant=meant, taken=weights, heads=heads)
+            if reason is None:
+                taken[name] = module
+                weights.add(module.weight)
+            elif reason:
+                left.setdefault(reason, []).append(name)
+        return Targets(taken, tuple(_left_out(reason, found) for reason, found in left.items()))
+
+    def why_not(
+        self, module: Module, *, meant: bool, taken: set[object], heads: Collection[Module] = ()
+    ) -> str | None:
+        """Return why a module is not taken, "" if it is only a container, None if it is."""
+        if module in heads:
+            return "output head"
+        weight = own_matrix(module)
+        could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
+        if not is_linear(module) and not (meant and could_be):
+            owns = next(module.parameters(recurse=False), None) is not None
+            return f"not linear ({type(module).__name__})" if owns else ""
+        if weight is None:
+            return f"{_COMPUTED} ({type(module).__name__})"
+        if weight in self.embeddings:
+            return "weight shared with an embedding"
+        if not weight.requires_grad:
+            return "frozen"
+        return "weight shared with a layer already taken" if weight in taken else None
+
+    def nothing(self, pattern: str, found: Mapping[str, bool]) -> TargetModulesError:
+        """Return what to raise for a pattern that takes nothing of what it has found."""
+        if found:
+            reasons = Counter(
+                self.why_not(self.named[name], meant=meant, taken=set()) or "a container"
+                for name, meant in found.items()
+            )
+            what = (
+                f"target_modules {pattern!r} matches no linear layer that can be taken, only "
+                f"{_counted(reasons)}"
+            )
+        else:
+            what = f"target_modules {pattern!r} matches no module"
+        linear = [name for name, module in self.named.items() if is_linear(module)]
+        return TargetModulesError(
+            what, where="target_modules", fix=f"{nearest_names(pattern, linear)}; or {_FIX}"
+        )
+
+    def _no_linear(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:
+        """Return what to raise where "all-linear" takes nothing: what there is instead."""
+        owners = {
+            name: module
+            for name, module in self.named.items()
+            if name not in linear and next(module.parameters(recurse=False), None) is not None
+        }
+        found = Counter(
+            self.why_not(self.named[name], meant=False, taken=set(), heads=heads) for name in linear
+        ) + Counter(type(module).__name__ for module in owners.values())
+        own = next((name for name in owners if self._could_be_meant(name)), None)
+        return TargetModulesError(
+            '"all-linear" takes layers of the classes nn.Linear and Conv1D (of Transformers), and '
+            f"finds none to take, only {_counted(found)}",
+            where="target_modules",
+            fix=f'name the modules: target_modules=["{own}"] takes one of any class that owns a '
+            "2-D weight"
+            if own
+            else "use an optimizer without low-rank groups, such as adamw_torch",
+        )
+
+    def _could_be_meant(self, name: str) -> bool:
+        return self.why_not(self.named[name], meant=True, taken=set()) is None
+
+
+def _counted(found: Counter[Any], longest: int = 5) -> str:
+    parts = [f"{count} {what}" for what, count in found.most_common()]
+    return ", ".join(parts[:longest]) + (", …" if len(parts) > longest else "")
+
+
+def _left_out(reason: str, names: list[str]) -> Finding:
+    computed = reason.startswith(_COMPUTED)
+    return Finding(
+        level=Level.WARN if computed else Level.NOTE,
+        what=f"matched by target_modules but {reason}: {listed(names)}",
+        fix="they train at full rank, unless their parametrization is removed" if computed else "",
+    )

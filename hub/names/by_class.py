@@ -1,0 +1,126 @@
+"""Optimizers and schedules that no plugin offers: a class or factory, with arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from hub.errors import OptimArgsError
+from hub.hookspecs import hookimpl
+from hub.names.registry import Source
+from hub.spec import MODES, OptimizerSpec
+from hub.text import shown
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from hub.names.registry import Plugin, Registry
+    from hub.spec import BuildContext
+
+OptimizerClass = tuple[Callable[..., Any], Mapping[str, Any]]
+"""A class or factory, and what to call it with besides its first argument."""
+
+
+class _Signature(BaseModel):
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
+
+
+class _Adopted:
+    """The hooks of a plugin that offers one class or factory."""
+
+    def __init__(self, factory: Callable[..., Any], spec: OptimizerSpec) -> None:
+        self.factory = factory
+        self.spec = spec
+
+    @hookimpl
+    def hub_register_optimizers(self) -> list[OptimizerSpec]:
+        return [self.spec]
+
+    @hookimpl
+    def hub_build_optimizer(self, optim_args: BaseModel, context: BuildContext) -> Optimizer:
+        optimizer: Optimizer = self.factory(context.param_groups(), **dict(optim_args))
+        return optimizer
+
+
+def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping[str, Any]]:
+    """Return a name, a plugin and the arguments for an optimizer class or factory.
+
+    Nothing is known of it but its signature: it has no traits, and trains wherever it is asked to.
+
+    Raises:
+        OptimArgsError: It is no pair of a callable and a mapping.
+    """
+    factory, arguments = checked_pair(given, "optimizer")
+    name = qualified_name(factory)
+    package = name.partition(".")[0]
+    model = arguments_from_signature(factory, arguments)
+    spec = OptimizerSpec(
+        name=name,
+        summary=f"{name}, as its signature says",
+        arguments=model,
+        precisions=frozenset(MODES),
+        devices=frozenset({"cpu", "cuda", "mps", "xpu"}),
+        per_group=frozenset({"lr", "weight_decay"} & set(model.model_fields)),
+        package=package,
+    )
+    return name, registry.adopt(Source(package, name), _Adopted(factory, spec)), arguments
+
+
+def checked_pair(given: object, where: str) -> OptimizerClass:
+    """Return a class or factory and its arguments, checked to be that.
+
+    Raises:
+        OptimArgsError: They are anything else.
+    """
+    if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004
+        factory, arguments = given
+        if callable(factory) and isinstance(arguments, Mapping):
+            return factory, arguments
+    raise OptimArgsError(
+        f"{shown(given)} is no {where}",
+        where=where,
+        fix="give (class_or_factory, {argument: value})",
+    )
+
+
+def qualified_name(factory: Callable[..., Any]) -> str:
+    """Return where a class or function is defined; of a `functools.partial`, the one inside."""
+    target = getattr(factory, "func", factory)
+    named = target if hasattr(target, "__qualname__") else type(target)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def arguments_from_signature(
+    factory: Callable[..., Any], given: Mapping[str, Any]
+) -> type[BaseModel]:
+    """Return a model of what a callable takes by keyword, its first argument aside.
+
+    Values are left to the callable to check. Where it takes any keyword, those given are fields.
+
+    Raises:
+        OptimArgsError: It does not tell what it takes, as some builtins.
+    """
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())[1:]
+    except ValueError as error:
+        raise OptimArgsError(
+            f"{qualified_name(factory)} does not tell what it takes: {error}",
+            where=qualified_name(factory),
+            fix="give a function that calls it",
+        ) from error
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    fields: dict[str, Any] = {
+        parameter.name: (
+            Any,
+            Field() if parameter.default is Parameter.empty else parameter.default,
+        )
+        for parameter in parameters
+        if parameter.kind in named
+    }
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        fields = {**{key: (Any, Field()) for key in given}, **fields}
+    return create_model("Signature", __base__=_Signature, **fields)

@@ -1,0 +1,369 @@
+"""Find the plugin that owns a name, from metadata alone, and load that plugin and no other."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from fnmatch import fnmatchcase
+from importlib import import_module, metadata
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
+from hub.names.catalogue import EXTRA_OF, install_command
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX, layerwise_spec
+from hub.names.spec_checks import check_hooks_are_marked, check_optimizer_spec, check_scheduler_spec
+from hub.text import clean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import pluggy
+
+    from hub.spec import OptimizerSpec, SchedulerSpec
+
+Kind = Literal["optimizer", "scheduler"]
+GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.building.schedule"}
+OBSERVERS = "hub.plugins"
+_A: dict[Kind, str] = {"optimizer": "an optimizer", "scheduler": "a learning-rate schedule"}
+
+
+class Source(NamedTuple):
+    """Where a plugin comes from: one hooks module of one distribution."""
+
+    distribution: str
+    module: str
+
+
+class Plugin(NamedTuple):
+    """A loaded plugin: its hooks, and the specs that its metadata promised."""
+
+    source: Source
+    hooks: pluggy.HookRelay
+    optimizers: dict[str, OptimizerSpec]
+    schedulers: dict[str, SchedulerSpec]
+
+
+class Registry:
+    """All that is installed, by name. Nothing is imported before a name is asked for.
+
+    Args:
+        entry_points: What to look names up in; by default the metadata of this environment.
+        environ: Read for `HUB_DISABLE_PLUGINS` (distribution names, separated by commas) and
+            `HUB_TRACE_PLUGINS` (set: hook calls are written to standard error).
+    """
+
+    def __init__(
+        self,
+        entry_points: Iterable[metadata.EntryPoint] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.given = None if entry_points is None else tuple(entry_points)
+        self._disabled = {
+            _normalised(name) for name in environ.get("HUB_DISABLE_PLUGINS", "").split(",") if name
+        }
+        self._trace = bool(environ.get("HUB_TRACE_PLUGINS"))
+        self._loaded: dict[Source, Plugin | PluginError] = {}
+        self._layerwise: dict[str, OptimizerSpec] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the metadata again, for what was installed since; loaded plugins stay loaded."""
+        given = self.given
+        points = metadata.entry_points() if given is None else metadata.EntryPoints(given)
+        self._points = {
+            group: [point for point in points.select(group=group) if not self._is_disabled(point)]
+            for group in (*GROUPS.values(), OBSERVERS)
+        }
+
+    def names(self, kind: Kind, pattern: str = "*") -> list[str]:
+        """Return the installed names that match a shell-style pattern, sorted."""
+        if not isinstance(pattern, str):
+            raise HubError(
+                f"{shown(pattern)} is no pattern",
+                where=f"hub.list_{kind}s",
+                fix="give a shell-style pattern such as 'galore*'",
+            )
+        names = {point.name for point in self._points[GROUPS[kind]]}
+        return sorted(name for name in names if fnmatchcase(name, pattern))
+
+    def source(self, kind: Kind, name: str) -> Source:
+        """Return which plugin owns a name, without importing it.
+
+        Raises:
+            UnknownOptimizerError: No installed distribution has the name.
+            PluginError: Several have it.
+        """
+        if not isinstance(name, str):
+            raise UnknownOptimizerError(
+                f"{shown(name)} is no name",
+                where=kind,
+                fix=f"give one of hub.list_{kind}s()",
+            )
+        eager = name.removesuffix(LAYERWISE_SUFFIX)
+        is_layerwise = (
+            kind == "optimizer" and name != eager and not eager.endswith(LAYERWISE_SUFFIX)
+        )
+        sources = self.owners(kind, name)
+        if not sources and not (is_layerwise and self.owners(kind, eager)):
+            self.refresh()
+            sources = self.owners(kind, name)
+        if not sources and is_layerwise:
+            return self.source(kind, eager)
+        if not sources:
+            raise self._unknown(kind, name)
+        if len(sources) > 1:
+            owners = " and ".join(sorted(source.distribution for source in sources))
+            raise PluginError(
+                f"{kind} '{name}' is claimed by two distributions",
+                where=owners,
+                fix="uninstall one of them, or name it in HUB_DISABLE_PLUGINS",
+                plugin=owners,
+            )
+        return sources.pop()
+
+    def plugin(self, kind: Kind, name: str) -> Plugin:
+        """Return the plugin that owns a name, loaded.
+
+        Raises:
+            UnknownOptimizerError: No installed distribution has the name.
+            PluginError: The plugin cannot be used; the error says why and what to do.
+        """
+        return self.load(self.source(kind, name))
+
+    def optimizer(self, name: str) -> OptimizerSpec:
+        """Return the spec of an optimizer, which may be the layerwise form of one.
+
+        Raises:
+            UnsupportedError: It has no layerwise form.
+            HubError: As `plugin` does.
+        """
+        specs = self.plugin("optimizer", name).optimizers
+        if name in specs:
+            return specs[name]
+        if name not in self._layerwise:  # its class of arguments takes milliseconds to make
+            self._layerwise.setdefault(
+                name, layerwise_spec(specs[name.removesuffix(LAYERWISE_SUFFIX)])
+            )
+        return self._layerwise[name]
+
+    def scheduler(self, name: str) -> SchedulerSpec:
+        """Return the spec of a schedule; raises as `plugin` does."""
+        return self.plugin("scheduler", name).schedulers[name]
+
+    def observers(self) -> Iterator[Plugin | PluginError]:
+        """Yield the loaded observer plugins, or the error of each that does not load."""
+        for source in sorted({_source(point) for point in self._points[OBSERVERS]}):
+            try:
+                yield self.load(source)
+            except PluginError as error:
+                yield error
+
+    def sources(self) -> list[Source]:
+        """Return every installed plugin."""
+        return sorted({_source(point) for points in self._points.values() for point in points})
+
+    def declared(self, source: Source, kind: Kind) -> set[str]:
+        """Return the names that a plugin's metadata declares."""
+        return {point.name for point in self._points[GROUPS[kind]] if _source(point) == source}
+
+    def load(self, source: Source) -> Plugin:
+        """Import a plugin and check it against its metadata, once.
+
+        Raises:
+            PluginError: It does not import, misspells a hook, has other specs than its metadata
+                says, or needs another version of something.
+        """
+        if source not in self._loaded:
+            try:
+                loaded: Plugin | PluginError = self._load(source)
+            except PluginError as error:
+                loaded = error
+            self._loaded.setdefault(source, loaded)  # another thread may have been faster
+        loaded = self._loaded[source]
+        if isinstance(loaded, PluginError):
+            # A new one each time: what is raised holds the frames, and the models, of its callers.
+            raise PluginError(*loaded.args) from loaded.__cause__
+        return loaded
+
+    def _load(self, source: Source) -> Plugin:
+        problems = unmet_requirements(source.distribution)
+        if problems:
+            raise PluginError(
+                f"{source.distribution} does not fit what is installed: {'; '.join(problems)}",
+                where=source.distribution,
+                fix=f"pip install --upgrade {source.distribution}",
+                plugin=source.distribution,
+            )
+        try:
+            plugin = self.adopt(source, import_module(source.module))
+        except PluginError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a stranger does costs its names only
+            raise PluginError(
+                f"{source.distribution} does not load: {type(error).__name__}: {error}",
+                where=source.module,
+                fix=f"pip install --upgrade --force-reinstall {source.distribution}; "
+                + for_author("see what importing it raises", source.distribution),
+                plugin=source.distribution,
+            ) from error
+        self._check_against_metadata(source, "optimizer", set(plugin.optimizers))
+        self._check_against_metadata(source, "scheduler", set(plugin.schedulers))
+        return plugin
+
+    def adopt(self, source: Source, hooks: object) -> Plugin:
+        """Return a plugin of hooks that are at hand, whatever the metadata says."""
+        from hub import hookspecs
+
+        check_hooks_are_marked(hooks, vars(hookspecs), source.distribution)
+        relay = self._manager(hooks).hook
+        plugin = Plugin(
+            source,
+            relay,
+            _by_name(relay.hub_register_optimizers()),
+            _by_name(relay.hub_register_schedulers()),
+        )
+        for optimizer in plugin.optimizers.values():
+            check_optimizer_spec(optimizer, source.distribution)
+        for scheduler in plugin.schedulers.values():
+            check_scheduler_spec(scheduler, source.distribution)
+        return plugin
+
+    def _manager(self, module: object) -> pluggy.PluginManager:
+        """Register one plugin with a manager of its own, so that no plugin answers for another."""
+        import pluggy
+
+        from hub import hookspecs
+
+        manager = pluggy.PluginManager("hub")
+        manager.add_hookspecs(hookspecs)
+        if self._trace:
+            manager.trace.root.setwriter(lambda text: sys.stderr.write(clean(text)))
+            manager.enable_tracing()
+        manager.register(module)
+        manager.check_pending()
+        return manager
+
+    def _check_against_metadata(self, source: Source, kind: Kind, specs: set[str]) -> None:
+        declared = self.declared(source, kind)
+        if specs == declared:
+            return
+        differences = [
+            f"{', '.join(sorted(names))} only in its {place}"
+            for names, place in ((declared - specs, "metadata"), (specs - declared, "specs"))
+            if names
+        ]
+        raise PluginError(
+            f"{source.distribution} contradicts itself: {kind} {' and '.join(differences)}",
+            where=f"entry points '{GROUPS[kind]}' and {source.module}",
+            fix=for_author(
+                "give each entry point a spec, and each spec an entry point", source.distribution
+            ),
+            plugin=source.distribution,
+        )
+
+    def owners(self, kind: Kind, name: str) -> set[Source]:
+        """Return all plugins that claim a name: none, one, or a clash."""
+        return {_source(point) for point in self._points[GROUPS[kind]] if point.name == name}
+
+    def _is_disabled(self, point: metadata.EntryPoint) -> bool:
+        return bool(self._disabled) and _normalised(_source(point).distribution) in self._disabled
+
+    def _unknown(self, kind: Kind, name: str) -> HubError:
+        if kind == "optimizer" and name in EXTRA_OF:
+            return UnknownOptimizerError(
+                f"optimizer '{name}' is known, but its plugin is not installed",
+                where=name,
+                fix=install_command(EXTRA_OF[name]),
+            )
+        other: Kind = "scheduler" if kind == "optimizer" else "optimizer"
+        if self.owners(other, name):
+            how = {"scheduler": "hub.build_scheduler", "optimizer": "hub.build"}[other]
+            return UnknownOptimizerError(
+                f"'{name}' is {_A[other]}, not {_A[kind]}",
+                where=name,
+                fix=f"give it to {how}, or choose one of hub.list_{kind}s()",
+            )
+        known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
+        own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
+        near = _nearest(name, known, own)
+        return UnknownOptimizerError(
+            f"there is no {kind} '{name}'",
+            where=name,
+            fix=(f"did you mean {' or '.join(near)}? " if near else "")
+            + f"hub.list_{kind}s() has all names",
+        )
+
+
+def _nearest(name: str, known: set[str], first: set[str], count: int = 3) -> list[str]:
+    """Return the names most like one that is not there: those that begin alike, then the others."""
+    from difflib import get_close_matches
+
+    wanted = name.lower().replace("-", "_")
+    alike = {one for one in known if wanted and f"{one}_".startswith(wanted)}
+    alike |= {one for one in known if wanted.startswith(f"{one}_")}
+    by_beginning = sorted(alike, key=lambda one: (one not in first, len(one), one))
+    by_spelling = get_close_matches(wanted, sorted(known), n=count, cutoff=0.5)
+    return list(dict.fromkeys([*by_beginning, *by_spelling]))[:count]
+
+
+def unmet_requirements(distribution: str) -> list[str]:
+    """Return which of a distribution's requirements this environment does not meet, in words."""
+    from packaging.requirements import Requirement
+
+    if not version_of(distribution):
+        return ["has metadata for another name"]
+    problems = []
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"needs {requirement}, which is not installed")
+        else:
+            if not requirement.specifier.contains(version, prereleases=True):
+                problems.append(f"needs {requirement}, but {requirement.name} is {version}")
+    return problems
+
+
+def version_of(distribution: str) -> str:
+    """Return the version of an installed distribution, "" where its metadata cannot be found."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
+    by_name = {spec.name: spec for specs in results for spec in specs}
+    for name, spec in by_name.items():
+        if not hasattr(spec.arguments, "model_fields"):  # looked at without importing pydantic
+            raise TypeError(f"the arguments of '{name}' are no pydantic model")
+    return by_name
+
+
+def _source(point: metadata.EntryPoint) -> Source:
+    # `point.module` raises AttributeError for what is no module at all; importing that is told.
+    module = re.split(r"[:\[]", point.value, maxsplit=1)[0].strip()
+    return Source(point.dist.metadata["Name"] if point.dist else "", module)
+
+
+def _normalised(name: str) -> str:
+    """Return a distribution name as PyPI compares them."""
+    return name.strip().lower().replace("_", "-").replace(".", "-")
+
+
+_default: Registry | None = None
+_making = Lock()
+
+
+def default_registry() -> Registry:
+    """Return the registry of this environment, made on first use."""
+    global _default  # noqa: PLW0603 - the one place that holds it
+    if _default is None:
+        with _making:
+            _default = _default or Registry()
+    return _default

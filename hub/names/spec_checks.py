@@ -1,0 +1,77 @@
+"""What a plugin offers, held to what it says about itself when it is loaded."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from hub.errors import PluginError, for_author
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hub.spec import OptimizerSpec, SchedulerSpec
+
+USUAL = frozenset({"lr", "weight_decay"})
+"""What `per_group` has by default, also where an optimizer has no such argument."""
+
+
+def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
+    """Hold the keys of a spec to the arguments that there are.
+
+    Raises:
+        PluginError: With the spec, the field, the key and the nearest argument.
+    """
+    beside = {
+        key
+        for contrasts in spec.contrasts.values()
+        for contrast in contrasts
+        for key in (*contrast.base, *contrast.other)
+    }
+    for field, keys in (
+        ("per_group", spec.per_group - USUAL),
+        ("example_arguments", spec.example_arguments),
+        ("state_arguments", spec.state_arguments),
+        ("other_rates", spec.other_rates),
+        ("contrasts", {*spec.contrasts, *beside}),
+        ("without_effect", spec.without_effect),
+    ):
+        _check_keys(spec, field, keys, distribution)
+
+
+def check_scheduler_spec(spec: SchedulerSpec, distribution: str) -> None:
+    """Hold the keys of a schedule's spec to the arguments that there are; raises likewise."""
+    _check_keys(spec, "example_arguments", spec.example_arguments, distribution)
+
+
+def _check_keys(
+    spec: OptimizerSpec | SchedulerSpec, field: str, keys: Iterable[str], distribution: str
+) -> None:
+    known = list(spec.arguments.model_fields)
+    for key in sorted(set(keys) - set(known)):
+        near = get_close_matches(key, known, n=1, cutoff=0.0)
+        advice = f"write '{near[0]}'" if near else "leave it out: it takes no arguments"
+        raise PluginError(
+            f"{field} of '{spec.name}' has '{key}', which is no argument of it",
+            where=f"{type(spec).__name__}.{field}",
+            fix=for_author(advice, distribution),
+            plugin=distribution,
+        )
+
+
+def check_hooks_are_marked(hooks: Any, specs: Mapping[str, Any], distribution: str) -> None:
+    """Hold functions that have the name of a hook to being marked as one.
+
+    Raises:
+        PluginError: One is not, so nobody would call it.
+    """
+    for name in specs:
+        function = getattr(hooks, name, None)
+        marked = hasattr(function, "hub_impl") or hasattr(function, "hub_spec")
+        if name.startswith("hub_") and callable(function) and not marked:
+            raise PluginError(
+                f"{name} is not marked as a hook, so hub does not call it",
+                where=getattr(hooks, "__name__", type(hooks).__name__),
+                fix=for_author("put @hub.hookimpl above it", distribution),
+                plugin=distribution,
+            )

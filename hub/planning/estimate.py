@@ -1,0 +1,225 @@
+"""`hub.estimate`: how much memory an optimizer takes, before it is taken."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Parameter
+
+from hub import backend
+from hub.errors import HubError, UnsupportedError
+from hub.groups.modules import embedding_weights
+from hub.measuring import plain_tensors, tensor_bytes
+from hub.planning.prepare import OF_BUILD, prepare
+from hub.planning.readiness import model_findings
+from hub.quiet import no_warnings
+from hub.running.attach import optimizers_of
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from hub.names.by_class import OptimizerClass
+    from hub.planning.prepare import Prepared
+    from hub.spec import ParameterGroup
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, once training is under way."""
+
+    parameters: int
+    """Of all parameters, frozen ones included; a tied one counts once."""
+    gradients: int
+    """Of the trainable parameters, all of them at once; of the two largest where each is used and
+    freed in the backward pass, and none waits for other micro-batches."""
+    state: int
+    """Of what the optimizer keeps, after its first step."""
+    evaluation: int = 0
+    """Of the training weights, which are kept while a model is evaluated with others
+    (ScheduleFree); a state dict of the model then takes as much."""
+
+    @property
+    def total(self) -> int:
+        """All of it; activations come on top."""
+        return self.parameters + self.gradients + self.state + self.evaluation
+
+
+def estimate(name: str | OptimizerClass, model: Module, **arguments: Any) -> Estimate:
+    """Return the memory that training a model with an optimizer takes, allocating none of it.
+
+    The optimizer is built and takes a step on fake tensors, which have shapes and no numbers. Where
+    its code looks at numbers (8-bit state, APOLLO, StableAdamW), one tensor of each shape is made
+    on the CPU instead, one after the other.
+
+    Args:
+        name: As for `hub.build`.
+        model: The model, which may live on the meta device. It is not touched.
+        arguments: As for `hub.build`.
+
+    Raises:
+        UnsupportedError: The optimizer cannot take a step on the CPU, or not without the model.
+        HubError: As `hub.build` does, but not for a model on the meta device, nor for one that
+            another optimizer holds.
+    """
+    call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
+    prepared = prepare(name, model, **call, hyperparameters=arguments)
+    refusal = _refusal(prepared)
+    if refusal is not None:
+        raise refusal
+    each = [tensor_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
+    try:
+        state = _on_fake_tensors(prepared)
+    except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
+        state = _one_of_each_shape(prepared)
+    return Estimate(
+        parameters=sum(tensor_bytes(p) for p in model.parameters()),
+        gradients=_gradients(prepared, each),
+        state=state,
+        evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,
+    )
+
+
+def _refusal(prepared: Prepared) -> HubError | None:
+    """Return what the build would raise for a model on a device that nothing else steps."""
+    in_the_way = list(model_findings(list(prepared.context.named_parameters())))
+    return prepared.plan.without(in_the_way).refusal
+
+
+def _gradients(prepared: Prepared, each: list[int]) -> int:
+    freed = Trait.STEPS_IN_BACKWARD in prepared.spec.traits
+    at_once = freed and prepared.plan.gradient_accumulation_steps == 1
+    return sum(sorted(each)[-2:] if at_once else each)
+
+
+def _on_fake_tensors(prepared: Prepared) -> int:
+    backend.load("torch._dynamo")  # before fake tensors import what it imports
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _state_after_a_step(prepared, prepared.context.groups, made=None).total
+
+
+def _one_of_each_shape(prepared: Prepared) -> int:
+    embeddings = embedding_weights(prepared.context.model)
+    examples: dict[Any, tuple[ParameterGroup, str, Parameter]] = {}
+    counts: Counter[Any] = Counter()
+    for group in prepared.context.groups:
+        for name, parameter in group.parameters:
+            kind = (group.name, parameter.shape, parameter.dtype, parameter in embeddings)
+            examples.setdefault(kind, (group, name, parameter))
+            counts[kind] += 1
+    try:
+        states = {
+            kind: _state_after_a_step(
+                prepared,
+                (replace(group, parameters=((name, example),)),),
+                made={id(example)},
+            )
+            for kind, (group, name, example) in examples.items()
+        }
+        own = sum(counts[kind] * state.own for kind, state in states.items())
+        shared = {path: size for state in states.values() for path, size in state.shared.items()}
+        return own + sum(shared.values())
+    except HubError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"the memory of {prepared.plan.optimizer} cannot be estimated here: "
+            f"{type(error).__name__}: {error}",
+            where=prepared.plan.optimizer,
+            fix="build it, and look at optimizer.state",
+            plugin=prepared.plan.distribution,
+        ) from error
+
+
+def _state_after_a_step(
+    prepared: Prepared, groups: tuple[ParameterGroup, ...], made: set[int] | None
+) -> _State:
+    """Return the bytes of state after a step over copies of some groups' parameters.
+
+    The copies are in a copy of the model, where a plugin that asks finds the same modules; what is
+    not `made`, by identity, is on the meta device there; None makes everything.
+    """
+    model = prepared.context.model
+    twins: dict[int, Any] = {
+        id(tensor): _twin(tensor, "cpu" if made is None or id(tensor) in made else "meta")
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    context = replace(
+        prepared.context,
+        model=copy.deepcopy(model, {**twins, **_kept(model)}),
+        groups=tuple(
+            replace(group, parameters=tuple((n, twins[id(p)]) for n, p in group.parameters))
+            for group in groups
+        ),
+    )
+    with no_warnings():
+        optimizer: Any = prepared.construct(context)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer.step()
+    return _State.of(optimizer)
+
+
+def _kept(model: Module) -> dict[int, Any]:
+    """Return, by identity, the optimizers that a model may hold and a copy of it keeps."""
+    return {id(optimizer): optimizer for optimizer, _ in optimizers_of(model.parameters())}
+
+
+def _twin(tensor: Tensor, device: str) -> Tensor:
+    values = torch.full(tensor.shape, 0.1, dtype=tensor.dtype, device=device)
+    if isinstance(tensor, Parameter):
+        return Parameter(values, requires_grad=tensor.requires_grad)
+    return values
+
+
+@dataclass(frozen=True)
+class _State:
+    """The bytes of an optimizer's state, a storage that several tensors share counted once."""
+
+    own: int
+    shared: Mapping[tuple[str, ...], int]
+    """Of tensors that the optimizer has as attributes too, by their path there: one for all
+    parameters, such as the quantization maps of bitsandbytes."""
+
+    @property
+    def total(self) -> int:
+        return self.own + sum(self.shared.values())
+
+    @staticmethod
+    def of(optimizer: Any) -> _State:
+        pieces = {
+            _place(piece): piece.nbytes
+            for state in optimizer.state.values()
+            for piece in plain_tensors(state)
+        }
+        shared = {
+            path: pieces.pop(_place(tensor))
+            for path, tensor in _attributes(optimizer)
+            if _place(tensor) in pieces
+        }
+        return _State(sum(pieces.values()), shared)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor's numbers are; a fake one has a storage, and no address."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
+
+
+def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Yield an optimizer's own tensors, alone or in a mapping, with the names they go by."""
+    for name, value in vars(optimizer).items():
+        if isinstance(value, torch.Tensor):
+            yield (name,), value
+        elif isinstance(value, dict) and name != "state":
+            for key, item in value.items():
+                if isinstance(item, torch.Tensor):
+                    yield (name, str(key)), item

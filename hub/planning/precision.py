@@ -1,0 +1,153 @@
+"""What a model trains in, against what an optimizer can do there."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from hub.errors import PrecisionError
+from hub.spec import MODES, Finding, Level, Precision, Trait, dtype_name
+from hub.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from hub.groups.split import Named
+    from hub.spec import OptimizerSpec
+
+
+_SPELLINGS = {  # Lightning's `precision` (lightning 2.6, `_PRECISION_INPUT`)
+    "32-true": "fp32",
+    "bf16-true": "bf16",
+    "16-true": "fp16",
+    "64-true": "fp64",
+    "16-mixed": "fp16-mixed",
+}
+_FRACTION_BITS = {"bf16": 7, "fp16": 10}
+_TYPICAL_WEIGHT = 0.02
+"""Assumed where the values are not there to look at: the usual init of language models."""
+
+
+def detect_precision(trainable: Named, declared: str | None = None) -> Precision:
+    """Return what the trainable parameters are, and what the caller says about autocast.
+
+    Args:
+        trainable: The parameters to be trained, by name; not empty.
+        declared: One of `MODES`, or Lightning's spelling of it; None: as the parameters say.
+
+    Raises:
+        PrecisionError: `declared` is no known mode.
+    """
+    dtypes: Counter[str] = Counter()
+    devices: Counter[str] = Counter()
+    for (dtype, device), elements in _elements(trainable):
+        dtypes[dtype_name(dtype)] += elements
+        devices[device.type] += elements
+    names = tuple(name for name, _ in dtypes.most_common())
+    known = isinstance(declared, str) and _SPELLINGS.get(declared, declared) in MODES
+    if declared is not None and not known:
+        raise PrecisionError(
+            f"precision={shown(declared)} is unknown",
+            where="precision",
+            fix=f"one of {', '.join(MODES)}",
+        )
+    mode = names[0] if declared is None else _SPELLINGS.get(declared, declared)
+    return Precision(
+        mode=mode,
+        dtypes=names,
+        devices=tuple(name for name, _ in devices.most_common()),
+        grad_scaler=mode == "fp16-mixed",
+    )
+
+
+def precision_findings(
+    spec: OptimizerSpec,
+    precision: Precision,
+    trainable: Named,
+    rates: list[float],
+    without_traits: Collection[Trait] = (),
+) -> Iterator[Finding]:
+    """Yield what the spec alone says about this precision and device.
+
+    Args:
+        spec: The optimizer.
+        precision: From `detect`.
+        trainable: Looked at for the size of the weights.
+        rates: The learning rates of all groups.
+        without_traits: The traits that it has not with the arguments it is built with.
+    """
+    yield from _unsupported(spec, precision)
+    expected = MODES.get(precision.mode)
+    if expected and precision.dtypes[0] != expected:
+        yield Finding(
+            level=Level.WARN,
+            what=f"precision='{precision.mode}' keeps the weights in {expected}, but most "
+            f"parameters of this model are {precision.dtypes[0]}",
+            fix=f"convert the model, or say precision='{precision.dtypes[0]}'",
+        )
+    if Trait.COMPENSATED not in spec.traits - frozenset(without_traits):
+        yield from _stalling(precision, trainable, rates)
+
+
+def _elements(trainable: Named) -> list[tuple[tuple[torch.dtype, torch.device], int]]:
+    counts: Counter[tuple[torch.dtype, torch.device]] = Counter()
+    for _, parameter in trainable:
+        counts[parameter.dtype, parameter.device] += parameter.numel()
+    return counts.most_common()
+
+
+def _unsupported(spec: OptimizerSpec, precision: Precision) -> Iterator[Finding]:
+    for name in sorted({precision.mode, *precision.dtypes} - spec.precisions):
+        yield Finding(
+            level=Level.REFUSE,
+            what=f"{spec.name} does not train correctly in {name}",
+            fix=f"it does in {', '.join(sorted(spec.precisions))}",
+        )
+    for device in sorted(set(precision.devices) - spec.devices - {"meta"}):
+        yield Finding(
+            level=Level.REFUSE,
+            what=f"{spec.name} does not run on {device}",
+            fix=f"it runs on {', '.join(sorted(spec.devices))}",
+        )
+
+
+def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Iterator[Finding]:
+    """Warn where an update of about lr is less than half the spacing of the weights' dtype.
+
+    Measured in pure bf16 with a weight of 1 and lr 1e-3: it never moves.
+    """
+    dtype = next((name for name in precision.dtypes if name in _FRACTION_BITS), None)
+    if dtype is None or not rates:
+        return
+    weight = _typical_weight(trainable, dtype)
+    spacing = 2.0 ** (math.floor(math.log2(weight)) - _FRACTION_BITS[dtype])
+    rate = max(rates)
+    if rate < spacing / 2:
+        yield Finding(
+            level=Level.WARN,
+            what=f"{dtype} weights of about {weight:.2g} change in steps of {spacing:.2g}; "
+            f"updates of about lr={rate:.2g} are less than half of that and mostly round to "
+            "nothing",
+            fix="keep the weights in fp32 and train with precision='bf16-mixed', raise lr, or use "
+            "an optimizer with compensated updates (trait 'compensated' in `hub show`)",
+        )
+
+
+def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: int = 1024) -> float:
+    """Return the median magnitude of some elements of the largest weights, or a usual value."""
+    weights = [
+        parameter
+        for _, parameter in trainable
+        if parameter.ndim > 1
+        and dtype_name(parameter.dtype) == dtype
+        and parameter.device.type != "meta"
+    ]
+    largest = sorted(weights, key=lambda weight: weight.numel(), reverse=True)[:samples]
+    parts = [
+        weight.detach()[:4].reshape(-1)[:elements].to("cpu", torch.float32) for weight in largest
+    ]
+    median = torch.cat(parts).abs().median().item() if parts else 0.0
+    return median if 0 < median < math.inf else _TYPICAL_WEIGHT

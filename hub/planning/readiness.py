@@ -1,0 +1,50 @@
+"""What in the model and the process as they are stands in the way of a build."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hub.errors import HubError
+from hub.planning.processes import check_alone, check_unpartitioned
+from hub.plans import ON_META
+from hub.running.attach import check_not_switched
+from hub.running.layerwise.engine import check_not_stepped
+from hub.spec import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hub.groups.split import Named
+    from hub.spec import OptimizerSpec
+
+
+def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
+    """Yield a refusal for each thing that has to be done before a build.
+
+    Args:
+        spec: The optimizer.
+        trainable: The parameters to be trained, by name.
+    """
+    yield from model_findings(trainable)
+    yield from _refusal(partial(check_alone, spec))
+    yield from _refusal(partial(check_unpartitioned, spec, trainable))
+
+
+def model_findings(trainable: Named) -> Iterator[Finding]:
+    """Yield a refusal for each thing that has to be done to the model, whatever is built.
+
+    Args:
+        trainable: The parameters to be trained, by name.
+    """
+    if any(parameter.device.type == "meta" for _, parameter in trainable):
+        yield ON_META
+    yield from _refusal(partial(check_not_stepped, trainable))
+    yield from _refusal(partial(check_not_switched, trainable))
+
+
+def _refusal(raise_unless_ready: Callable[[], None]) -> Iterator[Finding]:
+    try:
+        raise_unless_ready()
+    except HubError as error:
+        yield Finding.refusal(error)

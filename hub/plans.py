@@ -1,0 +1,183 @@
+"""The data of a plan: what `hub.plan` returns, how it prints, and how it goes through JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from hub.arguments.resolve import Argument
+from hub.arguments.values import Value, as_tuples, from_json, to_json
+from hub.errors import HubError, UnsupportedError
+from hub.spec import Finding, Level, Precision
+from hub.terminal import as_text, literal
+from hub.text import listed, shown
+
+ON_META = Finding.refusal(
+    UnsupportedError(
+        "the model's parameters are on the meta device: there is nothing to optimize yet",
+        where="model",
+        fix="materialize it first; hub.plan and hub.estimate work on the meta device",
+    )
+)
+"""The one refusal that does not matter to a plan made on the meta device on purpose."""
+
+
+@dataclass(frozen=True)
+class PlannedParameter:
+    """One parameter of a group, and why it is there."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    why: str
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """One parameter group: its parameters, and the arguments it has to itself."""
+
+    name: str
+    overrides: dict[str, Value]
+    parameters: tuple[PlannedParameter, ...]
+    low_rank: bool = False
+    rule: str | None = None
+
+    @property
+    def elements(self) -> int:
+        """The number of scalars in the group."""
+        return sum(prod(parameter.shape) for parameter in self.parameters)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about one build: printable, comparable, and plain data through `to_dict`."""
+
+    optimizer: str
+    distribution: str
+    arguments: tuple[Argument, ...]
+    target_modules: tuple[str, ...]
+    groups: tuple[PlannedGroup, ...]
+    precision: Precision
+    gradient_accumulation_steps: int
+    max_grad_norm: float | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The value of each argument, by name."""
+        return {argument.name: argument.value for argument in self.arguments}
+
+    @property
+    def refused(self) -> bool:
+        """Whether `hub.build` will raise."""
+        return self.refusal is not None
+
+    @property
+    def refusal(self) -> HubError | None:
+        """What `hub.build` will raise: the error of the first finding that refuses, or None."""
+        for finding in self.findings:
+            if finding.level is Level.REFUSE:
+                where = finding.where or self.optimizer
+                return finding.error(finding.what, where, finding.fix, self.distribution)
+        return None
+
+    def materialized(self) -> Plan:
+        """Return the plan without the refusal to build on the meta device."""
+        return self.without([ON_META])
+
+    def without(self, findings: Collection[Finding]) -> Plan:
+        """Return the plan without some of its findings."""
+        kept = tuple(finding for finding in self.findings if finding not in findings)
+        return replace(self, findings=kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for `json.dumps`; inf is `{"float": "inf"}`."""
+        data: dict[str, Any] = to_json(_adapter().dump_python(self, mode="json"))
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` was called on, also after a trip through JSON.
+
+        Raises:
+            HubError: The data are not a plan's.
+        """
+        try:
+            return _adapter().validate_python(from_json(as_tuples(data)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise HubError(
+                f"the data of a plan do not fit: {first['msg']}",
+                where=".".join(map(str, first["loc"])) or "Plan.from_dict",
+                fix="give what Plan.to_dict returned",
+            ) from error
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    def __rich__(self) -> Group:
+        return _tables(self)
+
+
+@cache
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
+
+
+def _tables(plan: Plan) -> Group:
+    """Return a plan as tables that rich can print."""
+    facts = plan.precision
+    title = (
+        f"{plan.optimizer} ({plan.distribution})  precision {facts.mode}, "
+        f"parameters {'+'.join(facts.dtypes)} on {'+'.join(facts.devices)}"
+    )
+    extras = [f"{len(plan.target_modules)} target modules"] if plan.target_modules else []
+    if plan.gradient_accumulation_steps > 1:
+        extras.append(f"{plan.gradient_accumulation_steps} micro-batches a step")
+    if plan.max_grad_norm is not None:
+        extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
+    findings = [
+        literal(
+            f"{finding.level}: "
+            + (f"{finding.where}: " if finding.where else "")
+            + finding.what
+            + (f"; {finding.fix}" if finding.fix else "")
+        )
+        for finding in plan.findings
+    ]
+    lines: list[RenderableType] = [literal(title), *([", ".join(extras)] if extras else [])]
+    return Group(*lines, _arguments(plan), _groups(plan), *findings)
+
+
+def _arguments(plan: Plan) -> Table:
+    table = Table("argument", "value", "from")
+    for argument in plan.arguments:
+        table.add_row(literal(argument.name), literal(shown(argument.value)), argument.origin)
+    return table
+
+
+def _groups(plan: Plan) -> Table:
+    table = Table("group", "of its own", "tensors", "elements", "why", "parameters")
+    for group in plan.groups:
+        table.add_row(
+            literal(group.name),
+            literal(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
+            f"{len(group.parameters):,}",
+            f"{group.elements:,}",
+            literal(_reasons(group)),
+            literal(listed([parameter.name for parameter in group.parameters], 2)),
+        )
+    return table
+
+
+def _reasons(group: PlannedGroup) -> str:
+    counts = Counter(parameter.why for parameter in group.parameters)
+    return ", ".join(f"{why} ×{count}" for why, count in counts.most_common(3))

@@ -1,0 +1,128 @@
+"""Fixes for upstream classes, for the factories of plugins to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import torch
+
+from hub.running.steps import closure_of
+from hub.saving.plain import Group, State, StateDict
+
+
+def enable_grad_in_closures(optimizer: torch.optim.Optimizer) -> None:
+    """Let a closure call `backward()` where the class's `step` calls it with gradients disabled.
+
+    galore_torch 1.0 and apollo_torch 1.0.3 do that.
+    """
+    optimizer.register_step_pre_hook(_with_grad)
+
+
+def _with_grad(
+    optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    closure = closure_of(args, kwargs)
+    if closure is None:
+        return None
+    return (optimizer, torch.enable_grad()(closure)), {}
+
+
+class HookedLoading:
+    """Mixin for classes whose `load_state_dict` never calls torch's load hooks.
+
+    bitsandbytes 0.50.2 replaces the method whole (`optim/optimizer.py`, `Optimizer8bit`).
+    List it before the upstream class.
+    """
+
+    def load_state_dict(self: Any, state_dict: StateDict, *args: Any, **kwargs: Any) -> None:
+        """Load as the class itself does, between torch's pre- and post-load hooks."""
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = pre_hook(self, state_dict) or state_dict
+        super().load_state_dict(state_dict, *args, **kwargs)  # type: ignore[misc]
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+
+def translate_state(
+    optimizer: torch.optim.Optimizer,
+    save: Callable[[State, Group], State],
+    load: Callable[[State, Group], State],
+) -> None:
+    """Save each parameter's state in another form than the optimizer works with.
+
+    Args:
+        optimizer: The optimizer to attach to.
+        save: Returns tensors and plain data for one live state; must not change its argument.
+        load: Returns the live state for one loaded state, whose tensors torch has already cast
+            and moved to the parameter. Must leave live states alone: plain upstream checkpoints
+            may hold those.
+    """
+
+    def saved(_: torch.optim.Optimizer, state_dict: StateDict) -> StateDict:
+        group_of = {
+            number: group for group in state_dict["param_groups"] for number in group["params"]
+        }
+        state = {
+            number: save(value, group_of[number]) if number in group_of else value
+            for number, value in state_dict["state"].items()
+        }
+        return {**state_dict, "state": state}
+
+    def loaded(optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in optimizer.state:
+                    optimizer.state[parameter] = load(optimizer.state[parameter], group)
+
+    optimizer.register_state_dict_post_hook(saved)
+    optimizer.register_load_state_dict_post_hook(loaded)
+
+
+def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
+    """Load state tensors in the dtype they were saved in.
+
+    `Optimizer.load_state_dict` (torch 2.13, `_process_value_according_to_param_policy`) casts them
+    to the parameter's dtype, which rounds moments that an optimizer keeps in fp32 for bf16
+    parameters. Attach before `translate_state`, whose hook then sees the exact tensors.
+    """
+    pending: list[StateDict] = []
+
+    def before(_: torch.optim.Optimizer, state_dict: StateDict) -> None:
+        pending[:] = [state_dict]
+
+    def after(optimizer: torch.optim.Optimizer) -> None:
+        saved = pending.pop()
+        numbers = chain.from_iterable(group["params"] for group in saved["param_groups"])
+        parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        for number, parameter in zip(numbers, parameters, strict=True):
+            for key, value in saved["state"].get(number, {}).items():
+                optimizer.state[parameter][key] = _on_device(value, parameter.device)
+
+    optimizer.register_load_state_dict_pre_hook(before)
+    optimizer.register_load_state_dict_post_hook(after)
+
+
+def _on_device(value: Any, device: torch.device) -> Any:
+    """Copy a state value to the device, dtypes unchanged."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to(device, copy=True)
+    if isinstance(value, list):
+        return [_on_device(item, device) for item in value]
+    return value
+
+
+def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Return a matrix in the order of its rows, and whether it was in that of its columns.
+
+    torch's `broadcast` (2.13, as `set_optimizer_state_dict` with `broadcast_from_rank0` calls it)
+    sends memory as it lies, and what receives it has rows.
+    """
+    return matrix.contiguous(), matrix.stride(-2) < matrix.stride(-1)
+
+
+def with_strides(matrix: torch.Tensor, *, by_columns: bool) -> torch.Tensor:
+    """Return a matrix in the order that `row_major` found it in: products round by it."""
+    return matrix.mT.contiguous().mT if by_columns else matrix

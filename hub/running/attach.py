@@ -1,0 +1,190 @@
+"""What hub adds to a finished optimizer, and how to take it off again."""
+
+from __future__ import annotations
+
+import weakref
+from itertools import chain, islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.errors import UnsupportedError
+from hub.groups.modules import names_by_id
+from hub.running.copies import allow_copies, refuse_copies
+from hub.running.layerwise.settings import Settings
+from hub.running.layerwise.subclass import grad_norm, make_eager, make_layerwise
+from hub.running.steps import closure_of, unwrapped
+from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
+from hub.saving.load import sign_state_dicts
+from hub.saving.record import Record
+from hub.spec import Trait
+from hub.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+    from hub.plans import Plan
+    from hub.spec import OptimizerSpec
+
+
+_attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+"""What `hub.detach(model)` looks through; nothing is kept alive by it."""
+_lock = Lock()
+"""Held while threads change or read it."""
+
+
+def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
+    """Put the plan, and the hooks it asks for, on an optimizer for a model.
+
+    The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
+    """
+    handles: list[RemovableHandle] = []
+    if Trait.TRAIN_EVAL_MODES in spec.traits:
+        follow_model_mode(
+            optimizer, model
+        )  # first: it looks at the gradients before they are clipped
+    if Trait.STEPS_IN_BACKWARD in spec.traits:
+        make_layerwise(optimizer, _settings(plan, spec))
+    elif plan.max_grad_norm is not None:
+        handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
+    sign_state_dicts(
+        optimizer,
+        Record(
+            version=__version__,
+            optimizer=spec.shares_state_with or spec.name,
+            arguments=plan.values,
+            overrides={group.name: dict(group.overrides) for group in plan.groups},
+            state_arguments=spec.state_arguments,
+        ),
+    )
+    refuse_copies(optimizer, plan.optimizer)
+    optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
+    optimizer.hub_plan = plan  # type: ignore[attr-defined]
+    optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
+    with _lock:
+        _attached.add(optimizer)
+
+
+def optimizers_of(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
+    """Yield the living optimizers that hold some of these parameters, each with one of them."""
+    asked = {id(parameter) for parameter in parameters}
+    with _lock:
+        living = list(_attached)
+    for optimizer in living:
+        held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in asked)
+        for parameter in islice(held, 1):
+            yield optimizer, parameter
+
+
+def check_not_switched(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Hold parameters to weights that no living optimizer switches.
+
+    Raises:
+        UnsupportedError: One does; the error names the optimizer.
+    """
+    names = {parameter: name for name, parameter in named}
+    for optimizer, parameter in optimizers_of(names):
+        if switches_weights(optimizer):
+            plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
+            raise UnsupportedError(
+                f"{plan.optimizer} still switches {names[parameter]} between its training and its "
+                "evaluation weights",
+                where="model",
+                fix="call hub.detach(model) first, which leaves the weights that are in place: "
+                "those for evaluation after model.eval()",
+            )
+
+
+def detach(optimizer: Optimizer | Module) -> None:
+    """Take off what `hub.build` put on an optimizer and its model, but for the form of state dicts.
+
+    Clipping ends. What stepped inside the backward pass steps eagerly from then on. Weights that
+    followed the model's mode stay as they are, and have to be switched by the optimizer's own
+    `train()` and `eval()`. Copies are made as the package's class makes them. State dicts keep
+    their form, so that a checkpoint goes on loading.
+
+    Args:
+        optimizer: Built by hub; or the model, for every optimizer that hub built for it.
+
+    Raises:
+        HubError: It is neither.
+    """
+    if isinstance(optimizer, torch.nn.Module):
+        for one, _ in optimizers_of(optimizer.parameters()):
+            detach(one)
+        return
+    inner = unwrapped(optimizer)
+    with _lock:
+        _attached.discard(inner)
+    make_eager(inner)
+    stop_following(inner)
+    vars(inner).pop("add_param_group", None)
+    allow_copies(inner)
+    for handle in vars(inner).pop("_hub_handles", []):
+        handle.remove()
+
+
+def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
+    arguments = plan.values
+    return Settings(
+        name=plan.optimizer,
+        accumulation=plan.gradient_accumulation_steps,
+        max_grad_norm=plan.max_grad_norm,
+        clipping=arguments.get("clipping"),
+        clip_grad_value=arguments.get("clip_grad_value"),
+        step_counters=spec.step_counters,
+        self_ending=spec.eager_spec is None,
+    )
+
+
+def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], None]:
+    """Return an `add_param_group` that names the parameters of a group that comes without names.
+
+    torch (2.13, `Optimizer.add_param_group`) refuses such a group where the others have names.
+    """
+    live, whole = weakref.ref(optimizer), weakref.ref(model)
+
+    def add_param_group(param_group: dict[str, Any]) -> None:
+        inner: Any = live()
+        type(inner).add_param_group(inner, _named(param_group, whole(), len(inner.param_groups)))
+
+    return add_param_group
+
+
+def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str, Any]:
+    """Return a group with names, made up for what is not the model's; torch judges its form."""
+    given = group["params"]
+    params = [given] if isinstance(given, torch.Tensor) else list(given)
+    if "param_names" in group or any(isinstance(item, tuple) for item in params):
+        return {**group, "params": params}
+    names = names_by_id(model) if model is not None else {}
+    added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
+    return {**group, "params": params, "param_names": added}
+
+
+def _clipping(max_grad_norm: float) -> Any:
+    def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if closure_of(args, kwargs) is not None:
+            raise UnsupportedError(
+                "max_grad_norm cannot clip gradients that a closure computes inside the step",
+                where="max_grad_norm",
+                fix="clip in the closure, and build without max_grad_norm",
+            )
+        parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is None:
+            torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        else:
+            # A GradScaler leaves unscaling to the step of a fused optimizer (torch 2.13,
+            # `GradScaler.step`), which also skips the update after an overflow.
+            norm = grad_norm(optimizer)
+            norm = norm / scale.to(norm.device)
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+
+    return clip

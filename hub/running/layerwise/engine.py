@@ -1,0 +1,307 @@
+"""The engine: hooks that update each parameter when its gradient is complete.
+
+In one step each parameter goes through these states; `Slot` holds them.
+
+| state | `slot.gradients_seen` | `slot.updated` | `parameter.grad` |
+|---|---|---|---|
+| idle | 0 | False | None |
+| accumulating | fewer than `settings.accumulation` | False | their sum |
+| updated | `settings.accumulation` | True | `ReleasedGradient` |
+
+| event | what happens |
+|---|---|
+| the first gradient of a step completes | the step begins: step pre-hooks are called |
+| a gradient completes | its parameter is clipped and updated |
+| a gradient of an updated parameter comes | an error |
+| `step()` | what still has a gradient is updated, step post-hooks are called, all are idle |
+| `zero_grad()` | accumulating parameters are idle; an error if some are updated |
+| `measure(loss)` | gradients are measured and freed; no parameter changes its state |
+
+`self_ending` has what is different where nobody calls `step()`.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from hub.errors import UnsupportedError
+from hub.running.layerwise.clipping import Clipping, norm, total
+from hub.running.layerwise.messages import Messages
+from hub.running.layerwise.released import ReleasedGradient
+from hub.running.layerwise.settings import Settings, Slot
+from hub.running.layerwise.single_step import SingleStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+
+class Engine:
+    """Steps one optimizer inside the backward pass.
+
+    Args:
+        optimizer: What is stepped; the engine does not keep it alive.
+        settings: How.
+        step: The optimizer's own, without hooks.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, settings: Settings, step: Callable[[Optimizer], object]
+    ) -> None:
+        self.settings = settings
+        self._optimizer = weakref.ref(optimizer)
+        self._reference = weakref.ref(self)
+        self._single = SingleStep(step, settings.step_counters)
+        self._clipping = Clipping(settings)
+        self._lock = threading.RLock()  # autograd has a thread for each device
+        self._slots: dict[Parameter, Slot] = {}
+        """In the order of the groups."""
+        self._group_ids: list[int] = []
+        """The groups, by identity, that the slots' places are in."""
+        self._updated: list[Slot] = []
+        """In this step, in order."""
+        self._measuring = False
+        self._keeps_zeros = False
+        self._pass = -1
+        """autograd's number of the backward pass that the last gradient came from."""
+        self.messages = Messages(settings, self._slots, self._updated)
+        self._last_norms: list[Tensor] = []
+        self.place_hooks()
+        weakref.finalize(self, _remove, self._slots).atexit = False
+
+    def place_hooks(self) -> None:
+        """Place a hook on each parameter in the groups that has none of this engine yet.
+
+        Raises:
+            UnsupportedError: One is stepped by another engine.
+        """
+        self._locate(self._live())
+        new = [slot for slot in self._slots.values() if slot.handle is None]
+        try:
+            check_not_stepped((slot.name, slot.parameter) for slot in new)
+        except UnsupportedError:
+            for slot in new:
+                del self._slots[slot.parameter]
+            raise
+        for slot in new:
+            slot.handle = slot.parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(_on_gradient, self._reference, slot)
+            )
+
+    def remove(self) -> None:
+        """Take the hooks off the parameters, and what is left of spent gradients."""
+        for slot in self._updated:
+            slot.parameter.grad = None
+        _remove(self._slots)
+
+    def on_gradient(self, slot: Slot) -> None:
+        """Take over a gradient: measure it, count it, or update the parameter.
+
+        Raises:
+            UnsupportedError: The parameter was updated in this step already.
+            HubError: Its update fails.
+        """
+        with self._lock:
+            if self._measuring:
+                slot.norm = self._clipping.measure(slot.gradient)
+                slot.parameter.grad = None
+                return
+            number = torch._C._current_graph_task_id()  # noqa: SLF001 - nothing public tells
+            if number != self._pass:
+                self._pass = number
+                self._begin_pass(slot, groups_are_new=self._locate(self._live()))
+            if slot.updated:
+                raise self.messages.second_backward()
+            self._count(slot)
+            if slot.gradients_seen >= self.settings.accumulation:
+                self._update_complete(slot)
+
+    def end_step(self) -> None:
+        """Update what still has a gradient, and free the others.
+
+        The optimizer's step hooks are called as ever: the first before the first update of a step,
+        the others here.
+        """
+        with self._lock:
+            optimizer = self._live()
+            self._begin_step(optimizer)
+            self._update_rest()
+            self._single.count_idle_groups(optimizer)
+            self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
+            self._clipping.end(self._last_norms, optimizer.param_groups[0])
+            for slot in self._slots.values():
+                slot.end()
+            self._updated.clear()
+            self._keeps_zeros = False
+            own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
+            for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
+                hook(optimizer, (optimizer,), {})
+
+    def drop_gradients(self, *, set_to_none: bool) -> None:
+        """Drop the gradients that wait for others, as `zero_grad` does.
+
+        Raises:
+            UnsupportedError: Gradients that are to be dropped have been used.
+        """
+        with self._lock:
+            if self._updated:
+                raise self.messages.used_already()
+            self._keeps_zeros = not set_to_none
+            for slot in self._slots.values():
+                slot.clear(set_to_none=set_to_none)
+
+    def measure(self, loss: Tensor) -> Tensor:
+        """Return the norm of a loss's gradients by a backward pass that updates nothing.
+
+        The graph is kept for the backward pass that does. Each gradient is freed once measured.
+
+        Raises:
+            UnsupportedError: A step has begun, or gradients have accumulated.
+        """
+        if any(slot.gradients_seen for slot in self._slots.values()):
+            raise self.messages.second_backward()
+        for slot in self._slots.values():
+            slot.norm = None
+        self._measuring = True
+        try:
+            loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        finally:
+            self._measuring = False
+        whole = total(slot.norm for slot in self._slots.values() if slot.norm is not None)
+        self._clipping.set_total_norm(whole)
+        return whole
+
+    @property
+    def knows_total_norm(self) -> bool:
+        """Whether it is known what the gradients that come next are clipped by."""
+        return self._clipping.knows_total_norm
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss of the running backward pass is multiplied by, if anything."""
+        return self._clipping.loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float | None) -> None:
+        self._clipping.loss_scale = scale
+
+    def grad_norm(self) -> Tensor:
+        """Return the norm of all gradients of this step, or of the last one if none has come.
+
+        As they were before clipping.
+        """
+        running = [
+            slot.norm if slot.updated else norm(slot.gradient)
+            for slot in self._slots.values()
+            if slot.updated or slot.parameter.grad is not None
+        ]
+        return total([one for one in running if one is not None] or self._last_norms)
+
+    def _begin_pass(self, slot: Slot, *, groups_are_new: bool) -> None:
+        """Do what a backward pass begins with, whose first gradient is this slot's."""
+
+    def _count(self, slot: Slot) -> None:
+        slot.count()
+
+    def _begin_step(self, optimizer: Optimizer) -> None:
+        """Begin a step with its first update; loading a state dict has made new groups."""
+        if self._updated:
+            return
+        self._locate(optimizer)
+        self._single.begin()
+        own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - as `Optimizer.step` calls them
+        for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
+            hook(optimizer, (optimizer,), {})
+
+    def _update_complete(self, slot: Slot) -> None:
+        """Update a parameter whose gradient is complete."""
+        self._update(slot)
+
+    def _update(self, slot: Slot) -> None:
+        optimizer = self._live()
+        self._begin_step(optimizer)
+        self._clipping.clip(slot, slot.gradient, optimizer.param_groups[0])
+        try:
+            self._single.update(optimizer, slot)
+        except Exception as error:
+            slot.parameter.grad = None
+            raise self.messages.failed(slot, error) from error
+        # Whoever reads the weight again in this backward pass gets an error. Not every package's
+        # kernels tell autograd by themselves that they write.
+        torch.autograd.graph.increment_version(slot.parameter)
+        slot.updated = slot.has_zeros = True
+        self._updated.append(slot)
+        # A DTensor takes no gradient but DTensors.
+        plain = type(slot.parameter) is torch.nn.Parameter
+        slot.parameter.grad = (
+            ReleasedGradient.of(slot, weakref.ref(self.messages)) if plain else None
+        )
+
+    def _update_rest(self) -> None:
+        """Update the parameters that had no gradient in some micro-batches, or have zeros."""
+        with self._lock:
+            for slot in self._slots.values():
+                if slot.updated:
+                    continue
+                if self._keeps_zeros and slot.has_zeros and slot.parameter.grad is None:
+                    slot.parameter.grad = torch.zeros_like(slot.parameter)
+                if slot.parameter.grad is not None:
+                    self._update(slot)
+
+    def _locate(self, optimizer: Optimizer) -> bool:
+        """Find each parameter's group and its place there; return whether groups are new."""
+        found = [id(group) for group in optimizer.param_groups]
+        if found == self._group_ids:
+            return False
+        self._group_ids = found
+        for group in optimizer.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                slot = self._slots.setdefault(parameter, Slot(parameter))
+                slot.group, slot.index = group, index
+        return True
+
+    def _live(self) -> Optimizer:
+        optimizer = self._optimizer()
+        assert optimizer is not None  # noqa: S101 - the hooks go when it does
+        return optimizer
+
+
+def check_not_stepped(named: Iterable[tuple[str, Parameter]]) -> None:
+    """Hold parameters to not being stepped inside the backward pass by a live optimizer.
+
+    Raises:
+        UnsupportedError: One is; the error names the optimizer.
+    """
+    for name, parameter in named:
+        hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}  # noqa: SLF001 - nothing public tells
+        for hook in hooks.values():
+            engine = hook.args[0]() if getattr(hook, "func", None) is _on_gradient else None
+            if engine is not None:
+                raise UnsupportedError(
+                    f"{engine.settings.name} still updates {name} inside the backward pass",
+                    where="model",
+                    fix="call hub.detach(model) first",
+                )
+
+
+def _on_gradient(engine: Callable[[], Engine | None], slot: Slot, _: Parameter) -> None:
+    """The hook on a parameter; it does not keep the engine alive."""
+    live = engine()
+    if live is not None:
+        live.on_gradient(slot)
+
+
+def _remove(slots: dict[Parameter, Slot]) -> None:
+    for slot in slots.values():
+        if slot.handle is not None:
+            slot.handle.remove()
+    slots.clear()

@@ -1,0 +1,102 @@
+"""An engine whose steps end without `step()`: LOMO, which nobody has to step.
+
+Under Accelerate nobody does (1.15, `AcceleratedOptimizer.step`). So until somebody calls `step()`,
+a step also ends when
+
+- a backward pass begins and the gradients of updated parameters have been cleared,
+- `zero_grad(set_to_none=False)` leaves its zeros to the next step,
+- the caller reads what has to be final: `measure`, `end_step_if_begun`.
+
+Parameters that wait for micro-batches that never come are updated when the backward pass is over
+that updated the first one, or that ends a window of Accelerate's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.running.layerwise.engine import Engine
+from hub.running.layerwise.released import ReleasedGradient
+from hub.running.layerwise.windows import Windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hub.running.layerwise.settings import Slot
+
+
+class SelfEndingEngine(Engine):
+    """Steps one optimizer inside the backward pass, and ends its steps itself."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._is_stepped = False
+        """Whether somebody calls `step()`, which then ends steps as for any other optimizer."""
+        super().__init__(*arguments)
+        self._windows = Windows(self.settings.accumulation)
+
+    def end_step(self) -> None:
+        """End the step, as `step()` does; from then on nothing else ends one."""
+        super().end_step()
+        self._is_stepped = True
+
+    def end_step_if_begun(self) -> None:
+        """End the step if it has begun, for nobody may call `step()`."""
+        with self._lock:
+            if self._updated:
+                super().end_step()
+
+    def drop_gradients(self, *, set_to_none: bool) -> None:
+        """Drop the gradients that wait for others; those that were used are in the weights."""
+        with self._lock:
+            if self._is_stepped or not self._updated:
+                super().drop_gradients(set_to_none=set_to_none)
+                return
+            if not set_to_none:  # the zeros are for the next step
+                self.end_step_if_begun()
+            self._keeps_zeros = not set_to_none
+            for slot in self._slots.values():
+                slot.clear(set_to_none=set_to_none)
+
+    def measure(self, loss: Tensor) -> Tensor:
+        """Return the norm of a loss's gradients; see `Engine.measure`."""
+        self.end_step_if_begun()
+        return super().measure(loss)
+
+    def _begin_pass(self, slot: Slot, *, groups_are_new: bool) -> None:
+        if groups_are_new:
+            self._is_stepped = False
+        if self._is_stepped:
+            return
+        if self._is_cleared():
+            self._end_previous_step(slot)
+        if self._windows.ends():
+            self._update_rest_after_backward()
+
+    def _count(self, slot: Slot) -> None:
+        cleared = slot.count()
+        if cleared and not self._is_stepped:
+            self.messages.warn_cleared_gradients(cleared)
+
+    def _update_complete(self, slot: Slot) -> None:
+        if not (self._is_stepped or self._updated):
+            self._update_rest_after_backward()
+        super()._update_complete(slot)
+
+    def _update_rest_after_backward(self) -> None:
+        """Update the rest when this backward pass is over, before a scheduler writes a new lr."""
+        # What FSDP ends its backward passes with; torch 2.13 has nothing public for it.
+        queue = torch.autograd.Variable._execution_engine.queue_callback  # noqa: SLF001
+        queue(self._update_rest)
+
+    def _is_cleared(self) -> bool:
+        """Whether the gradients of updated parameters are gone without a `step()`."""
+        last = self._updated[-1].parameter if self._updated else None
+        return type(last) is torch.nn.Parameter and not isinstance(last.grad, ReleasedGradient)
+
+    def _end_previous_step(self, slot: Slot) -> None:
+        """End the step before the one that this gradient is the first of."""
+        gradient, slot.parameter.grad = slot.parameter.grad, None
+        super().end_step()
+        slot.parameter.grad = gradient

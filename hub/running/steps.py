@@ -1,0 +1,49 @@
+"""Helpers around an optimizer's `step`: the optimizer inside a wrapper, its closure, its groups."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hub.errors import HubError
+from hub.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """Return the optimizer inside; Accelerate, for one, keeps it in `.optimizer`.
+
+    Raises:
+        HubError: There is none.
+    """
+    inner = optimizer
+    while hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not isinstance(getattr(inner, "param_groups", None), list):
+        raise HubError(
+            f"{shown(optimizer)} is no optimizer",
+            where="optimizer",
+            fix="give what hub.build returned, or another torch optimizer",
+        )
+    return inner
+
+
+def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the closure that `step` was given, from what a step pre-hook is called with.
+
+    torch 2.13 hands over the optimizer itself as the first of the arguments of `step`.
+    """
+    return args[1] if len(args) > 1 else kwargs.get("closure")
+
+
+@contextmanager
+def only(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Leave these groups to an optimizer inside the block."""
+    whole = optimizer.param_groups
+    optimizer.param_groups = groups
+    try:
+        yield
+    finally:
+        optimizer.param_groups = whole

@@ -1,0 +1,110 @@
+"""Signing the state dicts of an optimizer, and loading them wholly or not at all."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.errors import CheckpointError, HubError, HubWarning
+from hub.measuring import plain_tensors
+from hub.saving.align import align_by_name
+from hub.saving.layout import check_layout, describe_layout
+from hub.saving.plain import KEY
+from hub.saving.structure import check_group_values, check_structure
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from hub.saving.plain import StateDict
+    from hub.saving.record import Record
+
+
+def sign_state_dicts(optimizer: Optimizer, record: Record) -> None:
+    """Sign the optimizer's state dicts, and check and align those that are loaded into it.
+
+    `load_state_dict` becomes the instance's own: a class may have one that looks into the state
+    dict before torch's hooks do, and a hook cannot undo what follows it.
+    """
+
+    def sign(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        parameters = describe_layout(optimizer, state_dict)
+        return {**state_dict, KEY: {**record.plain(), "parameters": parameters}}
+
+    def align(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        groups, saved = optimizer.param_groups, state_dict["param_groups"]
+        told = KEY in state_dict
+        differences = list(record.differences(state_dict[KEY], groups, saved)) if told else []
+        state_dict = align_by_name(optimizer, state_dict)
+        check_group_values(groups, state_dict["param_groups"])
+        check_layout(optimizer, state_dict)
+        for text in differences:
+            warnings.warn(text, HubWarning, stacklevel=6)
+        return state_dict
+
+    optimizer.register_state_dict_post_hook(sign)
+    optimizer.register_load_state_dict_pre_hook(align, prepend=True)
+    optimizer.load_state_dict = _guarded(optimizer)  # type: ignore[method-assign,assignment]
+
+
+def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
+    """Return a `load_state_dict` that leaves the optimizer as it was where it raises."""
+    live = weakref.ref(optimizer)
+
+    def load_state_dict(state_dict: StateDict) -> None:
+        inner: Any = live()
+        if inner is None:
+            raise CheckpointError(
+                "the optimizer is gone, and its state would be lost",
+                where="load_state_dict",
+                fix="keep the optimizer in a variable, and load into that",
+            )
+        # Loading replaces attributes, state and groups among them, and changes none of the old.
+        before = dict(vars(inner))
+        try:
+            check_structure(state_dict)
+            type(inner).load_state_dict(inner, state_dict)
+            _unshare(inner.state, state_dict["state"])
+        except Exception as error:
+            vars(inner).clear()
+            vars(inner).update(before)
+            if isinstance(error, HubError | Warning):
+                raise
+            raise CheckpointError(
+                f"the state dict cannot be loaded: {type(error).__name__}: {error}",
+                where=f"load_state_dict of {type(inner).__name__}",
+                fix="give what optimizer.state_dict() returned, or start without optimizer state",
+            ) from error
+
+    return load_state_dict
+
+
+def _unshare(state: Mapping[Any, dict[str, Any]], given: Any) -> None:
+    """Copy the tensors that share memory with the state dict, which may be a live optimizer's.
+
+    torch (2.13, `Optimizer.load_state_dict`) keeps those that need no cast and no move.
+    """
+    taken = _addresses(given)
+    for entry in state.values():
+        if isinstance(entry, dict):
+            for key, value in entry.items():
+                entry[key] = _unshared(value, taken)
+
+
+def _unshared(value: Any, taken: set[int]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone() if taken & _addresses(value) else value
+    if isinstance(value, list | tuple):
+        return type(value)(_unshared(item, taken) for item in value)
+    inside = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    for key, item in inside.items():
+        inside[key] = _unshared(item, taken)
+    return value
+
+
+def _addresses(value: Any) -> set[int]:
+    """Return where the memory of each tensor in a value begins."""
+    return {t.untyped_storage().data_ptr() for t in plain_tensors(value) if t.numel()}
