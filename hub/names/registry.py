@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
 from hub.names.catalogue import EXTRA_OF, install_command
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, layerwise_spec
-from hub.names.spec_checks import check_hooks_are_marked, check_optimizer_spec, check_scheduler_spec
+from hub.names.spec_checks import (
+    check_builds,
+    check_hooks_are_marked,
+    check_optimizer_spec,
+    check_scheduler_spec,
+)
 from hub.text import clean, shown
 
 if TYPE_CHECKING:
@@ -226,6 +231,7 @@ class Registry:
         )
         for optimizer in plugin.optimizers.values():
             check_optimizer_spec(optimizer, source.distribution)
+            check_builds(optimizer, relay, source.distribution)
         for scheduler in plugin.schedulers.values():
             check_scheduler_spec(scheduler, source.distribution)
         return plugin
