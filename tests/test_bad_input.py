@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.unchanged import unchanged
 from torch import nn
 
 import hub
-from tests.conftest import unchanged
 
 
 class Case(NamedTuple):

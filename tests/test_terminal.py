@@ -27,7 +27,7 @@ NAME = "evil" + EVIL
 pytestmark = pytest.mark.filterwarnings("ignore:an observer is ignored")
 HOOKS = f"""
 import hub
-from hub.builtin.schedules import hub_register_schedulers as _schedules
+from hub.builtin.schedule_hooks import hub_register_schedulers as _schedules
 from hub.builtin.hooks import hub_register_optimizers as _optimizers
 from dataclasses import replace
 from pydantic import BaseModel, Field

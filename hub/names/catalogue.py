@@ -1,6 +1,6 @@
 """The names that plugins of this project offer, so that a missing one can say how to install it.
 
-`tests/test_catalogue.py` holds this table equal to the plugins' own metadata.
+`tests/names/test_catalogue.py` holds this table equal to the plugins' own metadata.
 """
 
 NAMES_BY_EXTRA: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from problem import (
+from helpers.problem import (
     BATCH,
     KINDS,
     LR,

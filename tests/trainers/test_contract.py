@@ -4,9 +4,9 @@ The subclasses of LLaMA-Factory and axolotl are reduced to the lines that count.
 """
 
 import pytest
+from helpers.problem import BATCH, STEPS, difference, make_model, rows, weights_of
+from helpers.trainer import settings
 from peft.optimizers import create_loraplus_optimizer
-from problem import BATCH, STEPS, difference, make_model, rows, weights_of
-from running import settings
 from torch import nn
 from transformers import Trainer, TrainingArguments
 

@@ -7,7 +7,7 @@ import peft
 import pytest
 import schedulefree
 import torch
-from lit import ITS_OWN_WARNINGS, trainer
+from helpers.lit import ITS_OWN_WARNINGS, trainer
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -5,8 +5,8 @@ import dataclasses
 import pickle
 
 import pytest
-from problem import make_model
-from running import settings, trainer
+from helpers.problem import make_model
+from helpers.trainer import settings, trainer
 from transformers import HfArgumentParser, TrainingArguments
 from trl import SFTConfig, TrlParser
 

@@ -5,10 +5,10 @@ import json
 import hydra
 import pytest
 import torch
+from helpers.problem import LR, STEPS, batch, difference, make_model, plain, rows, weights_of
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from problem import LR, STEPS, batch, difference, make_model, plain, rows, weights_of
 
 import hub
 from hub.testing.comparing import through_a_file

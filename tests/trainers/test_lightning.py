@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
+from helpers.problem import KINDS, STEPS, difference, names, weights_of
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
-from lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
-from problem import KINDS, STEPS, difference, names, weights_of
 
 import hub
 from hub.spec import Trait

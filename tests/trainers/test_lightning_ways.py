@@ -7,9 +7,19 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from helpers.lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
+from helpers.problem import (
+    BATCH,
+    LR,
+    STEPS,
+    arguments,
+    batch,
+    difference,
+    make_model,
+    rows,
+    weights_of,
+)
 from lightning.pytorch.cli import LightningCLI
-from lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
-from problem import BATCH, LR, STEPS, arguments, batch, difference, make_model, rows, weights_of
 from torch.utils.data import DataLoader
 
 import hub

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, make_dataclass
 
 import pytest
 import torch
-from problem import BATCH, LR, STEPS, batch, difference, make_model, plain, rows, weights_of
+from helpers.problem import BATCH, LR, STEPS, batch, difference, make_model, plain, rows, weights_of
 from torch import nn
 
 import hub

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from helpers.lit import ITS_OWN_WARNINGS, Module, fit
+from helpers.problem import BATCH, STEPS, batch, make_model, names, rows
+from helpers.trainer import settings
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
-from lit import ITS_OWN_WARNINGS, Module, fit
 from omegaconf import OmegaConf
-from problem import BATCH, STEPS, batch, make_model, names, rows
-from running import settings
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from test_other_loops import OptimizersContainer, Vision
 from test_sentence_transformers import data_of_pairs, loss_of_a_model

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from problem import BATCH, LR, STEPS, difference, make_model, plain, rows, weights_of
-from running import settings
+from helpers.problem import BATCH, LR, STEPS, difference, make_model, plain, rows, weights_of
+from helpers.trainer import settings
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modelcard import TrainingSummary
 

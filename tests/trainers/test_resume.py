@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from problem import KINDS, STEPS, difference, make_model, names, weights_of
-from running import logged, resume, train
+from helpers.problem import KINDS, STEPS, difference, make_model, names, weights_of
+from helpers.trainer import logged, resume, train
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 HALF = {"save_strategy": "steps", "save_steps": 3}
 RESUME = """
 import sys, torch
 from hub.testing.threads import threads
 torch.set_num_threads(threads())
-from problem import make_model, weights_of
-from running import resume
+from helpers.problem import make_model, weights_of
+from helpers.trainer import resume
 folder = sys.argv[1]
 for name in sys.argv[2:]:
     model = make_model()
@@ -46,7 +46,7 @@ def test_in_a_fresh_process(tmp_path):
     subprocess.run(
         [sys.executable, "-W", "error::hub.HubWarning", "-c", RESUME, str(tmp_path), *KINDS],
         check=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     for name in KINDS:
         resumed = torch.load(tmp_path / name / "resumed.pt", weights_only=True)

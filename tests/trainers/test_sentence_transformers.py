@@ -6,8 +6,8 @@ import pytest
 import sentence_transformers
 import torch
 from datasets import Dataset
-from problem import difference
-from running import settings
+from helpers.problem import difference
+from helpers.trainer import settings
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding

@@ -1,7 +1,7 @@
 """Every optimizer in Transformers' unmodified Trainer, by `optimizer_cls_and_kwargs`."""
 
 import pytest
-from problem import (
+from helpers.problem import (
     KINDS,
     LR,
     STEPS,
@@ -13,7 +13,7 @@ from problem import (
     rows,
     weights_of,
 )
-from running import WEIGHT_DECAY, by_name, logged, settings, train, trainer
+from helpers.trainer import WEIGHT_DECAY, by_name, logged, settings, train, trainer
 from transformers import Trainer, get_scheduler
 
 import hub

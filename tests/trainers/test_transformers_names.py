@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
+from helpers.problem import arguments, difference, make_model, names, plain, targets, weights_of
+from helpers.trainer import WEIGHT_DECAY, settings, trainer
 from hypothesis import given
 from hypothesis import strategies as st
-from problem import arguments, difference, make_model, names, plain, targets, weights_of
-from running import WEIGHT_DECAY, settings, trainer
 from transformers import (
     HfArgumentParser,
     Seq2SeqTrainingArguments,

@@ -6,8 +6,8 @@ Weights, rates and resuming are in `test_transformers.py` and `test_resume.py`, 
 from itertools import pairwise
 
 import pytest
-from problem import LR, STEPS, difference, make_model, plain, weights_of
-from running import WEIGHT_DECAY, logged, settings, trainer
+from helpers.problem import LR, STEPS, difference, make_model, plain, weights_of
+from helpers.trainer import WEIGHT_DECAY, logged, settings, trainer
 from transformers import TrainingArguments
 
 import hub

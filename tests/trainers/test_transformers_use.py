@@ -4,9 +4,7 @@ import gc
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from problem import (
+from helpers.problem import (
     BATCH,
     KINDS,
     LR,
@@ -20,7 +18,9 @@ from problem import (
     rows,
     weights_of,
 )
-from running import WEIGHT_DECAY, by_name, logged, settings, train, trainer
+from helpers.trainer import WEIGHT_DECAY, by_name, logged, settings, train, trainer
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.optim import SGD
 from transformers import LlamaForCausalLM, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 

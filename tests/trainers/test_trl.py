@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 from datasets import Dataset
-from problem import (
+from helpers.problem import (
     LENGTH,
     LR,
     STEPS,
@@ -22,7 +22,7 @@ from problem import (
     targets,
     weights_of,
 )
-from running import WEIGHT_DECAY, by_name, settings
+from helpers.trainer import WEIGHT_DECAY, by_name, settings
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace

@@ -3,11 +3,11 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from lit import ITS_OWN_WARNINGS, trainer
+from helpers.gan import ROUNDS, Gan, assert_equal
+from helpers.lit import ITS_OWN_WARNINGS, trainer
 from torch.utils.data import DataLoader
 
 import hub
-from tests.gan import ROUNDS, Gan, assert_equal
 
 pytestmark = [*map(pytest.mark.filterwarnings, ITS_OWN_WARNINGS)]
 every_name = pytest.mark.parametrize("name", ["adamw_torch_layerwise", "lomo"])

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from helpers.models import train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -17,7 +18,6 @@ import hub
 from hub.builtin import adafactor
 from hub.builtin.adafactor import Adafactor, step_size
 from hub.builtin.arguments import AdafactorArguments
-from tests.conftest import train
 
 SHAPES = ((), (1,), (7,), (5, 3), (1, 6), (6, 1), (4, 3, 2, 2), (33, 65))
 ZERO = 2, 3
@@ -130,7 +130,7 @@ def test_what_is_updated_together_is_bounded(monkeypatch):
         lengths.append(len(works))
         update(group, works)
 
-    monkeypatch.setattr(adafactor, "_AT_ONCE", 8)
+    monkeypatch.setattr(adafactor, "_CHUNK_ELEMENTS", 8)
     monkeypatch.setattr(adafactor, "_update_together", spied)
     found = take(Adafactor(parameters(), foreach=True), 0, 1)
     assert lengths == [3, 1, 2, 1, 1]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.train_eval import pair
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -10,8 +11,6 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-
-from tests.modes.by_hand import pair
 
 SMALL = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1}
 

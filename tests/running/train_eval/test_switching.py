@@ -7,13 +7,13 @@ import pickle
 
 import pytest
 import torch
+from helpers.train_eval import evaluated
 from torch import nn
 
 import hub
 from hub.testing.comparing import assert_same, through_a_file, weights
 from hub.testing.problem import batch, loss_of, make_model
 from hub.testing.subject import backward, train
-from tests.modes.by_hand import evaluated
 
 NAMES = ["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]
 DTYPES = [torch.float32, torch.bfloat16]

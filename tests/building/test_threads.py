@@ -11,7 +11,7 @@ PROGRAM = Path(__file__).with_name("first_builds.py")
 
 @pytest.mark.parametrize("seed", range(4))
 def test_first_builds_of_eight_threads_disturb_nobody(seed):
-    """`for seed in $(seq 50); do python tests/first_builds.py $seed; done` tries more of them."""
+    """More: `for seed in $(seq 50); do python tests/building/first_builds.py $seed; done`."""
     done = subprocess.run(
         [sys.executable, PROGRAM, str(seed)],
         capture_output=True,

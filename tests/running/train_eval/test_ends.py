@@ -7,13 +7,13 @@ import threading
 
 import pytest
 import torch
+from helpers.train_eval import evaluated
 from torch import nn
 
 import hub
 from hub.testing.comparing import assert_same, weights
 from hub.testing.problem import batch, loss_of, make_model
 from hub.testing.subject import backward, train
-from tests.modes.by_hand import evaluated
 
 
 def built(model=None, name="schedule_free_adamw", **arguments):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from problem import (
+from helpers.problem import (
     BATCH,
     LR,
     STEPS,

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from helpers.models import train
 from torch.distributed.checkpoint import state_dict as dcp
 
 import hub
 from hub.testing.comparing import assert_same
-from tests.conftest import train
 
 GALORE = {"target_modules": "mlp", "rank": 4, "update_proj_gap": 2}
 

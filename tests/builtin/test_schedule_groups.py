@@ -22,7 +22,7 @@ ARGUMENTS = {
 }
 SPECS = {name: default_registry().scheduler(name) for name in hub.list_schedulers()}
 BY_METRIC = [name for name in SPECS if SPECS[name].needs_metric]
-# That of adafactor reads the learning rate and does not decide it: tests/test_adafactor_schedule.
+# That of adafactor reads the learning rate and does not decide it: see test_adafactor_schedule.
 DECIDING = [name for name in SPECS if name != "adafactor"]
 CURVES = [name for name in DECIDING if name not in BY_METRIC]
 

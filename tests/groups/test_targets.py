@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
+from helpers.unchanged import unchanged
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import hub
 from hub.groups.targets import select_targets
-from tests.conftest import unchanged
 
 
 def names(model, targets):

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.models import train
 from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
 from hub.saving.convert import convert_checkpoint
 from hub.testing.comparing import assert_same
-from tests.conftest import train
 
 LOW_RANK = {
     "galore_adamw": {"rank": 4, "update_proj_gap": 2, "scale": 0.25, "proj_type": "std"},

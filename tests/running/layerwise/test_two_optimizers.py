@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 from accelerate import Accelerator
+from helpers.gan import Gan, assert_equal
 
 import hub
-from tests.gan import Gan, assert_equal
 
 DISCRIMINATORS = ("adamw_torch_layerwise", "lomo")
 every_name = pytest.mark.parametrize("name", DISCRIMINATORS)

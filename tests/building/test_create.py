@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
+from helpers.models import train
+from helpers.unchanged import unchanged
 from torch import nn
 
 import hub
 from hub.building.create import _trainer_defaults
-from tests.conftest import train, unchanged
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Lightning's Trainer around the problem, unmodified."""
 
 import lightning.pytorch as pl
-from problem import (
+from helpers.problem import (
     BATCH,
     LR,
     STEPS,

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers.models import train
 
 import hub
 from hub.testing import Subject
 from hub.testing.comparing import assert_same
-from tests.conftest import train
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = {
@@ -22,7 +22,7 @@ CLASSES = {
 
 
 def by_hand(model, cls, arguments):
-    """Group as `tests/test_groups.py` says the model splits."""
+    """Group as `tests/groups/test_split.py` says the model splits."""
     undecayed = lambda name, p: p.ndim < 2 or "norm" in name  # noqa: E731
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return cls(

@@ -6,12 +6,12 @@ import pickle
 
 import pytest
 import torch
+from helpers.every_name import NAMES, PRECISIONS
 
 import hub
 from hub.testing import Subject
 from hub.testing.comparing import assert_same
 from hub.testing.subject import train
-from tests.test_loading import NAMES, PRECISIONS
 
 FORMS = [*NAMES, "adamw_torch_layerwise", "galore_adamw_layerwise"]
 COPIES = {

@@ -1,6 +1,6 @@
 """A program: eight threads make the first use of hub in this process, all at once.
 
-    python tests/first_builds.py SEED
+    python tests/building/first_builds.py SEED
 
 A ninth prints and logs meanwhile. What is wrong afterwards is written to standard error.
 """

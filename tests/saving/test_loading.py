@@ -7,20 +7,13 @@ import warnings
 
 import pytest
 import torch
+from helpers.every_name import NAMES, subject
+from helpers.models import train as train_other
 from torch import nn
 
 import hub
-from hub.testing import Subject
 from hub.testing.comparing import through_a_file
 from hub.testing.subject import train
-from tests.conftest import train as train_other
-
-NAMES = [name for name in hub.list_optimizers() if name != "muon"]
-PRECISIONS = {name: "bf16" for name in NAMES if name.startswith("flash")}
-
-
-def subject(name):
-    return Subject(name, PRECISIONS.get(name, "fp32"))
 
 
 def trained(name, steps=2, **arguments):

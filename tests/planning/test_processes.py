@@ -3,10 +3,10 @@
 import pytest
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from helpers.unchanged import unchanged
 
 import hub
 from hub.testing.problem import make_model
-from tests.conftest import unchanged
 
 REFUSED = {
     "lomo": "collects the gradients itself",
