@@ -1,7 +1,7 @@
 """Write `docs/schedulers.md` and its pictures from what the schedules say and do.
 
-`python docs/generate_schedulers.py` writes all; `tests/test_schedulers_page.py` checks that the
-text, and the learning rates behind each picture, are what the code gives now.
+`python docs/generate_schedulers.py` writes all; `tests/docs/test_schedulers_page.py` checks that
+the text, and the learning rates behind each picture, are what the code gives now.
 """
 
 from pathlib import Path

@@ -1,14 +1,13 @@
 """The page of recipes is executed from top to bottom."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
+from tests.docs.conftest import DOCS, blocks
+
+PAGE = DOCS / "recipes.md"
 WIDTH = 128  # the least that APOLLO's rank fits into
 REFERENCE = {  # what Transformers' documentation shows, by what is special to it
     "warmup_ratio",
@@ -60,19 +59,15 @@ class Classifier(nn.Module):
         return nn.functional.cross_entropy(self.classifier(hidden), label)
 
 
-def blocks():
-    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.filterwarnings("ignore:flash_adamw:hub.HubWarning")  # here it has no GPU
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = TensorDataset(torch.randn(100, 8), torch.randint(0, 3, (100,)))
     namespace = {"model": Classifier(), "train_dataset": data, "eval_dataset": data}
-    for number, block in enumerate(blocks()):
+    for number, block in enumerate(blocks(PAGE.read_text())):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), namespace)
 
 
 def test_the_page_has_it_all():
-    text = "".join(blocks())
+    text = "".join(blocks(PAGE.read_text()))
     assert {word for word in REFERENCE if word not in text} == set()
