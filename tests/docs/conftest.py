@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,5 +28,9 @@ def blocks(text: str, language: str = "python") -> list[str]:
 
 
 def generator(name: str) -> dict[str, Any]:
-    """Return the names that a script of `docs/` defines."""
-    return runpy.run_path(str(DOCS / f"{name}.py"))
+    """Return the names that a script of `docs/` defines, which imports others from there."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        return runpy.run_path(str(DOCS / f"{name}.py"))
+    finally:
+        sys.path.remove(str(DOCS))
