@@ -257,10 +257,10 @@ model is the one that `hub compare` trains, a Llama of {_millions()} parameters.
 optimizers use rank {RANK}, a quarter of the model's width, for all linear layers. Weights and
 gradients take another 8 bytes in fp32 and 4 in bf16.
 
-**Step** is the time of a step relative to `adamw_torch`, which takes {times["baseline_ms"]} ms: the mean
-of {STEPS} steps in fp32, the two taking turns in one process, for the first name of each row. It
-was measured on a CPU, {times["machine"]}, on {times["date"]}. **Expect other ratios on a
-GPU**, above all for 8-bit state. Versions: {versions}.
+**Step** is the time of a step relative to `adamw_torch`, which takes {times["baseline_ms"]} ms:
+the mean of {STEPS} steps in fp32, the two taking turns in one process, for the first name of each
+row. It was measured on a CPU, {times["machine"]}, on {times["date"]}. **Expect other ratios
+on a GPU**, above all for 8-bit state. Versions: {versions}.
 
 """
 

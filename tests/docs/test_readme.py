@@ -49,4 +49,14 @@ def test_the_page_of_optimizers_is_current():
     results = dict.fromkeys(cases(hub.list_optimizers()), True)
     assert script["page"](results) == (DOCS / "optimizers.md").read_text()
     readme = (ROOT / "README.md").read_text()
-    assert script["with_matrix"](readme, script["summary"](results)) == readme
+    assert script["between_marks"](readme, script["summary"](results)) == readme
+
+
+def test_the_page_of_optimizers_says_what_is_broken():
+    from hub.testing import cases
+
+    script = generator("generate_optimizers")
+    results = dict.fromkeys(cases(["adamw_torch"]), True)
+    broken = next(iter(results))
+    assert "is broken" not in script["statement"](results)
+    assert f"{broken.id} is broken" in script["statement"]({**results, broken: False})
