@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 READMES = [
@@ -20,6 +22,27 @@ DOCUMENTS = [
     *sorted(DOCS.glob("*.md")),
     *sorted(DOCS.glob("tutorial/*/README.md")),
 ]
+WIDTH = 128  # the least that APOLLO's rank fits into
+
+
+class Classifier(nn.Module):
+    """An encoder of attention and MLP, and a classifier; its forward pass returns the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleDict(
+            {
+                "embed": nn.Linear(8, WIDTH),
+                "attn": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
+                "mlp": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH)),
+            }
+        )
+        self.classifier = nn.Linear(WIDTH, 3)
+
+    def forward(self, features, label):
+        hidden = self.encoder["embed"](features)
+        hidden = self.encoder["mlp"](self.encoder["attn"](hidden))
+        return nn.functional.cross_entropy(self.classifier(hidden), label)
 
 
 def blocks(text: str, language: str = "python") -> list[str]:

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import TensorDataset
 
-from tests.docs.conftest import DOCS, blocks
+from tests.docs.conftest import DOCS, Classifier, blocks
 
 PAGE = DOCS / "recipes.md"
-WIDTH = 128  # the least that APOLLO's rank fits into
 REFERENCE = {  # what Transformers' documentation shows, by what is special to it
     "warmup_ratio",
     "param_rules",
@@ -37,26 +35,6 @@ REFERENCE = {  # what Transformers' documentation shows, by what is special to i
     "describe_groups",
     "load_state_dict",
 }
-
-
-class Classifier(nn.Module):
-    """An encoder of attention and MLP, and a classifier; its forward pass returns the loss."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.ModuleDict(
-            {
-                "embed": nn.Linear(8, WIDTH),
-                "attn": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
-                "mlp": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH)),
-            }
-        )
-        self.classifier = nn.Linear(WIDTH, 3)
-
-    def forward(self, features, label):
-        hidden = self.encoder["embed"](features)
-        hidden = self.encoder["mlp"](self.encoder["attn"](hidden))
-        return nn.functional.cross_entropy(self.classifier(hidden), label)
 
 
 @pytest.mark.filterwarnings("ignore:flash_adamw:hub.HubWarning")  # here it has no GPU
