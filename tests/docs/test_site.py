@@ -93,3 +93,11 @@ def test_the_reference_has_every_public_name(module):
     home = import_module(f"hub{module}")
     for name in defined(home):
         assert any(getattr(home, name) is each for each in found), name
+
+
+def test_every_page_with_a_program_is_executed():
+    """By a test that names the page and executes."""
+    tests = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    executing = "".join(text for text in tests if "exec(" in text)
+    pages = [page.name for page in DOCS.glob("*.md") if blocks(page.read_text())]
+    assert [page for page in pages if page not in executing] == []
