@@ -32,6 +32,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # READMEs may begin with a smaller heading
 html_theme = "furo"
 html_title = f"hub {release}"
+html_extra_path = ["site"]  # leads from the root of the site to docs/index.html
 
 smartquotes = False  # "bf16" is code
 default_role = "literal"  # docstrings have `code` between single backticks

@@ -101,3 +101,9 @@ def test_every_page_with_a_program_is_executed():
     executing = "".join(text for text in tests if "exec(" in text)
     pages = [page.name for page in DOCS.glob("*.md") if blocks(page.read_text())]
     assert [page for page in pages if page not in executing] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_repository_that_a_document_names_exist(document):
+    named = re.findall(r"`((?:tests|docs|hub|benchmarks)/[\w./-]+)`", document.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
