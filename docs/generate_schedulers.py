@@ -1,10 +1,12 @@
 """Write `docs/schedulers.md` and its pictures from the schedules.
 
-`python docs/generate_schedulers.py` writes all; `tests/docs/test_schedulers_page.py` checks that
-the text, and the learning rates behind each picture, are what the code gives now.
+`python docs/generate_schedulers.py` writes all; with `--check` it fails where the text is not what
+the code gives now. `tests/docs/test_schedulers_page.py` also checks the rates behind each picture.
 """
 
-from pathlib import Path
+import sys
+
+from generating import DOCS, finish
 
 import hub
 from hub.cli import drawing
@@ -12,8 +14,8 @@ from hub.cli.lr import METRIC, curve
 from hub.options import type_name
 from hub.registry import default_registry
 
-PAGE = Path(__file__).with_name("schedulers.md")
-PICTURES = PAGE.with_name("pictures")
+PAGE = DOCS / "schedulers.md"
+PICTURES = DOCS / "pictures"
 STEPS = 1000
 WARMUP = 100
 # Arguments that show a schedule best, or that it requires.
@@ -134,8 +136,14 @@ def draw(name: str) -> None:
         )
 
 
+def main() -> int:
+    """Write, or check the text; return the exit status."""
+    if "--check" not in sys.argv:
+        PICTURES.mkdir(exist_ok=True)
+        for name in hub.list_schedulers():
+            draw(name)
+    return int(not finish({PAGE: page()}))
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    PICTURES.mkdir(exist_ok=True)
-    for schedule in hub.list_schedulers():
-        draw(schedule)
+    sys.exit(main())

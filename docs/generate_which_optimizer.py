@@ -100,9 +100,9 @@ FAMILIES = (
     Family(
         "FlashOptim",
         (("flash_adamw", "flash_adam"), ("flash_lion", "flash_sgd", "flash_sgdw")),
-        "you train bf16 weights on a GPU. With 24 bits behind each weight, small updates are kept. Its "
-        "[authors](https://github.com/databricks/flashoptim) count 7 bytes per parameter for "
-        "weights, gradients and state together, where AdamW in mixed precision takes 16.",
+        "you train bf16 weights on a GPU. With 24 bits behind each weight, small updates are kept. "
+        "Its [authors](https://github.com/databricks/flashoptim) count about 7 bytes per parameter "
+        "for weights, gradients and state together, where AdamW in mixed precision takes 16.",
         needs="a GPU; gains most with bf16 weights",
         is_measured=False,
     ),
