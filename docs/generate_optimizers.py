@@ -1,60 +1,39 @@
-"""Write `docs/optimizers.md`, and the matrix in README.md, from a run of the conformance kit.
+"""Write `docs/optimizers.md`, and what README says of the same run, from the conformance kit.
 
 `python docs/generate_optimizers.py` runs every check of every installed optimizer on the CPU and
 writes both; with `--check` it fails where they are not what the run says.
 """
 
-import os
-import re
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-# torchao compiles its steps: the same arithmetic, for minutes. Its own tests run them compiled.
+from generating import DOCS, ROOT, between_marks, code, finish, step_uncompiled
+
 if __name__ == "__main__":
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    step_uncompiled()
 
 import hub
 from hub.names.catalogue import EXTRA_OF
-from hub.names.layerwise_spec import LAYERWISE_SUFFIX
+from hub.names.layerwise_spec import has_layerwise_form
+from hub.spec import OptimizerSpec, Trait
 from hub.testing import CHECKS, Case, cases, run
-from hub.testing.promises import IN_BACKWARD
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "optimizers.md"
+PAGE = DOCS / "optimizers.md"
 README = ROOT / "README.md"
-MARKS = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
-PROMISES = {
-    "P1 class": ("is_optimizer",),
-    "P2 lr": ("follows_lr", "own_lr"),
-    "P3 decay, betas": ("decay", "hyperparameters", "names"),
-    "P4 groups": ("covers", "late_group"),
-    "P5 resume": ("resume", "plain_state", "distributed_state", "shares_nothing"),
-    "P6 accumulation": ("accumulates", "closures"),
-    "P7 clipping": ("clips", "norm_before_step", "leaves_gradients", "copies"),
-    "P8 evaluation": ("modes", "evaluates"),
-    "P10 trains": ("trains", "refused"),
-    "P11 no trace": ("no_trace", "detaches", "threads"),
-    "P12 bad input": ("bad_input", "other_checkpoint", "other_shapes"),
-}
-KEPT, KNOWN, BROKEN, NONE = "✓", "(✓)", "✗", "–"
 INTRODUCTION = """\
-What each optimizer is, and which of hub's promises (see [the design](design.md)) it was seen to
-keep. `docs/generate_optimizers.py` writes this page from a run of the conformance kit on the CPU,
-in fp32 and bf16; `tox run -e conformance` repeats it, and so does `hub check NAME`.
+# Optimizers
+
+<!-- Written by docs/generate_optimizers.py: change that, or the specs. -->
+
+What each name builds, and what to know before using it. [Which optimizer?](which-optimizer.md)
+helps to choose one; `hub show NAME` prints its arguments.
+
 """
-LEGEND = f"""
-{KEPT} all checks pass in every precision that the optimizer declares. Where it does not declare
-one, building is refused, which is a check as well. {KNOWN} all but what the optimizer's entry names
-as a known failure. The last column is for the form that steps
-inside the backward pass, `NAME_layerwise`: all of these checks again, and that it gives the same
-bits as the eager form, frees each gradient at once and never steps twice; {NONE} there is none.
+RUN = """
+`tox run -e conformance` repeats this run on a CPU, and `hub check NAME` runs it for one name.
 """
-COLUMNS = (*PROMISES, "layerwise")
-HEAD = f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}"
 
 Results = dict[Case, bool]
 
@@ -76,86 +55,106 @@ def measure() -> Results:
 
 def page(results: Results) -> str:
     """Return the text of `docs/optimizers.md`."""
-    rows = [
-        f"| `{name}` | {' | '.join(_cells(results, [name]))} |" for name in hub.list_optimizers()
+    packages = defaultdict(list)
+    for name in hub.list_optimizers():
+        packages[hub.describe(name).package].append(hub.describe(name))
+    order = sorted(packages, key=lambda package: (package not in {"torch", "hub"}, package))
+    families = [_family(package, packages[package]) for package in order]
+    return INTRODUCTION + statement(results) + RUN + "".join(families)
+
+
+def statement(results: Results) -> str:
+    """Return which optimizers keep hub's promises, and which do not."""
+    specs = [hub.describe(name) for name in hub.list_optimizers()]
+    lines = [
+        *_known_failures(specs),
+        *(
+            f"- `{s.name}` has no layerwise form: {s.why_not_layerwise}."
+            for s in specs
+            if _eager_only(s)
+        ),
+        *(f"- **{case.id} is broken.**" for case, kept in results.items() if not kept),
     ]
-    parts = ["# Optimizers\n", INTRODUCTION, HEAD, *rows, LEGEND]
-    return "\n".join([*parts, *(_entry(name) for name in hub.list_optimizers())])
+    return f"""\
+All {len(specs)} optimizers pass all {len(CHECKS)} checks of the
+[conformance kit](write-a-plugin.md#test-it) that apply to them, in fp32 and bf16, in the eager and
+in the layerwise form. Where one does not declare a precision, hub refuses to build it. Exceptions:
+
+""" + "".join(f"{line}\n" for line in lines)
 
 
 def summary(results: Results) -> str:
-    """Return the matrix of README: a row a distribution."""
-    names = defaultdict(list)
-    for name in hub.list_optimizers():
-        names[f"hub-{EXTRA_OF[name]}" if name in EXTRA_OF else "built in"].append(name)
-    rows = [f"| {owner} | {' | '.join(_cells(results, owned))} |" for owner, owned in names.items()]
-    return "\n".join([HEAD, *rows]) + "\n"
+    """Return the same for README, whose links start elsewhere."""
+    return statement(results).replace("](", "](docs/")
 
 
-def _cells(results: Results, names: list[str]) -> list[str]:
-    def cell(applies: Callable[[Case], bool]) -> str:
-        found = {case: kept for case, kept in results.items() if applies(case)}
-        if not found:
-            return NONE
-        if not all(found.values()):
-            return BROKEN
-        return KNOWN if any(case.known for case in found) else KEPT
+def _known_failures(specs: Sequence[OptimizerSpec]) -> list[str]:
+    failures: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for spec in specs:
+        for key, why in spec.known_failures.items():
+            check, _, precision = key.partition("-")
+            failures[f"`{check}` fails{precision and f' in {precision}'}", why].append(spec.name)
+    return [f"- {code(who)}: {fails}, because {why}." for (fails, why), who in failures.items()]
 
-    forms = [name + LAYERWISE_SUFFIX for name in names]
-    return [
-        *(
-            cell(lambda case, checks=checks: case.subject.name in names and case.check in checks)
-            for checks in PROMISES.values()
-        ),
-        cell(
-            lambda case: (
-                case.subject.name in forms
-                or (case.subject.name in names and case.check in IN_BACKWARD)
-            )
-        ),
+
+def _eager_only(spec: OptimizerSpec) -> bool:
+    return not has_layerwise_form(spec) and Trait.STEPS_IN_BACKWARD not in spec.traits
+
+
+def _family(package: str, specs: Sequence[OptimizerSpec]) -> str:
+    precisions = {s.name: [f"Trains in {', '.join(sorted(s.precisions))}."] for s in specs}
+    traits = {s.name: [f"Traits: {code(sorted(s.traits))}."] if s.traits else [] for s in specs}
+    notes = {spec.name: spec.notes for spec in specs}
+    lines = [
+        f"\n## {package}\n",
+        f"{_origin(specs)}\n",
+        "| name | | |",
+        "|---|---|---|",
+        *map(_row, specs),
+        "",
+        *(bullet for values in (precisions, traits, notes) for bullet in _bullets(values)),
     ]
-
-
-def _entry(name: str) -> str:
-    spec = hub.describe(name)
-    facts = [
-        f"builds a class of {spec.package} ({spec.license})",
-        f"trains in {', '.join(sorted(spec.precisions))}",
-        *([f"traits: {', '.join(sorted(spec.traits))}"] if spec.traits else []),
-        *([f"[paper]({spec.paper})"] if spec.paper else []),
-        f"[home page]({spec.homepage})",
-    ]
-    lines = [f"## {name}\n", f"{spec.summary.rstrip('.')}.\n", *(f"- {fact}" for fact in facts)]
-    known = [f"known failure of `{check}`: {why}." for check, why in spec.known_failures.items()]
-    if spec.notes or known:
-        lines += ["", *(f"- {note}" for note in (*spec.notes, *known))]
     return "\n".join(lines) + "\n"
 
 
-def with_matrix(text: str, matrix: str) -> str:
-    """Return README's text with the matrix between its marks."""
-    start, end = MARKS
-    pattern = re.escape(start) + ".*?" + re.escape(end)
-    return re.sub(pattern, lambda _: start + matrix + end, text, flags=re.DOTALL)
+def _origin(specs: Sequence[OptimizerSpec]) -> str:
+    (license,) = {spec.license for spec in specs}
+    homes = dict.fromkeys(spec.homepage for spec in specs)
+    where = ", ".join(f"[{home.split('://')[1].rstrip('/')}]({home})" for home in homes)
+    extra = EXTRA_OF.get(specs[0].name)
+    if extra is None:
+        return f"Built in. {where}, {license}."
+    (readme,) = ROOT.glob(f"*/hub-{extra}/README.md")
+    return f"By [hub-{extra}](../{readme.relative_to(ROOT)}), from {where}, {license}."
+
+
+def _row(spec: OptimizerSpec) -> str:
+    paper = f"[paper]({spec.paper})" if spec.paper else ""
+    return f"| `{spec.name}` | {spec.summary.rstrip('.')} | {paper} |"
+
+
+def _bullets(values: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return each value once: first those of all names, then those of some with their names."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, each in values.items():
+        for value in each:
+            owners[value].append(name)
+    everybody = list(values)
+    ordered = sorted(owners.items(), key=lambda item: item[1] != everybody)
+    return [
+        f"- {value}" if who == everybody else f"- {code(who)}: {value}" for value, who in ordered
+    ]
 
 
 def main() -> int:
     """Write, or check; return the exit status."""
     results = measure()
-    covered = {check for checks in PROMISES.values() for check in checks} | IN_BACKWARD
-    if covered != set(CHECKS):
-        raise ValueError(f"no column has {covered ^ set(CHECKS)}")
-    texts = {PAGE: page(results), README: with_matrix(README.read_text(), summary(results))}
-    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv:
-        for path in stale:
-            sys.stderr.write(f"{path.name} is not what the run says\n")
-    else:
-        for path, text in texts.items():
-            path.write_text(text)
+    current = finish(
+        {PAGE: page(results), README: between_marks(README.read_text(), summary(results))}
+    )
     broken = [case.id for case, kept in results.items() if not kept]
     print(f"{len(results) - len(broken)} passed, {len(broken)} failed")
-    return int(bool(broken or ("--check" in sys.argv and stale)))
+    return int(bool(broken) or not current)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Write `docs/schedulers.md` and its pictures from what the schedules say and do.
+"""Write `docs/schedulers.md` and its pictures from the schedules.
 
-`python docs/generate_schedulers.py` writes all; `tests/test_schedulers_page.py` checks that the
-text, and the learning rates behind each picture, are what the code gives now.
+`python docs/generate_schedulers.py` writes all; with `--check` it fails where the text is not what
+the code gives now. `tests/docs/test_schedulers_page.py` also checks the rates behind each picture.
 """
 
-from pathlib import Path
+import sys
+
+from generating import DOCS, finish
 
 import hub
 from hub.arguments.describe import type_name
@@ -12,11 +14,11 @@ from hub.cli import drawing
 from hub.cli.lr import METRIC, curve
 from hub.names.registry import default_registry
 
-PAGE = Path(__file__).with_name("schedulers.md")
-PICTURES = PAGE.with_name("pictures")
+PAGE = DOCS / "schedulers.md"
+PICTURES = DOCS / "pictures"
 STEPS = 1000
 WARMUP = 100
-# What shows a schedule best, and what some cannot do without.
+# Arguments that show a schedule best, or that it requires.
 ARGUMENTS = {
     "cosine_warmup_with_min_lr": ["min_lr_rate=0.1", "warmup_lr_rate=0.3"],
     "cosine_with_min_lr": ["min_lr_rate=0.1"],
@@ -44,28 +46,29 @@ scheduler = hub.build_scheduler(
 )
 ```
 
-Steps are optimizer steps: with gradient accumulation, fewer than batches. The peaks are the
-learning rates that the optimizer's groups have when the schedule is built, also for a second
-schedule. Schedules that are built before the first one's first step share its peaks, as for a
-`SequentialLR`. To resume, load the schedule's state dict; or give `last_epoch=N` to go on after
-step N, with the peaks (`initial_lr`) of the optimizer's loaded state dict.
+"Step" means an optimizer step: with gradient accumulation there are fewer steps than batches. A
+schedule's peaks are the learning rates that the optimizer's groups have when it is built, also for
+a second schedule. Schedules built before the first one has stepped share its peaks, as
+`SequentialLR` needs. To resume, load the schedule's state dict, or pass `last_epoch=N` to continue
+after step N with the peaks (`initial_lr`) of the optimizer's loaded state dict.
 
-- The values are those of `transformers.get_scheduler` (5.23), to the last bit, and state dicts go
-  both ways.
-- A group that is added later (`optimizer.add_param_group`) follows from its own learning rate.
-- A learning rate that is a tensor stays that tensor, and gets the same values, rounded to its
+- The values equal those of `transformers.get_scheduler` (5.23) to the last bit, and either side
+  loads the other's state dicts.
+- A group that is added later (`optimizer.add_param_group`) starts from its own learning rate.
+- A learning rate that is a tensor stays the same tensor and gets the same values, rounded to its
   dtype.
-- Schedules by metric are stepped with one, after an evaluation: `scheduler.step(loss)`. They are
-  `ReduceLROnPlateau`s to a trainer that asks.
-- A falling schedule on top of ScheduleFree, two warm-ups at once, a warm-up that the schedule
-  does not have, and parts of `warmup_stable_decay` that do not add up to the training are
-  warnings. With `relative_step=True` only the schedule `adafactor` is taken.
+- Metric-driven schedules take the metric in `step()`, after an evaluation: `scheduler.step(loss)`.
+  Trainers recognize them as `ReduceLROnPlateau`.
+- hub warns of a decaying schedule for ScheduleFree, of two warm-ups at once, of a warm-up that the
+  schedule does not have, and of phases of `warmup_stable_decay` that do not add up to the
+  training. Adafactor with `relative_step=True` accepts only the schedule `adafactor`.
 
-"steps" says whether `num_training_steps` has to be given, "warm-up" whether `num_warmup_steps`
-counts. `hub lr NAME` draws a schedule in the terminal, and `--out` into a file, as the pictures
-here: {STEPS} steps, {WARMUP} of them warm-up where there is one, from a learning rate of 0.001.
+"steps" marks schedules that require `num_training_steps`, "warm-up" those that use
+`num_warmup_steps`, and "metric" those whose `step()` takes a metric. `hub lr NAME` draws a schedule
+in the terminal, or into a file with `--out`. The pictures below show {STEPS} steps from a learning
+rate of 0.001, with {WARMUP} steps of warm-up if the schedule has one.
 
-| name | | steps | warm-up | metric | its own arguments |
+| name | | steps | warm-up | metric | arguments |
 |---|---|---|---|---|---|
 """
 
@@ -83,13 +86,13 @@ def rates(name: str) -> list[float]:
 
 
 def numbers(name: str) -> str:
-    """Return what a picture says in its metadata: some of the learning rates in it."""
+    """Return some of the learning rates in a picture, for its metadata."""
     shown = rates(name)
     return " ".join(f"{rate:.3e}" for rate in shown[:: STEPS // 50])
 
 
 def command(name: str) -> str:
-    """Return how a picture is drawn by hand."""
+    """Return the command that draws a picture."""
     warmup = ["--warmup", str(WARMUP)] if _warmup(name) else []
     return " ".join(["hub lr", name, *ARGUMENTS.get(name, ()), *warmup])
 
@@ -133,8 +136,14 @@ def draw(name: str) -> None:
         )
 
 
+def main() -> int:
+    """Write, or check the text; return the exit status."""
+    if "--check" not in sys.argv:
+        PICTURES.mkdir(exist_ok=True)
+        for name in hub.list_schedulers():
+            draw(name)
+    return int(not finish({PAGE: page()}))
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    PICTURES.mkdir(exist_ok=True)
-    for schedule in hub.list_schedulers():
-        draw(schedule)
+    sys.exit(main())

@@ -3,7 +3,7 @@
 Every optimizer name that both know trains one small model for a few steps, in fp32 on the CPU, from
 the same weights, on the same batches, with the same arguments. Where both are right the final
 weights are equal. Where they are not, the row says why, by section and fact of the audit of
-Transformers 5.23 and the packages (upstream.md), and proves it: told what Transformers
+Transformers 5.23 and the packages (docs/upstream.md), and proves it: told what Transformers
 (`trainer_optimizer.py`) really uses, hub arrives at Transformers' weights, again to the last bit.
 No row needs a tolerance. A row whose proof fails is a cause that is gone, or was not the only one.
 """
@@ -150,7 +150,7 @@ class Row:
     told: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `hub.build` that replace or add to those which Transformers got."""
     why: str = ""
-    """The cause of a disagreement, by section and fact of upstream.md."""
+    """The cause of a disagreement, by section and fact of docs/upstream.md."""
     targets: str | list[str] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     """Further `TrainingArguments`; hub gets them as `defaults`."""
@@ -451,7 +451,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Any:
     """
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     yield
-    # Upstream.md 8e: overrides of state bits leak to later optimizers, by position.
+    # 8e: overrides of state bits leak to later optimizers, by position.
     if "bitsandbytes.optim" in sys.modules:
         sys.modules["bitsandbytes.optim"].GlobalOptimManager.get_instance().initialize()
 

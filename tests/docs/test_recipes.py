@@ -1,15 +1,12 @@
 """The page of recipes is executed from top to bottom."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import TensorDataset
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
-WIDTH = 128  # the least that APOLLO's rank fits into
+from tests.docs.conftest import DOCS, Classifier, blocks
+
+PAGE = DOCS / "recipes.md"
 REFERENCE = {  # what Transformers' documentation shows, by what is special to it
     "warmup_ratio",
     "param_rules",
@@ -40,39 +37,15 @@ REFERENCE = {  # what Transformers' documentation shows, by what is special to i
 }
 
 
-class Classifier(nn.Module):
-    """An encoder of attention and MLP, and a classifier; its forward pass returns the loss."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.ModuleDict(
-            {
-                "embed": nn.Linear(8, WIDTH),
-                "attn": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
-                "mlp": nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH)),
-            }
-        )
-        self.classifier = nn.Linear(WIDTH, 3)
-
-    def forward(self, features, label):
-        hidden = self.encoder["embed"](features)
-        hidden = self.encoder["mlp"](self.encoder["attn"](hidden))
-        return nn.functional.cross_entropy(self.classifier(hidden), label)
-
-
-def blocks():
-    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.filterwarnings("ignore:flash_adamw:hub.HubWarning")  # here it has no GPU
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = TensorDataset(torch.randn(100, 8), torch.randint(0, 3, (100,)))
     namespace = {"model": Classifier(), "train_dataset": data, "eval_dataset": data}
-    for number, block in enumerate(blocks()):
+    for number, block in enumerate(blocks(PAGE.read_text())):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), namespace)
 
 
 def test_the_page_has_it_all():
-    text = "".join(blocks())
+    text = "".join(blocks(PAGE.read_text()))
     assert {word for word in REFERENCE if word not in text} == set()

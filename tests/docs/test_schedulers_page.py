@@ -1,15 +1,11 @@
 """docs/schedulers.md says and shows what the schedules are."""
 
-import re
-import runpy
-from pathlib import Path
-
 import pytest
 
 import hub
+from tests.docs.conftest import DOCS, blocks, generator
 
-DOCS = Path(__file__).parents[1] / "docs"
-GENERATOR = runpy.run_path(str(DOCS / "generate_schedulers.py"))
+GENERATOR = generator("generate_schedulers")
 
 
 def test_the_text_is_current():
@@ -29,5 +25,5 @@ def test_there_is_no_picture_of_anything_else():
 
 
 def test_its_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "schedulers.md").read_text(), re.DOTALL)
+    (example,) = blocks((DOCS / "schedulers.md").read_text())
     exec(compile(example, "schedulers.md", "exec"), {})
