@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from operator import attrgetter
 from threading import RLock
 from typing import Any
 
@@ -42,6 +43,17 @@ def load(module: str) -> Any:
                 return import_module(module)
         finally:
             _importing.pop()
+
+
+def load_object(path: str) -> Any:
+    """Import what a path such as "torch.optim:SGD" names, as `load` imports its module.
+
+    Raises:
+        ImportError: The module is not there.
+        AttributeError: The module does not have it.
+    """
+    module, _, name = path.partition(":")
+    return attrgetter(name)(load(module))
 
 
 def _is_partial(module: object) -> bool:

@@ -125,13 +125,18 @@ class Prepared:
     context: BuildContext
 
     def construct(self, context: BuildContext) -> Optimizer | None:
-        """Call the plugin's factory, for this context or one of its kind."""
+        """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
         name, arguments = _eager(self.spec, self.optim_args)
         # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
         backend.load("torch._dynamo")
-        optimizer: Optimizer | None = self.plugin.hooks.hub_build_optimizer(
-            name=name, optim_args=arguments, target_modules=self.targets, context=context
-        )
+        optimizer: Optimizer | None
+        if self.spec.factory:
+            factory = backend.load_object(self.spec.factory)
+            optimizer = factory(context.param_groups(), **dict(arguments))
+        else:
+            optimizer = self.plugin.hooks.hub_build_optimizer(
+                name=name, optim_args=arguments, target_modules=self.targets, context=context
+            )
         return optimizer
 
 

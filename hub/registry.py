@@ -14,7 +14,7 @@ from hub.catalogue import EXTRA_OF, install_command
 from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
 from hub.forms import SUFFIX, layerwise
 from hub.printable import clean, shown
-from hub.specs import check_marked, check_optimizer, check_scheduler
+from hub.specs import check_builds, check_marked, check_optimizer, check_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -222,6 +222,7 @@ class Registry:
         )
         for optimizer in plugin.optimizers.values():
             check_optimizer(optimizer, source.distribution)
+            check_builds(optimizer, relay, source.distribution)
         for scheduler in plugin.schedulers.values():
             check_scheduler(scheduler, source.distribution)
         return plugin

@@ -154,6 +154,10 @@ class OptimizerSpec:
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
+    factory: str = ""
+    """What builds it, as "package.module:callable": hub imports it for a build and calls it with
+    the parameter groups and the arguments by keyword. An optimizer class serves as it is. Without
+    one, the plugin has a `hub_build_optimizer`."""
     trial: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,12 @@ from hub.errors import PluginError, for_author
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pluggy import HookRelay
+
     from hub.spec import OptimizerSpec, SchedulerSpec
 
+PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+"""What `factory` looks like: a module, a colon and what it has."""
 USUAL = frozenset({"lr", "weight_decay"})
 """What `per_group` has by default, also where an optimizer has no such argument."""
 
@@ -37,6 +42,28 @@ def check_optimizer(spec: OptimizerSpec, distribution: str) -> None:
         ("without_effect", spec.without_effect),
     ):
         _check_keys(spec, field, keys, distribution)
+
+
+def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> None:
+    """Hold a plugin to a way of building each of its optimizers.
+
+    Raises:
+        PluginError: The spec's factory is not a path, or there is neither a factory nor a hook.
+    """
+    if spec.factory and not PATH.fullmatch(spec.factory):
+        what = f"factory of '{spec.name}' is {spec.factory!r}, which does not name a callable"
+    elif not spec.factory and not hooks.hub_build_optimizer.get_hookimpls():
+        what = f"nothing builds '{spec.name}'"
+    else:
+        return
+    raise PluginError(
+        what,
+        where="OptimizerSpec.factory",
+        fix=for_author(
+            'write factory="package.module:Class", or a hub_build_optimizer', distribution
+        ),
+        plugin=distribution,
+    )
 
 
 def check_scheduler(spec: SchedulerSpec, distribution: str) -> None:

@@ -39,12 +39,12 @@ def plugin(monkeypatch):
     return make
 
 
-def registers(*names):
+def registers(*names, factory="torch.optim:SGD"):
     spec = hub.describe("sgd")
 
     @hub.hookimpl
     def hub_register_optimizers():
-        return [replace(spec, name=name) for name in names]
+        return [replace(spec, name=name, factory=factory) for name in names]
 
     return hub_register_optimizers
 
@@ -228,7 +228,9 @@ def test_a_model_of_one_layer_has_groups_too(plugin):
         return torch.optim.SGD(context.model.parameters(), lr=1e-3)
 
     plugin(
-        "fake_bare", hub_register_optimizers=registers("a"), hub_build_optimizer=hub_build_optimizer
+        "fake_bare",
+        hub_register_optimizers=registers("a", factory=""),
+        hub_build_optimizer=hub_build_optimizer,
     )
     with pytest.raises(hub.PluginError, match="lost name or param_names") as raised:
         build_with(Registry([point("a", "fake_bare", "hub-odd")]), torch.nn.Linear(2, 2), "a")
@@ -271,7 +273,7 @@ def test_a_hook_without_the_mark_is_named(plugin):
 
     plugin(
         "fake_plain",
-        hub_register_optimizers=registers("a"),
+        hub_register_optimizers=registers("a", factory=""),
         hub_build_optimizer=hub_build_optimizer,
     )
     with pytest.raises(hub.PluginError, match="hub_build_optimizer is not marked") as raised:
@@ -346,12 +348,52 @@ def test_a_factory_is_held_to_the_plan(plugin, model, result, says):
 
     plugin(
         "fake_factory",
-        hub_register_optimizers=registers("a"),
+        hub_register_optimizers=registers("a", factory=""),
         hub_build_optimizer=hub_build_optimizer,
     )
     with pytest.raises(hub.PluginError, match=says) as raised:
         build_with(Registry([point("a", "fake_factory", "hub-odd")]), model, "a")
     assert raised.value.plugin == "hub-odd"
+
+
+@pytest.mark.parametrize("name", ["a", "a_layerwise"])
+def test_a_factory_needs_no_hook(plugin, model, name):
+    import torch
+
+    plugin("fake_named", hub_register_optimizers=registers("a", factory="torch.optim:SGD"))
+    optimizer = build_with(Registry([point("a", "fake_named", "hub-a")]), model, name)
+    assert isinstance(optimizer, torch.optim.SGD)
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("", "nothing builds 'a'"),
+        ("torch.optim.SGD", "'torch.optim.SGD', which does not name a callable"),
+        ("torch.optim:", "'torch.optim:', which does not name a callable"),
+    ],
+    ids=["none", "no colon", "nothing behind it"],
+)
+def test_a_spec_without_a_way_to_build_it_does_not_load(plugin, factory, says):
+    plugin("fake_unbuilt", hub_register_optimizers=registers("a", factory=factory))
+    with pytest.raises(hub.PluginError, match=says) as raised:
+        Registry([point("a", "fake_unbuilt", "hub-odd")]).optimizer("a")
+    assert 'factory="package.module:Class"' in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("no_such_module:SGD", "cannot import its package: ModuleNotFoundError"),
+        ("torch.optim:SGDD", "cannot be built: AttributeError"),
+        ("torch:is_tensor", "cannot be built: TypeError"),
+    ],
+    ids=["no module", "no class", "other arguments"],
+)
+def test_a_factory_that_fails_is_named(plugin, model, factory, says):
+    plugin("fake_failing", hub_register_optimizers=registers("a", factory=factory))
+    with pytest.raises(hub.PluginError, match=says):
+        build_with(Registry([point("a", "fake_failing", "hub-odd")]), model, "a")
 
 
 def test_a_plugin_may_parse_its_own_arguments(plugin, model):
@@ -367,7 +409,7 @@ def test_a_plugin_may_parse_its_own_arguments(plugin, model):
 
     plugin(
         "fake_parser",
-        hub_register_optimizers=registers("a"),
+        hub_register_optimizers=registers("a", factory=""),
         hub_parse_optim_args=hub_parse_optim_args,
         hub_build_optimizer=hub_build_optimizer,
     )
@@ -396,7 +438,7 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
 
     plugin(
         "fake_finder",
-        hub_register_optimizers=registers("a"),
+        hub_register_optimizers=registers("a", factory=""),
         hub_validate_precision=hub_validate_precision,
         hub_build_optimizer=hub_build_optimizer,
     )
