@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
 
 ALL_LINEAR = ("all-linear", "all_linear")
-_FIX = 'target_modules="all-linear", or a list such as ["attn", "mlp"]'
+_FIX = 'target_modules="all-linear", or target_modules=["attn", "mlp"]'
 _COMPUTED = "weight computed from other parameters"
 
 
