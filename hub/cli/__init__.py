@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hub.cli import check, compare, convert, doctor, listing, lr, plan, show
+from hub.cli import check, compare, convert, doctor, listing, lr, new_plugin, plan, show
 from hub.cli.command import Command
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert_checkpoint)
+app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 
