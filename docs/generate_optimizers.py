@@ -118,14 +118,14 @@ def _family(package: str, specs: Sequence[OptimizerSpec]) -> str:
 
 
 def _origin(specs: Sequence[OptimizerSpec]) -> str:
-    (license,) = {spec.license for spec in specs}
+    (terms,) = {spec.license for spec in specs}
     homes = dict.fromkeys(spec.homepage for spec in specs)
     where = ", ".join(f"[{home.split('://')[1].rstrip('/')}]({home})" for home in homes)
     extra = EXTRA_OF.get(specs[0].name)
     if extra is None:
-        return f"Built in. {where}, {license}."
+        return f"Built in. {where}, {terms}."
     (readme,) = ROOT.glob(f"*/hub-{extra}/README.md")
-    return f"By [hub-{extra}](../{readme.relative_to(ROOT)}), from {where}, {license}."
+    return f"By [hub-{extra}](../{readme.relative_to(ROOT)}), from {where}, {terms}."
 
 
 def _row(spec: OptimizerSpec) -> str:

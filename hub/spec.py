@@ -86,8 +86,11 @@ class Finding:
     """Something about a planned build that its user should know."""
 
     level: Level
+    """What hub does about it."""
     what: str
+    """The problem, in one sentence."""
     fix: str = ""
+    """What the user can do about it."""
     where: str = ""
     """The parameter, module or argument it is about, where it is not the whole build."""
     error: Annotated[type[HubError], _ByName()] = PrecisionError
@@ -152,7 +155,9 @@ class Contrast:
     """
 
     base: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of one run."""
     other: Mapping[str, Any]
+    """Those of the other run, with another value of the argument in question."""
     some: bool = False
     """Whether only some of the updates change, although the argument is one that groups have."""
 
@@ -162,14 +167,17 @@ class OptimizerSpec:
     """What one optimizer name is, takes and can do."""
 
     name: str
+    """What users write; the name of its entry point."""
     summary: str
     """One line."""
     arguments: type[BaseModel]
     """A pydantic model whose fields are the optimizer's arguments, their defaults upstream's."""
     traits: frozenset[Trait] = frozenset()
+    """What hub has to know about how it works."""
     precisions: frozenset[str] = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
     """The modes of `hub.spec.MODES` it trains correctly in; elsewhere the build is refused."""
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
+    """The types of devices that it runs on; elsewhere the build is refused."""
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
     factory: str = ""
@@ -205,8 +213,11 @@ class OptimizerSpec:
     package: str = "torch"
     """The distribution whose class is built."""
     license: str = "BSD-3-Clause"
+    """The license of the package."""
     paper: str = ""
+    """Where the algorithm is published, as a URL."""
     homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
+    """Where the package is, as a URL."""
     notes: tuple[str, ...] = ()
     """What to know before using it, and what hub does differently from the bare package."""
 
@@ -216,6 +227,7 @@ class SchedulerSpec:
     """What one learning-rate schedule is and takes."""
 
     name: str
+    """What users write; the name of its entry point."""
     summary: str
     """One line."""
     arguments: type[BaseModel]
@@ -223,7 +235,9 @@ class SchedulerSpec:
     build: Callable[[Optimizer, int, int | None, Any], LRScheduler]
     """Called with optimizer, num_warmup_steps, num_training_steps and the validated arguments."""
     needs_training_steps: bool = False
+    """Whether `num_training_steps` has to be given."""
     uses_warmup_steps: bool = True
+    """Whether `num_warmup_steps` counts."""
     decays: bool = True
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
@@ -241,11 +255,13 @@ class ParameterGroup:
     """One group of parameters, as the plan decided it."""
 
     name: str
+    """The same in `optimizer.param_groups`."""
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
     """The arguments that this group has to itself; its `weight_decay` in any case."""
     low_rank: bool = False
+    """Whether these are weights of target modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +269,11 @@ class BuildContext:
     """All that a plugin may want to know about the model it builds an optimizer for."""
 
     model: Module
+    """The model that the optimizer is built for."""
     groups: tuple[ParameterGroup, ...]
+    """The planned groups, in order."""
     precision: Precision
+    """What the model trains in."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""

@@ -6,15 +6,18 @@ import sys
 import warnings
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
 from hub.cli.show import example
 
+COMMANDS = get_command(app).commands
 
-def run(*arguments, status=0):
-    result = CliRunner().invoke(app, arguments)
+
+def run(*arguments, status=0, **variables):
+    result = CliRunner().invoke(app, arguments, env=variables)
     assert result.exit_code == status, result.output
     return result.output
 
@@ -33,6 +36,43 @@ def test_list_shows_what_is_installed_and_how_to_get_the_rest(monkeypatch):
     assert rows["galore_adamw"]["installed"] is False
     assert rows["galore_adamw"]["install"] == 'pip install "hub[galore]"'
     assert "galore_adamw" in run("list", "galore*")
+
+
+def test_list_has_one_line_for_each_name_plugin_by_plugin():
+    lines = run("list", COLUMNS="80").splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line for line in lines if not line.startswith("  ")]
+    version = hub.__version__
+    assert heads[0] == f"hub {version}"
+    assert heads[1:-1] == sorted(heads[1:-1])
+    assert heads[-1] == f"hub {version}, learning-rate schedules"
+    assert [line.split()[0] for line in lines[lines.index(heads[-1]) + 1 :]] == (
+        hub.list_schedulers()
+    )
+    names = [line.split()[0] for line in lines[: lines.index(heads[-1])] if line not in heads]
+    assert sorted(names) == hub.list_optimizers()
+    galore = lines.index(f"hub-galore {version}")
+    assert lines[galore + 1].split(maxsplit=1)[0] == "galore_adafactor"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("xyz*", "nothing matches 'xyz*'\n  fix: `hub list` has all names"),
+        ("glore_ad*", "did you mean galore_adamw or galore_adafactor"),
+        ("cosin", "did you mean cosine"),
+        ("[ab]damw_toch", "did you mean adamw_torch"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_told(pattern, says):
+    assert says in run("list", pattern, status=1)
+    assert run("list", pattern, "--json", status=1).startswith("[]")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_is_short_too(command):
+    assert run(*command, "-h") == run(*command, "--help")
+    assert "Usage" in run(*command, "-h")
 
 
 @pytest.mark.parametrize("name", hub.list_optimizers())

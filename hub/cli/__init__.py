@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from hub.cli import check, compare, convert, doctor, listing, lr, plan, show
-from hub.errors import HubError
-from hub.terminal import Terminal
+from hub.cli import check, compare, convert, doctor, listing, lr, new_plugin, plan, show
+from hub.cli.command import Command
 
 app = typer.Typer(
     help="Name an optimizer, get a torch.optim.Optimizer that behaves.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(listing.list_names)
-app.command("show")(show.show)
-app.command("plan")(plan.plan)
-app.command("lr")(lr.lr)
-app.command("compare")(compare.compare)
-app.command("check")(check.check)
-app.command("convert-checkpoint")(convert.convert_checkpoint)
-app.command("doctor")(doctor.doctor)
+app.command("list", cls=Command)(listing.list_names)
+app.command("show", cls=Command)(show.show)
+app.command("plan", cls=Command)(plan.plan)
+app.command("lr", cls=Command)(lr.lr)
+app.command("compare", cls=Command)(compare.compare)
+app.command("check", cls=Command)(check.check)
+app.command("convert-checkpoint", cls=Command)(convert.convert)
+app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
+app.command("doctor", cls=Command)(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line; an error of hub's own is a message and exit status 2."""
-    try:
-        app()
-    except HubError as error:
-        Terminal(stderr=True).print(str(error), style="red")
-        sys.exit(2)
+    """Run the command line."""
+    app()

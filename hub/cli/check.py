@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import track
 from rich.table import Table
 
+from hub.cli.command import complete_name
+from hub.errors import HubError
 from hub.terminal import Terminal, literal
 
 if TYPE_CHECKING:
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    names: Annotated[list[str], typer.Argument(help="Optimizers and schedules, as in `hub list`.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Optimizers and schedules, as in `hub list`.", autocompletion=complete_name
+        ),
+    ],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run the conformance kit: does an optimizer keep hub's promises on this machine?
@@ -25,6 +32,7 @@ def check(
     """
     from hub.testing import cases, run
 
+    _check_device(device)
     console = Terminal()
     results: dict[tuple[str, str, str], RenderableType] = {}
     reasons: list[str] = []
@@ -51,3 +59,16 @@ def check(
         console.print(reason)
     if reasons:
         raise typer.Exit(1)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch lacks CUDA
+        raise HubError(
+            f"torch cannot use the device {device}: {str(error).splitlines()[0]}",
+            where="device",
+            fix="cpu, or a device that this machine has",
+        ) from error

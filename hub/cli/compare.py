@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hub.cli.command import complete_optimizer, complete_schedule
+from hub.cli.language import in_options
 from hub.terminal import Terminal
 
 
 def compare(
+    ctx: typer.Context,
     names: Annotated[
-        list[str], typer.Argument(help="Optimizers, each NAME or NAME:key=value,key=value.")
+        list[str],
+        typer.Argument(
+            help="Optimizers, each NAME or NAME:key=value,key=value.",
+            autocompletion=complete_optimizer,
+        ),
     ],
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Sequences per step.")] = 8,
@@ -20,7 +28,10 @@ def compare(
     target_modules: Annotated[
         list[str] | None, typer.Option(help="For low-rank optimizers; by default all-linear.")
     ] = None,
-    lr_scheduler: Annotated[str | None, typer.Option(help="A schedule, as in `hub list`.")] = None,
+    lr_scheduler: Annotated[
+        str | None,
+        typer.Option(help="A schedule, as in `hub list`.", autocompletion=complete_schedule),
+    ] = None,
     warmup_steps: Annotated[int, typer.Option(help="Steps of warm-up of the schedule.")] = 0,
     max_grad_norm: Annotated[float | None, typer.Option(help="Clip gradients to this.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, bf16-mixed, fp16-mixed.")] = "fp32",
@@ -59,7 +70,7 @@ def compare(
     from hub.compare import run
 
     console = Terminal()
-    comparison = run(settings, console)
+    comparison = run(settings, console, partial(in_options, ctx=ctx))
     if out is not None:
         # Not wrapped: a terminal makes a link of a whole path.
         report = f"the report is {out / 'report.html'}"

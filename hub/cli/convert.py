@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hub.cli.command import complete_optimizer
+from hub.errors import HubError
 
-def convert_checkpoint(
-    name: Annotated[str, typer.Argument(help="The optimizer that wrote it, as in `hub list`.")],
+
+def convert(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The optimizer that wrote it, as in `hub list`.",
+            autocompletion=complete_optimizer,
+        ),
+    ],
     source: Annotated[Path, typer.Argument(help="Its pickled state dict, such as optimizer.pt.")],
     target: Annotated[Path, typer.Argument(help="Where to write.")],
     trust: Annotated[
@@ -27,6 +35,31 @@ def convert_checkpoint(
     """Turn an old pickled checkpoint into tensors and plain data, which hub loads and trusts."""
     from hub.saving.convert import convert_checkpoint
 
-    given = json.loads(names.read_text()) if names else None
-    convert_checkpoint(name, source, target, trust=trust, names=given)
+    _check_target(target)
+    convert_checkpoint(
+        name, source, target, trust=trust, names=_read_names(names) if names else None
+    )
     typer.echo(f"wrote {target}")
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise HubError(
+            "the folder to write to does not exist",
+            where=str(target.parent),
+            fix="make it first, or name another one",
+        )
+
+
+def _read_names(path: Path) -> list[list[str]]:
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(list[list[str]]).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON, or of another form"
+        raise HubError(
+            f"no names of parameters can be read from {path}: {reason}",
+            where="names",
+            fix='write one list for each group, such as [["layer.weight"], ["layer.bias"]]',
+        ) from error

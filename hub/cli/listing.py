@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
 
+from hub.cli.command import complete_name
 from hub.errors import PluginError
 from hub.names.catalogue import EXTRA_OF, install_command
-from hub.names.registry import default_registry, version_of
-from hub.terminal import Terminal
+from hub.names.registry import default_registry, nearest_names, version_of
+from hub.terminal import Terminal, literal
+from hub.text import clean, shown
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from hub.names.registry import Kind, Registry
+
+
+CORE = "hub"
+"""The distribution that is listed first."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +39,77 @@ class Row:
     installed: bool
     install: str
 
+    @property
+    def broken(self) -> bool:
+        """Whether the plugin does not load."""
+        return self.installed and not self.version
+
 
 def list_names(
-    pattern: Annotated[str, typer.Argument(help="Shell-style pattern, such as 'galore*'.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            help="Shell-style pattern, such as 'galore*'.", autocompletion=complete_name
+        ),
+    ] = "*",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List optimizers and schedules: installed ones, and how to install the others."""
-    rows = find(default_registry(), pattern)
+    """List optimizers and schedules, and how to install those that are missing.
+
+    The exit status is 1 if nothing matches.
+    """
+    registry = default_registry()
+    rows = matching(registry, pattern)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
-        return
-    table = Table(Column("name", no_wrap=True), "kind", "summary", "distribution", box=SIMPLE_HEAD)
-    for row in rows:
-        origin = f"{row.distribution} {row.version}" if row.installed else row.install
-        table.add_row(row.name, row.kind, row.summary, origin)
-    Terminal().print(table)
+    else:
+        _print(rows)
+    if not rows:
+        Terminal(stderr=True).print(_nothing(registry, pattern), style="red")
+        raise typer.Exit(1)
 
 
-def find(registry: Registry, pattern: str) -> list[Row]:
+def _print(rows: list[Row]) -> None:
+    """Print one line for each name, plugin by plugin: optimizers, and then the schedules."""
+    console = Terminal()
+    for kind, title in (("optimizer", ""), ("scheduler", ", learning-rate schedules")):
+        chosen = [row for row in rows if row.kind == kind]
+        width = max((len(clean(row.name)) for row in chosen), default=0)
+        for origin in sorted({_origin(row) for row in chosen}, key=_core_first):
+            console.print(literal("".join(origin) + title, "bold"))
+            for row in chosen:
+                if _origin(row) == origin:
+                    console.print(_line(row, width), no_wrap=True, overflow="ellipsis")
+
+
+def _line(row: Row, width: int) -> Text:
+    summary = row.summary if row.installed else ""
+    return literal(f"  {clean(row.name):{width}}  {summary}".rstrip(), "red" * row.broken)
+
+
+def _core_first(origin: tuple[str, str]) -> tuple[bool, tuple[str, str]]:
+    return origin[0] != CORE, origin
+
+
+def _origin(row: Row) -> tuple[str, str]:
+    """Return a distribution, and its version or how to get it."""
+    if not row.installed:
+        return row.distribution, f", not installed: {row.install}"
+    return row.distribution, f" {row.version}" if row.version else ""
+
+
+def _nothing(registry: Registry, pattern: str) -> str:
+    """Return what to say where no name matches, with the names that are most like it."""
+    known = {*registry.names("optimizer"), *registry.names("scheduler"), *EXTRA_OF}
+    near = nearest_names(re.sub(r"\[.*?\]|[*?]", "", pattern), known)
+    return f"nothing matches {shown(pattern)}" + (
+        f"\n  fix: did you mean {' or '.join(near)}?"
+        if near
+        else "\n  fix: `hub list` has all names"
+    )
+
+
+def matching(registry: Registry, pattern: str) -> list[Row]:
     """Return all names that match, installed or known to be installable."""
     installed = registry.names("optimizer", pattern)
     missing = [name for name in EXTRA_OF if fnmatchcase(name, pattern) and name not in installed]

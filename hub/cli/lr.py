@@ -9,6 +9,7 @@ import typer
 
 from hub.arguments.grammar import parse_arguments
 from hub.cli import drawing
+from hub.cli.command import complete_schedule
 from hub.errors import HubError
 from hub.names.registry import default_registry
 from hub.terminal import Terminal
@@ -24,7 +25,9 @@ FORMATS = (".png", ".svg")
 
 
 def lr(
-    name: Annotated[str, typer.Argument(help="A schedule, as in `hub list`.")],
+    name: Annotated[
+        str, typer.Argument(help="A schedule, as in `hub list`.", autocompletion=complete_schedule)
+    ],
     arguments: Annotated[list[str] | None, typer.Argument(help="Its own, each key=value.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the training.")] = 1000,
     warmup: Annotated[int, typer.Option(min=0, help="Of these, the steps of warm-up.")] = 0,
@@ -36,7 +39,7 @@ def lr(
     """Draw the learning rate over the steps of a training."""
     if out is not None and out.suffix not in FORMATS:
         raise HubError(
-            f"{out.name} is no name of a picture",
+            f"{out.name} is not a .png or .svg file",
             where="--out",
             fix=f"end it with {' or '.join(FORMATS)}",
         )

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hub.cli.command import complete_optimizer
+from hub.cli.language import in_options
 from hub.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hub.spec import Finding
 
 
 def plan(
-    name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list`.")],
+    ctx: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(help="An optimizer, as in `hub list`.", autocompletion=complete_optimizer),
+    ],
     model: Annotated[
         Path | None,
         typer.Option(help="Folder with a Transformers configuration; by default a small Llama."),
@@ -21,6 +33,7 @@ def plan(
     target_modules: Annotated[
         list[str] | None, typer.Option(help="For low-rank optimizers; may be repeated.")
     ] = None,
+    max_grad_norm: Annotated[float | None, typer.Option(help="Clip gradients to this.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, bf16-mixed, …")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -42,11 +55,19 @@ def plan(
         target_modules=target_modules[0]
         if target_modules and len(target_modules) == 1
         else target_modules,
+        max_grad_norm=max_grad_norm,
         precision=precision,
     ).materialized()
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=2))
     else:
-        Terminal().print(made)
+        Terminal().print(replace(made, findings=tuple(_in_options(ctx, *made.findings))))
     if made.refused:
         raise typer.Exit(1)
+
+
+def _in_options(ctx: typer.Context, *findings: Finding) -> Iterator[Finding]:
+    """Yield findings in the words of this command."""
+    for finding in findings:
+        what, fix = (in_options(text, ctx) for text in (finding.what, finding.fix))
+        yield replace(finding, what=what, fix=fix)

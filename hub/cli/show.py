@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Column, Table
 
 from hub.arguments.describe import type_name
+from hub.cli.command import complete_optimizer
 from hub.names import describe
 from hub.names.catalogue import EXTRA_OF
 from hub.names.registry import default_registry
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
 
 
-def show(name: Annotated[str, typer.Argument(help="An optimizer, as in `hub list`.")]) -> None:
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(help="An optimizer, as in `hub list`.", autocompletion=complete_optimizer),
+    ],
+) -> None:
     """Show what an optimizer takes and can do, with an example that runs."""
     spec = describe(name)
     console = Terminal()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hub.compare import extra
 from hub.errors import HubError
+from hub.quiet import no_output, no_warnings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,10 +73,11 @@ def skeleton(path: Path | None, dtype: torch.dtype) -> torch.nn.Module:
     """
     import torch
 
-    transformers = extra.load("transformers")
-    config = _small_llama(1) if path is None else _read_configuration(path)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with no_output(), no_warnings():  # of what Transformers imports
+        transformers = extra.load("transformers")
+        config = _small_llama(1) if path is None else _read_configuration(path)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     return cast("torch.nn.Module", model)
 
 

@@ -6,7 +6,7 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from hub.compare import table, wording
+from hub.compare import formatting, table
 from hub.compare.result import Status
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ pre { white-space: pre-wrap; font-size: .85rem; }
 p.note { font-size: .9rem; }
 """.strip()
 NOTE = (
-    "Losses are nats a token; the held-out one is before → after training. Tokens per second are "
+    "The loss is that on held-out text after training, in nats a token. Tokens per second are "
     "the median over the steps after the first few. State is every tensor in the optimizer's state "
     "dict. Peak memory is parameters, gradients, state and activations at the highest point of "
     "training. This is one training each, with one seed: small differences mean nothing."
@@ -63,7 +63,7 @@ def html(comparison: Comparison, picture: bytes) -> str:
 <h2>Training loss</h2>
 <img src="data:image/png;base64,{image}" alt="Training loss over steps and over time">
 <h2>How it was run</h2>
-{_pairs(wording.setup(comparison))}
+{_pairs(formatting.setup(comparison))}
 {"".join(_details(row) for row in comparison.rows)}
 </body>
 </html>

@@ -60,7 +60,7 @@ def train(
                 progress(recorder)
             process.join(PATIENCE)
             if not recorder.ended:
-                recorder.fail(_death(process.exitcode), _tail(log))
+                recorder.fail(_exit_reason(process.exitcode), _tail(log))
                 progress(recorder)
         finally:
             _stop(process)
@@ -102,7 +102,7 @@ def _stop(process: SpawnProcess) -> None:
         process.join()
 
 
-def _death(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is None:
         return "its process hung up without a result"
     if code >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hub.compare import wording
+from hub.compare import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,5 +77,5 @@ def _lines(console: Console) -> Callable[[Recorder], None]:
 def _news(recorder: Recorder) -> str:
     if not recorder.curve:
         return "starting"
-    loss = wording.loss(recorder.curve[-1].loss)
-    return f"loss {loss}, {wording.speed(recorder.speed(RECENT))} tokens/s"
+    loss = formatting.loss(recorder.curve[-1].loss)
+    return f"loss {loss}, {formatting.speed(recorder.speed(RECENT))} tokens/s"

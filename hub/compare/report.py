@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hub.compare.result import Comparison, Row
 
 RESULTS, PICTURE, PAGE = "results.json", "loss.png", "report.html"
-SHARED = (
+COMMON_SETTINGS = (
     "steps",
     "batch_size",
     "sequence_length",
@@ -65,7 +65,7 @@ def make_directory(directory: Path) -> None:
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison as JSON takes it: bytes, seconds and nats, null for what is unknown."""
     settings = comparison.settings
-    shared = {name: getattr(settings, name) for name in SHARED}
+    shared = {name: getattr(settings, name) for name in COMMON_SETTINGS}
     return {
         "settings": {"model": str(settings.model) if settings.model else None, **shared},
         "data": {"source": comparison.data, "sha256": comparison.data_sha256},

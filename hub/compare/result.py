@@ -76,6 +76,12 @@ class Comparison:
     rows: tuple[Row, ...]
 
     @property
+    def loss_before(self) -> float | None:
+        """The loss on held-out text before training: the same for all, who start the same."""
+        losses = (row.eval_loss_before for row in self.rows)
+        return next((loss for loss in losses if loss is not None), None)
+
+    @property
     def interrupted(self) -> bool:
         """Whether it was ended before its time."""
         return any(row.status in (Status.INTERRUPTED, Status.NOT_STARTED) for row in self.rows)

@@ -12,13 +12,15 @@ from hub.errors import HubError
 from hub.names.registry import default_registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from hub.compare.corpus import Corpus
     from hub.compare.settings import Settings
 
 
-def run(settings: Settings, console: Console) -> Comparison:
+def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -> Comparison:
     """Train the same model on the same data with each optimizer, one after the other.
 
     A training that fails is a row with its error. Ctrl-C ends the comparison early but keeps what
@@ -30,6 +32,7 @@ def run(settings: Settings, console: Console) -> Comparison:
     Args:
         settings: What to compare. With `out`, the report is written there.
         console: Shows progress and the table.
+        say: Words the errors and warnings of trainings for the console.
 
     Raises:
         HubError: Nothing can be trained: a name is unknown, the data, model or device cannot be
@@ -50,7 +53,7 @@ def run(settings: Settings, console: Console) -> Comparison:
         versions=versions.collect(tuple(one.name for one in settings.contenders)),
         rows=tuple(recorder.row() for recorder in recorders),
     )
-    table.show(comparison, console)
+    table.show(comparison, console, say)
     if settings.out is not None:
         report.write(comparison, settings.out)
     return comparison
@@ -81,7 +84,7 @@ def _check_cuda(device: str) -> None:
     index = torch.device(device).index or 0
     if index >= torch.cuda.device_count():
         raise HubError(
-            f"there is no device {device}: torch sees {torch.cuda.device_count()} CUDA devices",
+            f"{device} is not available: torch sees {torch.cuda.device_count()} CUDA devices",
             where="device",
-            fix="cpu, or the index of a device that is there",
+            fix="cpu, or a lower index",
         )

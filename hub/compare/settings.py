@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "bf16", "bf16-mixed", "fp16-mixed")
 """Parameters in fp32 or bf16; "-mixed" is fp32 parameters under autocast."""
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Settings:
             )
         if self.warmup_steps and self.lr_scheduler is None:
             raise HubError(
-                "warmup_steps is given, but no learning-rate schedule that could warm up",
+                "warmup_steps needs a learning-rate schedule",
                 where="warmup_steps",
                 fix="name an lr_scheduler, such as constant_with_warmup",
             )
@@ -125,7 +127,7 @@ class Settings:
                 where="precision",
                 fix=f"one of {', '.join(PRECISIONS)}",
             )
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+        if not DEVICE.fullmatch(self.device):
             raise HubError(
                 f"{self.device!r} is not a device that can be compared on",
                 where="device",
@@ -135,5 +137,5 @@ class Settings:
             raise PrecisionError(
                 "fp16-mixed trains on CUDA only",
                 where="precision",
-                fix="bf16-mixed, or device cuda",
+                fix='bf16-mixed, or device="cuda"',
             )

@@ -130,7 +130,7 @@ class Trainer:
         self.optimizer.zero_grad()
         value = loss.item()  # waits for the device, so that the clock sees the whole step
         seconds = time.perf_counter() - start
-        self._anneal(value)
+        self._step_schedule(value)
         return Stepped(step, _finite(value, f"step {step}"), seconds)
 
     def evaluate(self, moment: Literal["before", "after"], text: Corpus) -> Evaluated:
@@ -154,7 +154,7 @@ class Trainer:
             loss: Tensor = self.model(input_ids=batch, labels=batch, use_cache=False).loss
         return loss
 
-    def _anneal(self, loss: float) -> None:
+    def _step_schedule(self, loss: float) -> None:
         if self.scheduler is None:
             return
         if "metrics" in signature(self.scheduler.step).parameters:  # it watches the loss

@@ -46,7 +46,7 @@ def name_matcher(pattern: object, where: str) -> Callable[[str], bool]:
     return lambda name: whole(name) is not None
 
 
-def nearest_names(pattern: str, names: Iterable[str], count: int = 3) -> str:
+def closest_names(pattern: str, names: Iterable[str], count: int = 3) -> str:
     """Return the names most like a pattern that matched nothing, as a sentence."""
     candidates = list(dict.fromkeys(names))
     last_parts = {name.rpartition(".")[2]: name for name in reversed(candidates)}

@@ -11,7 +11,7 @@ from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.groups.modules import is_norm, plain_names
-from hub.groups.patterns import name_matcher, nearest_names
+from hub.groups.patterns import closest_names, name_matcher
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import dtype_name
 from hub.text import shown
@@ -182,7 +182,7 @@ def _check_all_used(
             where=f"param_rules {rule.pattern!r}",
             fix="put it first; the first match wins"
             if shadowed
-            else nearest_names(rule.pattern, names),
+            else closest_names(rule.pattern, names),
         )
 
 

@@ -16,7 +16,7 @@ from hub.groups.modules import (
     own_matrix,
     plain_names,
 )
-from hub.groups.patterns import name_matcher, nearest_names
+from hub.groups.patterns import closest_names, name_matcher
 from hub.spec import Finding, Level, Trait
 from hub.text import listed, shown
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
 
 ALL_LINEAR = ("all-linear", "all_linear")
-_FIX = 'target_modules="all-linear", or a list such as ["attn", "mlp"]'
+_FIX = 'target_modules="all-linear", or target_modules=["attn", "mlp"]'
 _COMPUTED = "weight computed from other parameters"
 
 
@@ -194,7 +194,7 @@ class _Selection:
             what = f"target_modules {pattern!r} matches no module"
         linear = [name for name, module in self.named.items() if is_linear(module)]
         return TargetModulesError(
-            what, where="target_modules", fix=f"{nearest_names(pattern, linear)}; or {_FIX}"
+            what, where="target_modules", fix=f"{closest_names(pattern, linear)}; or {_FIX}"
         )
 
     def _no_linear(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:

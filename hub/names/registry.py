@@ -22,7 +22,7 @@ from hub.names.spec_checks import (
 from hub.text import clean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import pluggy
 
@@ -293,7 +293,7 @@ class Registry:
             )
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
         own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
-        near = _nearest(name, known, own)
+        near = nearest_names(name, known, own)
         return UnknownOptimizerError(
             f"there is no {kind} '{name}'",
             where=name,
@@ -302,7 +302,9 @@ class Registry:
         )
 
 
-def _nearest(name: str, known: set[str], first: set[str], count: int = 3) -> list[str]:
+def nearest_names(
+    name: str, known: set[str], first: Collection[str] = (), count: int = 3
+) -> list[str]:
     """Return the names most like one that is not there: those that begin alike, then the others."""
     from difflib import get_close_matches
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.errors import PluginError
-from hub.groups.patterns import nearest_names
+from hub.groups.patterns import closest_names
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
@@ -93,7 +93,7 @@ def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
             raise PluginError(
                 f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
                 where=f"{type(spec).__name__}.known_failures",
-                fix=nearest_names(key, ids),
+                fix=closest_names(key, ids),
             )
 
 

@@ -1,11 +1,14 @@
 import base64
+import io
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
-from hub.compare import Contender, Row, Status, figure, report, wording
+import hub
+from hub.compare import Contender, Row, Status, figure, formatting, report, table
 from hub.errors import HubError
 
 VOID = {"meta", "img"}
@@ -97,6 +100,42 @@ def test_page_is_complete_in_itself(comparison, written):
     assert "light dark" in words
 
 
+NAMES = ["schedule_free_radam", "galore_adamw_8bit_layerwise", "paged_ademamix_32bit_layerwise"]
+
+
+@pytest.mark.parametrize("status", Status)
+def test_names_are_on_one_line_in_80_columns(comparison, status):
+    """With the widest figures that there can be."""
+    longest = max(hub.list_optimizers(), key=len) + "_layerwise"
+    row = replace(
+        comparison[0].rows[0],
+        status=status,
+        eval_loss_after=1.23e30,
+        tokens_per_second=999_999.0,
+        state_bytes=998 * 2**20,
+        gradient_bytes=int(99.9 * 2**20),
+        peak_memory_bytes=int(99.9 * 2**30),
+    )
+    names = [*NAMES, longest]
+    rows = tuple(replace(row, contender=Contender(name)) for name in names)
+    console = Console(file=io.StringIO(), width=80)
+    table.show(replace(comparison[0], rows=rows), console)
+    lines = console.file.getvalue().splitlines()
+    shown = [line.split()[0] for line in lines[3 : 3 + len(names)]]
+    assert shown == names
+    assert len(lines) == 3 + len(names)
+    assert "…" not in "".join(lines)
+    assert all("998 MiB 99.9 MiB 99.9 GiB" in " ".join(line.split()) for line in lines[3:])
+
+
+def test_the_loss_before_training_is_told_once(comparison):
+    whole, printed = comparison
+    before = f"{whole.rows[0].eval_loss_before:.3f}"
+    assert f"loss on held-out text, {before} before training" in printed
+    assert f"{whole.rows[0].eval_loss_after:.3f}" in printed
+    assert replace(whole, rows=()).loss_before is None
+
+
 def test_picture_is_a_png(written):
     assert (written / "loss.png").read_bytes().startswith(b"\x89PNG\r\n")
 
@@ -138,13 +177,22 @@ def test_smoothing_looks_back_only():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (5 * 2**30, "5.0 GiB")],
+    [
+        (None, "–"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1023, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (102_400, "100 KiB"),
+        (5 * 2**30, "5.0 GiB"),
+        (10**12, "931 GiB"),
+    ],
 )
 def test_sizes_are_written_in_binary_units(value, text):
-    assert wording.size(value) == text
+    assert formatting.size(value) == text
 
 
 def test_losses_are_written_as_far_as_there_are_any():
-    assert wording.change(None, None) == "–"
-    assert wording.change(5.5, None) == "5.500"
-    assert wording.change(5.5, 2e9) == "5.500 → 2e+09"
+    assert formatting.loss(None) == "–"
+    assert formatting.loss(5.5) == "5.500"
+    assert formatting.loss(2e9) == "2e+09"

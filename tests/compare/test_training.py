@@ -105,7 +105,7 @@ def test_schedules_that_watch_the_loss_get_it(settings, watches):
 
     seen = []
     trainer = training.Trainer(settings(), torch.device("cpu"), None, None, Schedule(), None)
-    trainer._anneal(2.5)
+    trainer._step_schedule(2.5)
     assert seen == [2.5 if watches else None]
 
 

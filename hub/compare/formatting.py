@@ -18,26 +18,22 @@ def loss(value: float | None) -> str:
     return f"{value:.3f}" if value < 1000 else f"{value:.3g}"  # noqa: PLR2004 - diverged
 
 
-def change(before: float | None, after: float | None) -> str:
-    """Write two losses, as far as there are two."""
-    return loss(before) if after is None else f"{loss(before)} → {loss(after)}"
-
-
 def speed(value: float | None) -> str:
     """Write tokens per second."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def size(value: int | None) -> str:
-    """Write bytes in binary units."""
+    """Write bytes in binary units, in at most eight characters."""
     if value is None:
         return UNKNOWN
-    amount = float(value)
-    for unit in ("B", "KiB", "MiB"):
-        if abs(amount) < 1024:  # noqa: PLR2004 - the step between binary units
-            return f"{amount:,.0f} B" if unit == "B" else f"{amount:,.1f} {unit}"
-        amount /= 1024
-    return f"{amount:,.1f} GiB"
+    amount, unit = float(value), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 999.5:  # noqa: PLR2004 - where rounding makes it four digits
+            break
+        amount, unit = amount / 1024, larger
+    decimals = 1 if unit != "B" and amount < 99.95 else 0  # noqa: PLR2004 - likewise
+    return f"{amount:.{decimals}f} {unit}"
 
 
 def setup(comparison: Comparison) -> dict[str, str]:
@@ -51,6 +47,7 @@ def setup(comparison: Comparison) -> dict[str, str]:
         "batches": f"{settings.steps} steps of {settings.batch_size} sequences "
         f"of {settings.sequence_length} tokens, the same for every optimizer",
         "precision": settings.precision,
+        "held-out loss before training": loss(comparison.loss_before),
         "device": trained[0].device if trained else settings.device,
         "schedule": f"{settings.lr_scheduler}, {settings.warmup_steps} warm-up steps"
         if settings.lr_scheduler
