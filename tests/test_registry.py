@@ -171,10 +171,10 @@ class Observed(list):
 
 
 def build_with(registry, model, name="sgd"):
-    from hub.building import execute
-    from hub.planning import prepare
+    from hub.building.build import build_prepared
+    from hub.planning.prepare import prepare
 
-    return execute(prepare(name, model, registry=registry), registry.observers())
+    return build_prepared(prepare(name, model, registry=registry), registry.observers())
 
 
 def sgd_and(*points):
@@ -421,7 +421,7 @@ def test_a_plugin_may_parse_its_own_arguments(plugin, model):
         hub_parse_optim_args=hub_parse_optim_args,
         hub_build_optimizer=hub_build_optimizer,
     )
-    from hub.planning import prepare
+    from hub.planning.prepare import prepare
 
     registry = Registry([point("a", "fake_parser", "hub-a")])
     prepared = prepare("a", model, optim_args="a at 0.5", registry=registry)
@@ -429,8 +429,8 @@ def test_a_plugin_may_parse_its_own_arguments(plugin, model):
 
 
 def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
-    from hub.building import execute
-    from hub.planning import prepare
+    from hub.building.build import build_prepared
+    from hub.planning.prepare import prepare
 
     found = []
 
@@ -455,13 +455,13 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
         hub.Finding(level=hub.Level.ADJUST, what="no foreach here", adjust={"foreach": False})
     )
     with pytest.warns(hub.HubWarning, match="no foreach here"):
-        optimizer = execute(prepare("a", model, registry=registry))
+        optimizer = build_prepared(prepare("a", model, registry=registry))
     assert optimizer.defaults["foreach"] is False
     origins = {a.name: a.origin for a in optimizer.hub_plan.arguments}
     assert origins["foreach"] == "precision"
     found.append(hub.Finding(level=hub.Level.REFUSE, what="not on a Sunday"))
     with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
-        execute(prepare("a", model, registry=registry))
+        build_prepared(prepare("a", model, registry=registry))
 
 
 class OwnError(hub.UnsupportedError):
@@ -496,7 +496,7 @@ def test_a_plan_with_another_error_is_not_read(error):
 
 
 def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
-    from hub.planning import prepare
+    from hub.planning.prepare import prepare
 
     heard = []
 
