@@ -51,6 +51,12 @@ class AdamW8bitArguments(LowBitArguments):
 
 _QUANTISED_FROM = 4096
 """Elements from which on torchao 0.18 quantises (`optim/adam.py`, `_new_buffer`)."""
+# It decides by the local shard what is quantized (pytorch/ao issue 4912). With torch 2.13,
+# torch.compile takes the cached kernels of another state for those of DTensors of the same shape.
+_WHY_NOT_SHARDED = (
+    "which state is quantized would depend on the mesh, and cached kernels of 4-bit and 8-bit "
+    "state are taken for each other"
+)
 _NOTES = (
     "State is quantised for tensors of 4096 elements and more, whose number block_size divides.",
     "All other tensors keep unquantised state in the dtype of the parameter.",
@@ -78,6 +84,7 @@ def _spec(name: str, bits: int, arguments: type[LowBitArguments], paper: str) ->
         precisions=frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset({"lr", "weight_decay", "betas", "eps"}),
         state_arguments=frozenset({"block_size"}),
+        why_not_sharded=_WHY_NOT_SHARDED,
         without_effect={"bf16_stochastic_round": "shows in bf16 weights only, and at random"},
         package="torchao",
         license="BSD-3-Clause",
@@ -107,7 +114,6 @@ def hub_validate_precision(
     """Say what rounding at random does here, what is not quantised, and what would fail."""
     if name not in _NAMES:
         return
-    yield from _sharded(name, context)
     yield from _without_compiler(name, context)
     if optim_args.bf16_stochastic_round:
         yield from _rounding(context)
@@ -156,11 +162,7 @@ def _rounding(context: BuildContext) -> Iterator[Finding]:
 
 def _unquantised(block_size: int, context: BuildContext) -> Iterator[Finding]:
     """Note the tensors that are large enough to be quantised and are not."""
-    sizes = [
-        (name, parameter.numel())
-        for group in context.groups
-        for name, parameter in group.parameters
-    ]
+    sizes = [(name, parameter.numel()) for name, parameter in context.named_parameters()]
     plain = [
         (name, size) for name, size in sizes if size >= _QUANTISED_FROM and size % block_size != 0
     ]
@@ -175,32 +177,12 @@ def _unquantised(block_size: int, context: BuildContext) -> Iterator[Finding]:
         )
 
 
-def _sharded(name: str, context: BuildContext) -> Iterator[Finding]:
-    """Refuse DTensors.
-
-    torchao 0.18 decides by the local shard what is quantised, so the mesh changes the result
-    (pytorch/ao issue 4912), and with torch 2.13 torch.compile takes the cached kernels of another
-    state for those of DTensors of the same shape.
-    """
-    sharded = context.sharded()
-    if sharded:
-        yield Finding.refusal(
-            UnsupportedError(
-                f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: which "
-                "state is quantised would depend on the mesh, and cached kernels of 4-bit and "
-                "8-bit state are taken for each other",
-                where=sharded,
-                fix="use DDP, or adamw_torch",
-            )
-        )
-
-
 def _without_compiler(name: str, context: BuildContext) -> Iterator[Finding]:
     """Refuse what would fail in the first step, which is compiled unless torch was told not to."""
     if os.environ.get("TORCHDYNAMO_DISABLE") != "1":
         compilers = backend.load("hub_torchao.compilers")
         for problem, fix in compilers.problems(context.precision.devices):
-            yield Finding.refusal(
+            yield Finding.refuse(
                 UnsupportedError(
                     f"{name} steps through torch.compile, which {problem}",
                     where=name,

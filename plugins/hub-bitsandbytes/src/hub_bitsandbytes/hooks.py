@@ -155,6 +155,7 @@ def _spec(name: str, row: Row) -> OptimizerSpec:
         example_arguments={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
         state_arguments=frozenset(arguments.EightBitArguments.model_fields if row.is_8bit else ()),
         shares_state_with=row.shares_state_with,
+        why_not_sharded="bitsandbytes' kernels take no DTensors",
         package="bitsandbytes",
         license="MIT",
         paper=family.paper,
@@ -198,7 +199,7 @@ def hub_validate_precision(
         return
     row = ROWS[name]
     yield from _no_kernels(context)
-    yield from _other_tensors(name, context)
+    yield from _sparse(name, context)
     if row.paged and "cpu" in context.precision.devices:
         yield Finding(
             level=Level.NOTE,
@@ -233,11 +234,7 @@ def keeps_32_bits(
 
 def _embeddings(optim_args: BaseModel, context: BuildContext) -> frozenset[Parameter]:
     """Return the embedding weights whose state stays in 32 bits, also those frozen as yet."""
-    if not getattr(optim_args, "embeddings_32bit", False):
-        return frozenset()
-    from hub.groups.modules import embedding_weights
-
-    return frozenset(embedding_weights(context.model))
+    return context.embeddings if getattr(optim_args, "embeddings_32bit", False) else frozenset()
 
 
 def _on_cuda(context: BuildContext) -> Iterator[tuple[str, Parameter, float | None]]:
@@ -296,7 +293,7 @@ def _no_kernels(context: BuildContext) -> Iterator[Finding]:
     if "cuda" in context.precision.devices:
         library = backend.load("bitsandbytes.cextension").lib
         if not library.compiled_with_cuda:
-            yield Finding.refusal(
+            yield Finding.refuse(
                 UnsupportedError(
                     "this bitsandbytes has no CUDA kernels, or cannot load them",
                     where="bitsandbytes",
@@ -305,22 +302,12 @@ def _no_kernels(context: BuildContext) -> Iterator[Finding]:
             )
 
 
-def _other_tensors(name: str, context: BuildContext) -> Iterator[Finding]:
-    """Refuse DTensors, and parameters that get sparse gradients."""
-    sharded = context.sharded()
-    if sharded:
-        yield Finding.refusal(
-            UnsupportedError(
-                f"{name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
-                "bitsandbytes' kernels take no DTensors",
-                where=sharded,
-                fix="use adamw_torch, or DDP",
-            )
-        )
-    trained = {parameter for _, parameter in context.named_parameters()}
+def _sparse(name: str, context: BuildContext) -> Iterator[Finding]:
+    """Refuse parameters that get sparse gradients."""
+    trained = set(context.parameters())
     for module_name, module in context.model.named_modules():
         if getattr(module, "sparse", False) is True and getattr(module, "weight", None) in trained:
-            yield Finding.refusal(
+            yield Finding.refuse(
                 UnsupportedError(
                     f"{name} takes no sparse gradients",
                     where=module_name,

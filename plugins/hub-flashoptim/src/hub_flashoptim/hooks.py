@@ -227,7 +227,7 @@ def hub_validate_precision(
     ]
     switches = {key: getattr(optim_args, key) for key in _NEED_CUDA}
     for finding in turned_off:
-        switches.update(finding.adjust)
+        switches.update(finding.instead)
     return [
         *_missing_triton(name),
         *turned_off,
@@ -255,7 +255,7 @@ def _master_weight_findings(
             level=Level.ADJUST,
             what=f"master_weight_bits={bits} is turned off: fp32 parameters have 32 bits already",
             fix="pass master_weight_bits=None, or convert the model to bf16 to save memory",
-            adjust={"master_weight_bits": None},
+            instead={"master_weight_bits": None},
         )
     elif bits is not None and on_cpu:
         yield Finding(
@@ -264,7 +264,7 @@ def _master_weight_findings(
             f"CUDA; {lost}",
             fix="move the model to a GPU before building, or keep the weights in fp32",
             without_traits=frozenset({Trait.COMPENSATED}),
-            adjust={"master_weight_bits": None},
+            instead={"master_weight_bits": None},
         )
 
 
@@ -301,7 +301,7 @@ def _turned_off(
             level=Level.ADJUST if asked else Level.NOTE,
             what=f"{key}=True is turned off: {why}",
             fix=fix,
-            adjust={key: False},
+            instead={key: False},
         )
 
 
@@ -325,7 +325,7 @@ def _shard_findings(name: str, context: BuildContext) -> Iterator[Finding]:
         for dimension, placement in enumerate(getattr(parameter, "placements", ())):
             sharded = getattr(placement, "dim", None)
             if mesh and sharded is not None and parameter.shape[sharded] % mesh.size(dimension):
-                yield Finding.refusal(
+                yield Finding.refuse(
                     UnsupportedError(
                         f"{name} cannot save the state of a parameter of "
                         f"{parameter.shape[sharded]} rows or columns that is sharded over "
@@ -349,7 +349,7 @@ def _other_gpu_findings(
     for _, parameter in context.named_parameters():
         device = parameter.device
         if device.type == "cuda" and device.index != current:
-            yield Finding.refusal(
+            yield Finding.refuse(
                 UnsupportedError(
                     f"{name} runs its kernels on the current GPU, {current}, and the model has "
                     f"parameters on {device}",
@@ -364,7 +364,7 @@ def _other_gpu_findings(
 def _missing_triton(name: str) -> Iterator[Finding]:
     """Refuse a platform without triton, which flashoptim imports and does not require."""
     if importlib.util.find_spec("triton") is None:
-        yield Finding.refusal(
+        yield Finding.refuse(
             PluginError(
                 "flashoptim needs triton, which is not installed",
                 where=name,
