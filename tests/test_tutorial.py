@@ -73,7 +73,7 @@ def test_the_schedule_of_the_guide_keeps_its_promises(monkeypatch):
     module = types.ModuleType("guide_schedule")
     exec(next(p for p in programs if "SchedulerSpec" in p), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    point = EntryPoint("one_cycle", module.__name__, "hub.building.schedule")
+    point = EntryPoint("one_cycle", module.__name__, "hub.schedulers")
     vars(point)["dist"] = distribution("hub")
     failed = set()
     for case in cases(["one_cycle"], registry=Registry([point])):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec, SchedulerSpec
 
 Kind = Literal["optimizer", "scheduler"]
-GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.building.schedule"}
+GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.schedulers"}
 OBSERVERS = "hub.plugins"
 _A: dict[Kind, str] = {"optimizer": "an optimizer", "scheduler": "a learning-rate schedule"}
 

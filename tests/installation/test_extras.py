@@ -58,7 +58,7 @@ def test_the_index_has_another_hub_but_ours_is_newer(stages):
 
 def test_the_core_alone_offers_its_own_names(stages):
     assert stages.core["optimizers"] == stages.core["built"] == BUILT_IN
-    assert stages.core["schedulers"] == sorted(CORE["entry-points"]["hub.building.schedule"])
+    assert stages.core["schedulers"] == sorted(CORE["entry-points"]["hub.schedulers"])
 
 
 def test_the_core_alone_lists_what_could_be_installed(stages):
