@@ -20,7 +20,7 @@ from hub.spec import Finding, Level, Precision
 from hub.terminal import as_text, literal
 from hub.text import listed, shown
 
-ON_META = Finding.refusal(
+ON_META = Finding.refuse(
     UnsupportedError(
         "the model's parameters are on the meta device: there is nothing to optimize yet",
         where="model",
@@ -146,10 +146,7 @@ def _tables(plan: Plan) -> Group:
         extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
     findings = [
         literal(
-            f"{finding.level}: "
-            + (f"{finding.where}: " if finding.where else "")
-            + finding.what
-            + (f"; {finding.fix}" if finding.fix else "")
+            f"{finding.level}: " + (f"{finding.where}: " if finding.where else "") + str(finding)
         )
         for finding in plan.findings
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, Unpack
 
 from hub import errors
 from hub.errors import HubError, PrecisionError
@@ -81,9 +81,18 @@ class _ByName:
         return next(base.__name__ for base in error.__mro__ if base.__module__ == errors.__name__)
 
 
+class _Details(TypedDict, total=False):
+    where: str
+    instead: Mapping[str, Any]
+    without_traits: frozenset[Trait]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something about a planned build that its user should know."""
+    """Something about a planned build that its user should know.
+
+    Made by `refuse`, `warn`, `adjust` or `note`. As text it is `what`, then `fix` if there is one.
+    """
 
     level: Level
     """What hub does about it."""
@@ -95,14 +104,14 @@ class Finding:
     """The parameter, module or argument it is about, where it is not the whole build."""
     error: Annotated[type[HubError], _ByName()] = PrecisionError
     """What `hub.build` raises, if the level is `REFUSE`."""
-    adjust: Mapping[str, Any] = field(default_factory=dict)
-    """The arguments to use instead, by name; at any level."""
+    instead: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments to use instead, by name."""
     without_traits: frozenset[Trait] = frozenset()
     """The traits that the optimizer has in general, but not with these arguments."""
 
     @classmethod
-    def refusal(cls, error: HubError) -> Self:
-        """Return the finding that makes `hub.build` raise an error like this one."""
+    def refuse(cls, error: HubError) -> Self:
+        """Return a finding that makes `hub.build` raise an error like this one."""
         return cls(
             level=Level.REFUSE,
             what=error.what,
@@ -110,6 +119,24 @@ class Finding:
             where=error.where,
             error=type(error),
         )
+
+    @classmethod
+    def warn(cls, what: str, fix: str = "", **details: Unpack[_Details]) -> Self:
+        """Return a finding that `hub.build` warns about."""
+        return cls(level=Level.WARN, what=what, fix=fix, **details)
+
+    @classmethod
+    def adjust(cls, what: str, fix: str = "", **details: Unpack[_Details]) -> Self:
+        """Return a finding that replaces arguments by those in `instead`, with a warning."""
+        return cls(level=Level.ADJUST, what=what, fix=fix, **details)
+
+    @classmethod
+    def note(cls, what: str, fix: str = "", **details: Unpack[_Details]) -> Self:
+        """Return a finding that only the plan shows, also where it replaces a mere default."""
+        return cls(level=Level.NOTE, what=what, fix=fix, **details)
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}" if self.fix else self.what
 
 
 MODES: dict[str, str] = {
@@ -181,9 +208,12 @@ class OptimizerSpec:
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
     factory: str = ""
-    """What builds it, as "package.module:callable": hub imports it for a build and calls it with
-    the parameter groups and the arguments by keyword. An optimizer class serves as it is. Without
-    one, the plugin has a `hub_build_optimizer`."""
+    """What builds it, as "package.module:callable", such as an optimizer class. hub imports it for
+    a build, and calls it with the parameter groups and the arguments by keyword. Without one, the
+    plugin has a `hub_build_optimizer`."""
+    low_rank: frozenset[str] = frozenset()
+    """The arguments that only low-rank groups have: hub puts them there, where rules may replace
+    them, and leaves them out of the factory's arguments."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
@@ -206,6 +236,8 @@ class OptimizerSpec:
     """The keys of a parameter group that a step changes, such as a step count."""
     why_not_layerwise: str = ""
     """Why there is no layerwise form, where it is not `PER_PARAMETER`."""
+    why_not_sharded: str = ""
+    """Why parameters sharded by FSDP2 or tensor parallelism (DTensors) are refused, if they are."""
     eager_spec: OptimizerSpec | None = None
     """The eager form, where this is the layerwise one; hub fills it in."""
     shares_state_with: str = ""
@@ -259,7 +291,8 @@ class ParameterGroup:
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
-    """The arguments that this group has to itself; its `weight_decay` in any case."""
+    """The arguments that this group has to itself. Its `weight_decay` in any case, and those of
+    `OptimizerSpec.low_rank` if it is a low-rank group."""
     low_rank: bool = False
     """Whether these are weights of target modules."""
 
@@ -274,24 +307,23 @@ class BuildContext:
     """The planned groups, in order."""
     precision: Precision
     """What the model trains in."""
+    embeddings: frozenset[Parameter] = frozenset()
+    """The weights of the model's embeddings, frozen ones included."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""
         for group in self.groups:
             yield from group.parameters
 
-    def sharded(self) -> str | None:
-        """Return the name of the first DTensor: what FSDP2 or tensor parallelism has sharded."""
-        named = self.named_parameters()
-        return next((name for name, p in named if hasattr(p, "device_mesh")), None)
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield every parameter, group by group."""
+        for _, parameter in self.named_parameters():
+            yield parameter
 
-    def param_groups(self, low_rank: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[dict[str, Any]]:
         """Return fresh `torch.optim` parameter groups, for an optimizer's constructor.
 
-        Low-rank groups have `low_rank=True` besides what is given for them.
-
-        Args:
-            low_rank: Keys that only low-rank groups get.
+        Low-rank groups have `low_rank=True`.
         """
         return [
             {
@@ -299,7 +331,7 @@ class BuildContext:
                 "param_names": [name for name, _ in group.parameters],
                 "name": group.name,
                 **group.overrides,
-                **({"low_rank": True, **(low_rank or {})} if group.low_rank else {}),
+                **({"low_rank": True} if group.low_rank else {}),
             }
             for group in self.groups
         ]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hub.spec import Contrast
+
 
 class Arguments(BaseModel):
     """A convenient base for arguments models: frozen, closed, and without inf or nan.
@@ -20,9 +22,25 @@ class Arguments(BaseModel):
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """What to use in place of keys that other packages have for it."""
 
+    @classmethod
+    def checked(cls, name: str, **values: Any) -> Self:
+        """Return these arguments, the others at their defaults, as strictly as `hub.build` does.
+
+        Args:
+            name: What takes them, for messages.
+            values: Arguments by name.
+
+        Raises:
+            OptimArgsError: One is of the wrong type or out of range.
+        """
+        from hub.arguments.resolve import validate_arguments
+
+        return validate_arguments(name, cls, values)
+
 
 LearningRate = Annotated[float, Field(ge=0, description="Learning rate.")]
 WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay coefficient.")]
+L2Penalty = Annotated[float, Field(ge=0, description="L2 penalty, added to the gradient.")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[
     tuple[Beta, Beta],
@@ -31,14 +49,42 @@ Betas = Annotated[
 Eps = Annotated[float, Field(ge=0, description="Added to the denominator for stability.")]
 
 
+class AdamLike(Arguments):
+    """What Adam and its variants take, with the defaults of `torch.optim.AdamW` (2.13)."""
+
+    lr: LearningRate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: WeightDecay = 1e-2
+
+
+class SgdLike(Arguments):
+    """What SGD takes, with the defaults of `torch.optim.SGD` (2.13)."""
+
+    lr: LearningRate = 1e-3
+    momentum: float = Field(default=0.0, ge=0)
+    """Momentum factor."""
+    dampening: float = 0.0
+    """Dampening of the momentum."""
+    weight_decay: L2Penalty = 0.0
+    nesterov: bool = False
+    """Nesterov momentum; needs momentum and no dampening."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("nesterov=True needs momentum above 0 and dampening=0")
+        return self
+
+
 class InBackward(Arguments):
     """What every optimizer takes that steps inside the backward pass; see `hub.running`."""
 
     elsewhere = {"clip_grad_norm": "max_grad_norm of hub.build, and clipping"}
     clipping: Literal["exact", "previous_norm", "per_parameter"] | None = None
-    """How `max_grad_norm` is kept. "exact": by a backward pass of its own before each step's,
-    `hub.grad_norm(optimizer, loss)`. "previous_norm": by the gradient norm of the step before, an
-    approximation. "per_parameter": each parameter's gradient has at most that norm."""
+    """How `max_grad_norm` is kept. "exact": by an extra backward pass before each step,
+    `hub.grad_norm(optimizer, loss)`. "previous_norm": by the previous step's gradient norm, an
+    approximation. "per_parameter": each parameter's gradient gets at most that norm."""
     clip_grad_value: float | None = Field(default=None, gt=0)
     """Clip every element of the gradient to this magnitude, before `max_grad_norm`."""
 
@@ -50,13 +96,29 @@ class AdafactorBase(Arguments):
     (`trainer_optimizer.py`); the classes of Transformers and galore_torch have None, True and True.
     """
 
+    contrasts: ClassVar[Mapping[str, tuple[Contrast, ...]]] = {
+        "eps": (
+            Contrast(other={"eps": (0.5, 1e-3)}),
+            Contrast(
+                base={"scale_parameter": True},
+                other={"scale_parameter": True, "eps": (1e-30, 100.0)},
+            ),
+        ),
+        "relative_step": (Contrast(base={"lr": 1e-3}, other={"relative_step": True}),),
+        "warmup_init": (
+            Contrast(
+                base={"relative_step": True}, other={"relative_step": True, "warmup_init": True}
+            ),
+        ),
+    }
+    """For `OptimizerSpec.contrasts`."""
     lr: LearningRate | None = 1e-3
-    """Learning rate; None, also by default, with `relative_step`."""
+    """Learning rate; None with `relative_step`."""
     eps: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1e-30, 1e-3)
-    """Added to the squared gradient, and the least root mean square of a weight that
+    """Added to the squared gradient, and the minimum root mean square of a weight that
     `scale_parameter` scales by."""
     clip_threshold: float = Field(default=1.0, gt=0)
-    """Largest root mean square of an update before the learning rate."""
+    """Maximum root mean square of an update, before the learning rate is applied."""
     decay_rate: float = Field(default=-0.8, le=0)
     """Power of the step number in the decay rate of the running averages."""
     beta1: Beta | None = None
@@ -67,7 +129,7 @@ class AdafactorBase(Arguments):
     relative_step: bool = False
     """Compute the learning rate from the number of steps."""
     warmup_init: bool = False
-    """Let that rise slowly from near zero."""
+    """Let the computed learning rate rise slowly from near zero."""
 
     @model_validator(mode="before")
     @classmethod

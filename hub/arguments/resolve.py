@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-)
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,6 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+Model = TypeVar("Model", bound=BaseModel)
 Origin = Literal["default", "trainer", "optim_args", "keyword", "precision"]
 
 
@@ -113,11 +110,11 @@ def with_changes(
 
 def validate_arguments(
     name: str,
-    arguments: type[BaseModel],
+    arguments: type[Model],
     values: Mapping[str, Any],
     origins: Mapping[str, Origin] | None = None,
     text: str | None = None,
-) -> BaseModel:
+) -> Model:
     """Validate values strictly. Text is read by the grammar first; lists count as tuples.
 
     Raises:

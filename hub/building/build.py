@@ -100,8 +100,7 @@ def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError]
     attach_behavior(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
-            text = f"{plan.optimizer}: {finding.what}" + (f"; {finding.fix}" if finding.fix else "")
-            warnings.warn(text, HubWarning, stacklevel=3)
+            warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=3)
     _notify(observers, optimizer, prepared)
     return optimizer
 

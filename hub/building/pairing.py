@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hub.errors import UnknownOptimizerError
+from hub.errors import UnknownOptimizerError, UnsupportedError
 from hub.names.registry import default_registry
 from hub.running.steps import unwrapped
-from hub.spec import Finding, Level, Trait
+from hub.spec import Finding, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +44,10 @@ def _anneals_twice(pairing: Pairing) -> Finding | None:
     plan = getattr(optimizer, "hub_plan", None)
     if plan is None or not schedule.decays or Trait.SCHEDULE_FREE not in _traits(plan.optimizer):
         return None
-    return Finding(
-        level=Level.WARN,
-        what=f"{plan.optimizer} anneals by averaging, and '{schedule.name}' lowers its learning "
+    return Finding.warn(
+        f"{plan.optimizer} anneals by averaging, and '{schedule.name}' lowers its learning "
         "rate on top of that",
-        fix="use 'constant' or 'constant_with_warmup'",
+        "use 'constant' or 'constant_with_warmup'",
     )
 
 
@@ -56,22 +55,20 @@ def _warms_up_twice(pairing: Pairing) -> Finding | None:
     own = _own(pairing.optimizer, "warmup_steps")
     if not (own and pairing.num_warmup_steps and pairing.schedule.uses_warmup_steps):
         return None
-    return Finding(
-        level=Level.WARN,
-        what=f"the optimizer warms up by itself for {own} steps, and '{pairing.schedule.name}' "
+    return Finding.warn(
+        f"the optimizer warms up by itself for {own} steps, and '{pairing.schedule.name}' "
         f"for {pairing.num_warmup_steps} at the same time",
-        fix="build the optimizer with warmup_steps=0, or the schedule without warm-up",
+        "build the optimizer with warmup_steps=0, or the schedule without warm-up",
     )
 
 
 def _warmup_without_effect(pairing: Pairing) -> Finding | None:
     if pairing.schedule.uses_warmup_steps or not pairing.num_warmup_steps:
         return None
-    return Finding(
-        level=Level.WARN,
-        what=f"the schedule '{pairing.schedule.name}' has no warm-up: num_warmup_steps="
+    return Finding.warn(
+        f"the schedule '{pairing.schedule.name}' has no warm-up: num_warmup_steps="
         f"{pairing.num_warmup_steps} has no effect",
-        fix="use 'constant_with_warmup'",
+        "use 'constant_with_warmup'",
     )
 
 
@@ -81,22 +78,23 @@ def _rate_is_computed(pairing: Pairing) -> Finding | None:
         return None
     if pairing.schedule.name == "adafactor":
         return None
-    return Finding(
-        level=Level.REFUSE,
-        what=f"with relative_step=True the optimizer computes its learning rate itself, and "
-        f"'{pairing.schedule.name}' cannot change it",
-        fix="use the schedule 'adafactor', or relative_step=False with an lr",
+    return Finding.refuse(
+        UnsupportedError(
+            f"with relative_step=True the optimizer computes its learning rate itself, and "
+            f"'{pairing.schedule.name}' cannot change it",
+            where=f"schedule '{pairing.schedule.name}'",
+            fix="use the schedule 'adafactor', or relative_step=False with an lr",
+        )
     )
 
 
 def _no_metric(pairing: Pairing) -> Finding | None:
     if pairing.evaluates or not pairing.schedule.needs_metric:
         return None
-    return Finding(
-        level=Level.WARN,
-        what=f"'{pairing.schedule.name}' changes the learning rate by a metric, and "
+    return Finding.warn(
+        f"'{pairing.schedule.name}' changes the learning rate by a metric, and "
         "eval_strategy='no' measures none",
-        fix="set eval_strategy to 'steps' or 'epoch', and call step(metric) there",
+        "set eval_strategy to 'steps' or 'epoch', and call step(metric) there",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hub.arguments.checks import check_whole_number
 from hub.arguments.resolve import resolve_arguments
 from hub.building.pairing import Pairing, pairing_findings
-from hub.errors import HubWarning, OptimArgsError, UnsupportedError
+from hub.errors import HubWarning, OptimArgsError
 from hub.names.registry import default_registry
 from hub.running.steps import unwrapped
 from hub.spec import Level
@@ -77,11 +77,9 @@ def check_pairing(pairing: Pairing) -> None:
     findings = pairing_findings(pairing)
     for finding in findings:
         if finding.level is Level.REFUSE:
-            raise UnsupportedError(
-                finding.what, where=f"schedule '{pairing.schedule.name}'", fix=finding.fix
-            )
+            raise finding.error(finding.what, finding.where, finding.fix)
     for finding in findings:
-        warnings.warn(f"{finding.what}; {finding.fix}", HubWarning, stacklevel=4)
+        warnings.warn(str(finding), HubWarning, stacklevel=4)
 
 
 def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> None:

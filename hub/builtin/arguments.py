@@ -1,8 +1,86 @@
-"""Arguments that a class of hub itself checks too."""
+"""The arguments of torch's optimizers and of Adafactor. Imports no torch."""
 
 from __future__ import annotations
 
-from hub.arguments import AdafactorBase
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from hub.arguments import AdafactorBase, AdamLike, Arguments, Eps, L2Penalty, LearningRate, SgdLike
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class TorchArguments(Arguments):
+    """What all of torch's optimizers take; defaults as in torch 2.13."""
+
+    foreach: bool | None = None
+    """Use the multi-tensor implementation; None: where torch thinks it is faster."""
+    maximize: bool = False
+    """Maximize the objective instead of minimizing it."""
+    differentiable: bool = False
+    """Let autograd run through the step; cannot go with foreach."""
+
+
+class Fused(TorchArguments):
+    """Arguments of the optimizers that have a fused implementation."""
+
+    fused: bool | None = None
+    """Use the fused implementation; None: where torch thinks it is faster."""
+
+    @model_validator(mode="after")
+    def _one_implementation(self) -> Self:
+        if self.fused and (self.foreach or self.differentiable):
+            raise ValueError("fused=True cannot go with foreach=True or differentiable=True")
+        return self
+
+
+class AdamWArguments(Fused, AdamLike):
+    """Arguments of `torch.optim.AdamW`."""
+
+    amsgrad: bool = False
+    """Use the maximum of all past second moments (https://arxiv.org/abs/1904.09237)."""
+    capturable: bool = False
+    """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
+
+
+class FusedAdamWArguments(AdamWArguments):
+    """Arguments of `torch.optim.AdamW` with its fused implementation."""
+
+    fused: bool | None = True
+    """Use the fused implementation."""
+
+
+class SGDArguments(Fused, SgdLike):
+    """Arguments of `torch.optim.SGD`."""
+
+
+class AdagradArguments(Fused):
+    """Arguments of `torch.optim.Adagrad`."""
+
+    lr: LearningRate = 1e-2
+    lr_decay: NonNegative = 0.0
+    """Decay of the learning rate per step."""
+    weight_decay: L2Penalty = 0.0
+    initial_accumulator_value: NonNegative = 0.0
+    """What the sums of squared gradients start from."""
+    eps: Eps = 1e-10
+
+
+class RMSpropArguments(TorchArguments):
+    """Arguments of `torch.optim.RMSprop`."""
+
+    lr: LearningRate = 1e-2
+    alpha: NonNegative = 0.99
+    """Smoothing constant of the running average of squared gradients."""
+    eps: Eps = 1e-8
+    weight_decay: L2Penalty = 0.0
+    momentum: NonNegative = 0.0
+    """Momentum factor."""
+    centered: bool = False
+    """Normalise by the estimated variance of the gradient."""
+    capturable: bool = False
+    """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
 
 
 class AdafactorArguments(AdafactorBase):

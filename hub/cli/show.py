@@ -74,6 +74,7 @@ def _facts(spec: OptimizerSpec) -> Table:
         ("runs on", ", ".join(sorted(spec.devices))),
         ("traits", ", ".join(sorted(spec.traits))),
         ("per group", ", ".join(sorted(spec.per_group))),
+        ("not sharded", spec.why_not_sharded),
         *(("known failure", f"{check}: {why}") for check, why in spec.known_failures.items()),
         ("paper", spec.paper),
         ("homepage", spec.homepage),

@@ -17,7 +17,7 @@ from hub.groups.modules import (
     plain_names,
 )
 from hub.groups.patterns import closest_names, name_matcher
-from hub.spec import Finding, Level, Trait
+from hub.spec import Finding, Trait
 from hub.text import listed, shown
 
 if TYPE_CHECKING:
@@ -228,9 +228,7 @@ def _counted(found: Counter[Any], longest: int = 5) -> str:
 
 
 def _left_out(reason: str, names: list[str]) -> Finding:
-    computed = reason.startswith(_COMPUTED)
-    return Finding(
-        level=Level.WARN if computed else Level.NOTE,
-        what=f"matched by target_modules but {reason}: {listed(names)}",
-        fix="they train at full rank, unless their parametrization is removed" if computed else "",
-    )
+    what = f"matched by target_modules but {reason}: {listed(names)}"
+    if not reason.startswith(_COMPUTED):
+        return Finding.note(what)
+    return Finding.warn(what, "they train at full rank, unless their parametrization is removed")

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import PluginError, for_author
+from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,11 +23,18 @@ USUAL = frozenset({"lr", "weight_decay"})
 
 
 def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
-    """Hold the keys of a spec to the arguments that there are.
+    """Hold the keys of a spec to its arguments, and low-rank ones to the trait.
 
     Raises:
         PluginError: With the spec, the field, the key and the nearest argument.
     """
+    if spec.low_rank and Trait.LOW_RANK not in spec.traits:
+        raise PluginError(
+            f"low_rank of '{spec.name}' has arguments that nothing gets: it has no low-rank groups",
+            where="OptimizerSpec.low_rank",
+            fix=for_author("add Trait.LOW_RANK to its traits", distribution),
+            plugin=distribution,
+        )
     beside = {
         key
         for contrasts in spec.contrasts.values()
@@ -37,6 +45,7 @@ def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
         ("per_group", spec.per_group - USUAL),
         ("example_arguments", spec.example_arguments),
         ("state_arguments", spec.state_arguments),
+        ("low_rank", spec.low_rank),
         ("other_rates", spec.other_rates),
         ("contrasts", {*spec.contrasts, *beside}),
         ("without_effect", spec.without_effect),
@@ -67,7 +76,7 @@ def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> No
 
 
 def check_scheduler_spec(spec: SchedulerSpec, distribution: str) -> None:
-    """Hold the keys of a schedule's spec to the arguments that there are; raises likewise."""
+    """Hold the keys of a schedule's spec to its arguments; raises likewise."""
     _check_keys(spec, "example_arguments", spec.example_arguments, distribution)
 
 
@@ -77,9 +86,9 @@ def _check_keys(
     known = list(spec.arguments.model_fields)
     for key in sorted(set(keys) - set(known)):
         near = get_close_matches(key, known, n=1, cutoff=0.0)
-        advice = f"write '{near[0]}'" if near else "leave it out: it takes no arguments"
+        advice = f"write '{near[0]}'" if near else "leave it out: it has no arguments"
         raise PluginError(
-            f"{field} of '{spec.name}' has '{key}', which is no argument of it",
+            f"{field} of '{spec.name}' has '{key}', which is not an argument of it",
             where=f"{type(spec).__name__}.{field}",
             fix=for_author(advice, distribution),
             plugin=distribution,

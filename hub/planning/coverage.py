@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from hub.spec import Finding, Level, Trait
+from hub.errors import OptimArgsError
+from hub.spec import Finding, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +28,24 @@ def coverage_findings(
         groups: All groups of the plan.
     """
     if Trait.LOW_RANK in spec.traits:
+        yield from _idle_rules(spec, groups)
         yield from _high_ranks(getattr(arguments, "rank", None), groups)
         yield from _stacked_weights(spec.name, groups)
+
+
+def _idle_rules(spec: OptimizerSpec, groups: Sequence[PlannedGroup]) -> Iterator[Finding]:
+    """Refuse rules that set an argument of low-rank groups where none of these is."""
+    used = [group.overrides.items() for group in groups if group.low_rank]
+    for group in groups:
+        idle = {key: value for key, value in group.overrides.items() if key in spec.low_rank}
+        if idle and not any(idle.items() <= overrides for overrides in used):
+            yield Finding.refuse(
+                OptimArgsError(
+                    f"{', '.join(idle)} cannot be set for parameters that are not projected",
+                    where=f"param_rules, group '{group.name}'",
+                    fix="match weights of target modules, or leave it out of the rule",
+                )
+            )
 
 
 def _high_ranks(rank: int | None, groups: Sequence[PlannedGroup]) -> Iterator[Finding]:
@@ -41,12 +58,11 @@ def _high_ranks(rank: int | None, groups: Sequence[PlannedGroup]) -> Iterator[Fi
     high = [(p, own) for p, own in targets if isinstance(own, int) and own >= min(p.shape)]
     if high:
         parameter, own = min(high, key=lambda pair: min(pair[0].shape))
-        yield Finding(
-            level=Level.NOTE,
-            what=f"rank={own} is not below the smaller side of {len(high)} of {len(targets)} "
+        yield Finding.note(
+            f"rank={own} is not below the smaller side of {len(high)} of {len(targets)} "
             f"target weights, such as {parameter.name} ({_shape(parameter)}): their state is not "
             "low-rank, and saves no memory",
-            fix="use a lower rank, or leave them out of target_modules",
+            "use a lower rank, or leave them out of target_modules",
         )
 
 
@@ -68,12 +84,11 @@ def _stacked_weights(name: str, groups: Sequence[PlannedGroup]) -> Iterator[Find
     stacked = [p for group in groups for p in group.parameters if len(p.shape) > 2]  # noqa: PLR2004
     share = sum(prod(p.shape) for p in stacked) / total if total else 0.0
     if share > 0.5:  # noqa: PLR2004
-        yield Finding(
-            level=Level.WARN,
-            what=f"{sizes[True] / total:.1%} of the trainable parameters are low-rank: {share:.0%} "
+        yield Finding.warn(
+            f"{sizes[True] / total:.1%} of the trainable parameters are low-rank: {share:.0%} "
             f"are in weights of more than two dimensions, such as {stacked[0].name} "
             f"({_shape(stacked[0])}), which {name} trains at full rank",
-            fix="compare with other optimizers by hub.estimate",
+            "compare with other optimizers by hub.estimate",
         )
 
 

@@ -13,7 +13,6 @@ from torch.nn import Parameter
 
 from hub import backend
 from hub.errors import HubError, UnsupportedError
-from hub.groups.modules import embedding_weights
 from hub.measuring import plain_tensors, tensor_bytes
 from hub.planning.prepare import OF_BUILD, prepare
 from hub.planning.readiness import model_findings
@@ -107,7 +106,7 @@ def _on_fake_tensors(prepared: Prepared) -> int:
 
 
 def _one_of_each_shape(prepared: Prepared) -> int:
-    embeddings = embedding_weights(prepared.context.model)
+    embeddings = prepared.context.embeddings
     examples: dict[Any, tuple[ParameterGroup, str, Parameter]] = {}
     counts: Counter[Any] = Counter()
     for group in prepared.context.groups:
@@ -159,6 +158,7 @@ def _state_after_a_step(
             replace(group, parameters=tuple((n, twins[id(p)]) for n, p in group.parameters))
             for group in groups
         ),
+        embeddings=frozenset(twins[id(p)] for p in prepared.context.embeddings),
     )
     with no_warnings():
         optimizer: Any = prepared.construct(context)

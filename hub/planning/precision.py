@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hub.errors import PrecisionError
-from hub.spec import MODES, Finding, Level, Precision, Trait, dtype_name
+from hub.spec import MODES, Finding, Precision, Trait, dtype_name
 from hub.text import shown
 
 if TYPE_CHECKING:
@@ -82,11 +82,10 @@ def precision_findings(
     yield from _unsupported(spec, precision)
     expected = MODES.get(precision.mode)
     if expected and precision.dtypes[0] != expected:
-        yield Finding(
-            level=Level.WARN,
-            what=f"precision='{precision.mode}' keeps the weights in {expected}, but most "
+        yield Finding.warn(
+            f"precision='{precision.mode}' keeps the weights in {expected}, but most "
             f"parameters of this model are {precision.dtypes[0]}",
-            fix=f"convert the model, or say precision='{precision.dtypes[0]}'",
+            f"convert the model, or say precision='{precision.dtypes[0]}'",
         )
     if Trait.COMPENSATED not in spec.traits - frozenset(without_traits):
         yield from _stalling(precision, trainable, rates)
@@ -101,16 +100,18 @@ def _elements(trainable: Named) -> list[tuple[tuple[torch.dtype, torch.device], 
 
 def _unsupported(spec: OptimizerSpec, precision: Precision) -> Iterator[Finding]:
     for name in sorted({precision.mode, *precision.dtypes} - spec.precisions):
-        yield Finding(
-            level=Level.REFUSE,
-            what=f"{spec.name} does not train correctly in {name}",
-            fix=f"it does in {', '.join(sorted(spec.precisions))}",
+        yield Finding.refuse(
+            PrecisionError(
+                f"{spec.name} does not train correctly in {name}",
+                fix=f"it does in {', '.join(sorted(spec.precisions))}",
+            )
         )
     for device in sorted(set(precision.devices) - spec.devices - {"meta"}):
-        yield Finding(
-            level=Level.REFUSE,
-            what=f"{spec.name} does not run on {device}",
-            fix=f"it runs on {', '.join(sorted(spec.devices))}",
+        yield Finding.refuse(
+            PrecisionError(
+                f"{spec.name} does not run on {device}",
+                fix=f"it runs on {', '.join(sorted(spec.devices))}",
+            )
         )
 
 
@@ -126,12 +127,11 @@ def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Ite
     spacing = 2.0 ** (math.floor(math.log2(weight)) - _FRACTION_BITS[dtype])
     rate = max(rates)
     if rate < spacing / 2:
-        yield Finding(
-            level=Level.WARN,
-            what=f"{dtype} weights of about {weight:.2g} change in steps of {spacing:.2g}; "
+        yield Finding.warn(
+            f"{dtype} weights of about {weight:.2g} change in steps of {spacing:.2g}; "
             f"updates of about lr={rate:.2g} are less than half of that and mostly round to "
             "nothing",
-            fix="keep the weights in fp32 and train with precision='bf16-mixed', raise lr, or use "
+            "keep the weights in fp32 and train with precision='bf16-mixed', raise lr, or use "
             "an optimizer with compensated updates (trait 'compensated' in `hub show`)",
         )
 

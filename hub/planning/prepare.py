@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub import backend
+from hub.arguments import InBackward
 from hub.arguments.checks import check_build_call, check_clipping
 from hub.arguments.resolve import ResolvedArguments, resolve_arguments, with_changes
 from hub.errors import HubError, OptimArgsError, PluginError, for_author
-from hub.groups.modules import trainable_parameters
+from hub.groups.modules import embedding_weights, trainable_parameters
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.names.by_class import adopt_class
@@ -19,7 +20,7 @@ from hub.planning.coverage import coverage_findings
 from hub.planning.precision import detect_precision, precision_findings
 from hub.planning.readiness import readiness_findings
 from hub.plans import Plan
-from hub.spec import BuildContext, Finding, Level, ParameterGroup, Precision, Trait
+from hub.spec import BuildContext, Finding, ParameterGroup, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,16 +63,16 @@ class Prepared:
 
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
-        name, arguments = _eager(self.spec, self.optim_args)
+        spec, arguments = _eager(self.spec, self.optim_args)
         # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
         backend.load("torch._dynamo")
         optimizer: Optimizer | None
-        if self.spec.factory:
-            factory = backend.load_object(self.spec.factory)
-            optimizer = factory(context.param_groups(), **dict(arguments))
+        if spec.factory:
+            factory = backend.load_object(spec.factory)
+            optimizer = factory(context.param_groups(), **_for_constructor(spec, arguments))
         else:
             optimizer = self.plugin.hooks.hub_build_optimizer(
-                name=name, optim_args=arguments, target_modules=self.targets, context=context
+                name=spec.name, optim_args=arguments, target_modules=self.targets, context=context
             )
         return optimizer
 
@@ -169,14 +170,20 @@ def prepare(
         else partial(given.split, spec, low_rank=targets.weights)
     )
     facts = detect_precision(trainable, precision)
+    embeddings = frozenset(embedding_weights(model))
 
     def grouped(arguments: BaseModel) -> tuple[tuple[PlannedGroup, ...], BuildContext]:
         groups = split(arguments)
-        return groups, _context(model, dict(trainable), groups, facts, _decay(spec, arguments))
+        return groups, BuildContext(
+            model=model,
+            groups=tuple(_live(group, dict(trainable), spec, arguments) for group in groups),
+            precision=facts,
+            embeddings=embeddings,
+        )
 
     groups, context = grouped(options.model)
     asked = _plugin_findings(plugin, spec, options, context)
-    changes = {key: value for finding in asked for key, value in finding.adjust.items()}
+    changes = {key: value for finding in asked for key, value in finding.instead.items()}
     if changes:
         options = with_changes(spec.name, options, changes)
         groups, context = grouped(options.model)
@@ -230,23 +237,29 @@ def _options(
     )
 
 
-def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[str, BaseModel]:
+def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, BaseModel]:
     """Return what a plugin is called with for a layerwise form, of which it knows nothing."""
     if spec.eager_spec is None:
-        return spec.name, arguments
+        return spec, arguments
     spec = spec.eager_spec
     own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
-    return spec.name, spec.arguments.model_construct(arguments.model_fields_set, **own)
+    return spec, spec.arguments.model_construct(arguments.model_fields_set, **own)
+
+
+def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
+    """Return the arguments that are neither the low-rank groups' nor the engine's."""
+    elsewhere = {*spec.low_rank, *InBackward.model_fields}
+    return {key: value for key, value in arguments if key not in elsewhere}
 
 
 def _plugin_findings(
     plugin: Plugin, spec: OptimizerSpec, options: ResolvedArguments, context: BuildContext
 ) -> tuple[Finding, ...]:
     """Return what the plugin itself finds."""
-    name, arguments = _eager(spec, options.model)
+    eager, arguments = _eager(spec, options.model)
     try:
         results = plugin.hooks.hub_validate_precision(
-            name=name, optim_args=arguments, context=context
+            name=eager.name, optim_args=arguments, context=context
         )
         return tuple(finding for result in results for finding in result or ())
     except HubError:
@@ -263,38 +276,33 @@ def _plugin_findings(
         ) from error
 
 
-def _decay(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
-    """Return the weight decay of decayed groups, where groups have one."""
-    keys = spec.per_group & {"weight_decay"} & set(type(arguments).model_fields)
-    return {key: getattr(arguments, key) for key in keys}
-
-
 def _known_failures(spec: OptimizerSpec) -> list[Finding]:
     return [
-        Finding(level=Level.NOTE, what=f"known failure of hub's check '{check}': {why}")
+        Finding.note(f"known failure of hub's check '{check}': {why}")
         for check, why in spec.known_failures.items()
     ]
 
 
-def _context(
-    model: nn.Module,
+def _live(
+    group: PlannedGroup,
     parameters: Mapping[str, nn.Parameter],
-    groups: Iterable[PlannedGroup],
-    precision: Precision,
-    decay: Mapping[str, Any],
-) -> BuildContext:
-    return BuildContext(
-        model=model,
-        groups=tuple(
-            ParameterGroup(
-                name=group.name,
-                parameters=tuple((p.name, parameters[p.name]) for p in group.parameters),
-                overrides={**decay, **group.overrides},
-                low_rank=group.low_rank,
-            )
-            for group in groups
-        ),
-        precision=precision,
+    spec: OptimizerSpec,
+    arguments: BaseModel,
+) -> ParameterGroup:
+    """Return a planned group with its parameters, and all arguments that it has to itself."""
+    own = {
+        key: value
+        for key, value in arguments
+        if (key == "weight_decay" and key in spec.per_group)
+        or (key in spec.low_rank and group.low_rank)
+    }
+    elsewhere = frozenset() if group.low_rank else spec.low_rank
+    rule = {key: value for key, value in group.overrides.items() if key not in elsewhere}
+    return ParameterGroup(
+        name=group.name,
+        parameters=tuple((p.name, parameters[p.name]) for p in group.parameters),
+        overrides={**own, **rule},
+        low_rank=group.low_rank,
     )
 
 

@@ -64,6 +64,26 @@ def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Paramete
         refuse_deepspeed(spec, where=mark or spec.name)
 
 
+def check_unsharded(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
+    """Hold parameters to not being DTensors, if the optimizer says why it cannot train them.
+
+    Args:
+        spec: Of the optimizer.
+        named: Names and parameters.
+
+    Raises:
+        UnsupportedError: One is; the error names it.
+    """
+    sharded = next((name for name, p in named if hasattr(p, "device_mesh")), None)
+    if spec.why_not_sharded and sharded is not None:
+        raise UnsupportedError(
+            f"{spec.name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
+            f"{spec.why_not_sharded}",
+            where=sharded,
+            fix="use DDP, or another optimizer, such as adamw_torch",
+        )
+
+
 def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
     """Refuse an optimizer that cannot train under DeepSpeed; let all others pass.
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hub.errors import HubError
-from hub.planning.processes import check_alone, check_unpartitioned
+from hub.planning.processes import check_alone, check_unpartitioned, check_unsharded
 from hub.plans import ON_META
 from hub.running.attach import check_not_switched
 from hub.running.layerwise.engine import check_not_stepped
@@ -29,6 +29,7 @@ def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Findin
     yield from model_findings(trainable)
     yield from _refusal(partial(check_alone, spec))
     yield from _refusal(partial(check_unpartitioned, spec, trainable))
+    yield from _refusal(partial(check_unsharded, spec, trainable))
 
 
 def model_findings(trainable: Named) -> Iterator[Finding]:
@@ -47,4 +48,4 @@ def _refusal(raise_unless_ready: Callable[[], None]) -> Iterator[Finding]:
     try:
         raise_unless_ready()
     except HubError as error:
-        yield Finding.refusal(error)
+        yield Finding.refuse(error)

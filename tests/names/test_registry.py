@@ -452,7 +452,7 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
     )
     registry = Registry([point("a", "fake_finder", "hub-a")])
     found.append(
-        hub.Finding(level=hub.Level.ADJUST, what="no foreach here", adjust={"foreach": False})
+        hub.Finding(level=hub.Level.ADJUST, what="no foreach here", instead={"foreach": False})
     )
     with pytest.warns(hub.HubWarning, match="no foreach here"):
         optimizer = build_prepared(prepare("a", model, registry=registry))
@@ -477,7 +477,7 @@ class OwnError(hub.UnsupportedError):
     ],
 )
 def test_a_finding_raises_its_error_with_where_and_keeps_it_through_json(error, after_json):
-    finding = hub.Finding.refusal(error("no", where="0.weight", fix="yes"))
+    finding = hub.Finding.refuse(error("no", where="0.weight", fix="yes"))
     plan = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,))
     again = hub.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
     for refusal, kind in ((plan.refusal, error), (again.refusal, after_json)):
@@ -488,7 +488,7 @@ def test_a_finding_raises_its_error_with_where_and_keeps_it_through_json(error, 
 
 @pytest.mark.parametrize("error", ["ValueError", "HubWarning", "nothing", 3])
 def test_a_plan_with_another_error_is_not_read(error):
-    finding = hub.Finding.refusal(hub.HubError("no"))
+    finding = hub.Finding.refuse(hub.HubError("no"))
     data = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,)).to_dict()
     data["findings"][0]["error"] = error
     with pytest.raises(hub.HubError, match="not an error of hub"):
@@ -503,7 +503,7 @@ def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
     @hub.hookimpl
     def hub_validate_precision(name, optim_args):
         heard.append((name, set(type(optim_args).model_fields)))
-        return [hub.Finding.refusal(hub.UnsupportedError("not like this"))]
+        return [hub.Finding.refuse(hub.UnsupportedError("not like this"))]
 
     plugin(
         "fake_eager",

@@ -352,7 +352,7 @@ def one_by_one(model):
         settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
             alone = {"params": [parameter], "param_names": [name], **settings}
-            yield factory.build([alone], {})
+            yield factory.APOLLOAdamW([alone])
 
 
 def test_seeds_follow_from_names_in_every_form():

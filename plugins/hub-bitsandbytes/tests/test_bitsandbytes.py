@@ -13,7 +13,8 @@ import torch
 from bitsandbytes import cextension, optim
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer8bit
 from hub_bitsandbytes import factory, hooks
-from hub_bitsandbytes.hooks import ADEMAMIX, LION, RMSPROP, ROWS, SPECS
+from hub_bitsandbytes.hooks import SPECS
+from hub_bitsandbytes.names import ADEMAMIX, LION, RMSPROP, ROWS
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
@@ -779,7 +780,7 @@ def paging(monkeypatch):
 
     monkeypatch.setattr(Optimizer8bit, "get_state_buffer", buffer)
     monkeypatch.setattr(optim.AdEMAMix, "_get_state_double_buffer", double)
-    monkeypatch.setattr(factory.Mended, "_is_paged_on", lambda self, _: self.is_paged)
+    monkeypatch.setattr(factory.Fixes, "_is_paged_on", lambda self, _: self.is_paged)
     monkeypatch.setattr(bitsandbytes.functional, "prefetch_tensor", lambda _: None)
     return pages
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import flashoptim
 import pytest
 import torch
-from hub_flashoptim import factory, hooks
+from hub_flashoptim import hooks
 from hub_flashoptim.hooks import SPECS
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim.lr_scheduler import LambdaLR
 
 import hub
+from hub.backend import load_object
 from hub.spec import Level, ParameterGroup, Precision
 from hub.testing.comparing import assert_same, moved, through_a_file, weights
 
@@ -478,7 +479,7 @@ def test_the_bare_classes_add_the_penalty_to_the_gradient(name):
 def test_copies_go_on_like_the_original(name, duplicate, steps):
     def bare_build(model):
         groups = [{"params": list(model.parameters())}]
-        return factory.build(name, groups, {"lr": 0.01, **OWN[name], **ON_CPU})
+        return load_object(hub.describe(name).factory)(groups, lr=0.01, **OWN[name], **ON_CPU)
 
     model, third = make_model(), make_model()
     optimizer = bare_build(model)
@@ -544,7 +545,7 @@ LOUD, QUIET = Level.ADJUST, Level.NOTE
 @every_name
 def test_what_the_parameters_cannot_have_is_turned_off(name, device, dtype, asked, expected):
     plan = hub.plan(name, make_model(dtype, device), **asked)
-    turned_off = {key: finding.level for finding in plan.findings for key in finding.adjust}
+    turned_off = {key: finding.level for finding in plan.findings for key in finding.instead}
     assert turned_off == expected
     values = {argument.name: argument.value for argument in plan.arguments}
     for key in expected:
@@ -588,7 +589,7 @@ def test_weights_that_are_not_contiguous_turn_the_fused_kernel_off():
     model = nn.Conv2d(3, 4, 3).to("meta", BF16).to(memory_format=torch.channels_last)
     for asked, level in (({}, QUIET), ({"fused": True}, LOUD)):
         (finding,) = hub.plan("flash_adamw", model, **asked).materialized().findings
-        assert (finding.level, finding.adjust) == (level, {"fused": False})
+        assert (finding.level, finding.instead) == (level, {"fused": False})
         assert "'weight' is not contiguous" in finding.what
 
 

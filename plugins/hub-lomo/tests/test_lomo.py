@@ -346,7 +346,7 @@ def test_detached_it_steps_eagerly_and_not_in_the_backward_pass(name):
         optimizer.step()
         optimizer.zero_grad()
     assert_same(eager, inside)
-    with pytest.raises(hub.UnsupportedError, match="nothing steps"):
+    with pytest.raises(hub.UnsupportedError, match="no longer steps"):
         optimizer.fused_backward(loss_at(eager, 0))
 
 

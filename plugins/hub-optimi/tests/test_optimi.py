@@ -470,7 +470,7 @@ def test_triton_is_chosen_where_upstreams_kernels_serve(monkeypatch, dtype, aske
     # As on a GPU: what upstream says of its parameters is put in its place, the step is not taken.
     monkeypatch.setattr(factory, "_default_to_triton", bool)
     monkeypatch.setattr(optimi.StableAdamW, "_init_group", lambda *_, **__: None)
-    optimizer = factory.build([{"params": list(make_model(dtype).parameters())}], {**OWN, **asked})
+    optimizer = factory.StableAdamW([*make_model(dtype).parameters()], **OWN, **asked)
     optimizer._init_group(optimizer.param_groups[0])
     assert optimizer.param_groups[0]["triton"] is expected
 
@@ -522,7 +522,7 @@ def test_a_checkpoint_from_a_cpu_is_made_fit_for_triton(dtype):
         {"params": [dict(fresh.named_parameters())[name] for name in group["param_names"]]}
         for group in optimizer.param_groups
     ]
-    again = factory.build(groups, {**OWN, "triton": True})
+    again = factory.StableAdamW(groups, **OWN, triton=True)
     again.load_state_dict(through_a_file(optimizer.state_dict()))
     for group in again.param_groups:
         assert group["triton"] is True
@@ -675,7 +675,7 @@ def test_the_bare_class_decays_such_a_group_at_another_rate():
 
 
 def test_high_decoupled_decay_is_warned_of_by_hub_alone():
-    with pytest.warns(hub.HubWarning, match="weight_decay=0.1 off the weights") as seen:
+    with pytest.warns(hub.HubWarning, match="weight_decay=0.1 in every step") as seen:
         build(make_model(), decouple_lr=True)
     assert len(seen) == 1
     assert "weight_decay=0.001 decays as much" in str(seen[0].message)

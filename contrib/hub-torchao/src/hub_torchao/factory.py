@@ -1,13 +1,14 @@
-"""Builds torchao's optimizers and mends what is wrong with them."""
+"""Fixes for the optimizers of torchao 0.18."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-# What the first step would import, and fail in where warnings are errors.
+# The first step would import it, which fails if warnings are errors.
 import torch._inductor.compile_fx
 from torchao.optim import AdamW4bit, AdamW8bit
 from torchao.optim.subclass_4bit import OptimState4bit
@@ -25,20 +26,15 @@ class _Kind(NamedTuple):
     """An optimizer and the tensor subclass that its state is made of."""
 
     optimizer: type[Optimizer]
-    tensor: type[torch.Tensor]
+    tensor: Any
     bits: int
 
 
-_KINDS = {
-    "adamw_torch_4bit": _Kind(AdamW4bit, OptimState4bit, 4),
-    "adamw_torch_8bit": _Kind(AdamW8bit, OptimState8bit, 8),
-}
 _PARTS = ("codes", "scale", "qmap")
 
 
-def build(name: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
-    """Return upstream's own class, with learning rates and state dicts like any other's."""
-    kind = _KINDS[name]
+def _build(kind: _Kind, groups: list[dict[str, Any]], **arguments: Any) -> Optimizer:
+    """Return an instance of upstream's class, with plain state dicts and any learning rates."""
     optimizer = kind.optimizer(groups, **arguments)
     optimizer.register_step_pre_hook(_make_rates_tensors)
     optimizer.register_load_state_dict_post_hook(_make_rates_tensors)
@@ -51,10 +47,14 @@ def build(name: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) ->
     return optimizer
 
 
-def _make_rates_tensors(optimizer: Optimizer, *_: object) -> None:
-    """Turn learning rates into what torchao made of the first ones (0.18, `add_param_group`).
+adamw_4bit = partial(_build, _Kind(AdamW4bit, OptimState4bit, 4))
+adamw_8bit = partial(_build, _Kind(AdamW8bit, OptimState8bit, 8))
 
-    Its step raises for a number, which is what schedulers, users and checkpoints put there.
+
+def _make_rates_tensors(optimizer: Optimizer, *_: object) -> None:
+    """Turn learning rates into tensors, as torchao does with the first ones (`add_param_group`).
+
+    Its step raises for a number, which is what schedulers, users and checkpoints write.
     """
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], torch.Tensor):
@@ -62,7 +62,7 @@ def _make_rates_tensors(optimizer: Optimizer, *_: object) -> None:
 
 
 def _taken_apart(_: Optimizer, state_dict: StateDict) -> StateDict:
-    """Replace tensor subclasses by the tensors in them, and learning rates by numbers."""
+    """Replace tensor subclasses by their tensors, and learning rates by numbers."""
     return {
         **state_dict,
         "state": {
@@ -82,10 +82,10 @@ def _parts(value: Any) -> Any:
 
 
 def _rebuilt(kind: _Kind, optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Put tensor subclasses together before torch casts state to the dtype of the parameter.
+    """Rebuild tensor subclasses before torch casts state to the dtype of the parameter.
 
-    The cast leaves their parts alone, and would round them by themselves. All tensors are copies:
-    torch (2.13) would share them with the state dict, which may be a live one.
+    The cast leaves their parts alone, but would round the parts by themselves. All tensors are
+    copies: torch (2.13) would share them with the state dict, which may be a live one.
     """
     numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
     parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
@@ -109,7 +109,7 @@ def _loaded(kind: _Kind, key: str, value: Any, parameter: torch.Tensor) -> Any:
             f"the checkpoint has {saved['codes'].numel()} bytes of codes for a parameter of "
             f"{parameter.numel()} elements, which is not {kind.bits}-bit state of it",
             where=f"load_state_dict, {key}",
-            fix="build the optimizer and the model that the checkpoint was written by",
+            fix="build the optimizer and the model that the checkpoint was saved from",
             plugin="hub-torchao",
         )
     shape = [parameter.shape] if kind.tensor is OptimState4bit else []

@@ -1,4 +1,4 @@
-"""Builds apollo_torch's APOLLOAdamW and mends what is wrong with it."""
+"""Fixes for the APOLLOAdamW of apollo_torch 1.0.3."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from apollo_torch.svd_projector import GaLoreProjector
 
 from hub.errors import CheckpointError
 from hub.repairs import enable_grad_in_closures, row_major, translate_state, with_strides
-from hub_apollo.hooks import PLUGIN, LowRankArguments
+from hub_apollo.arguments import LowRankArguments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     State = dict[str, Any]
 
 
-class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
-    """Upstream's class, with seeds that come from the names of the parameters.
+_BY_COLUMNS = "projector_by_columns"
+"""The key of a saved state that says whether its projector was in column order."""
 
-    apollo_torch 1.0.3 (apollo.py) numbers the parameters that its constructor meets: those that
-    come later have no seed and fail, optimizers over one parameter each all have the seed 1, and
-    another order of the groups gives other projections.
+
+class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
+    """Upstream's class, with seeds that follow from the names of the parameters.
+
+    apollo_torch 1.0.3 (apollo.py) numbers the parameters that its constructor sees. Those that come
+    later have no seed and fail, optimizers over one parameter each all have the seed 1, and another
+    order of the groups gives other projections.
     """
 
     scale_front: bool
@@ -38,17 +42,17 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
         """Build as upstream does, without its seeds.
 
         Args:
-            params: Groups with `param_names`; those with `rank` have all keys that go with it.
+            params: Groups with `param_names`. Those with `rank` have all keys that go with it.
             arguments: Of upstream's constructor.
         """
         super().__init__(params, **arguments)
-        # Torch's distributed checkpoints would take the seeds for an initialised optimizer, and
+        # Torch's distributed checkpoints would take the seeds for an initialized optimizer, and
         # then load nothing else from disk.
         self.state.clear()
         _attach(self)
 
     def __getstate__(self) -> State:
-        """Add what upstream keeps outside of groups and state, so that copies have it."""
+        """Add what upstream keeps outside groups and state, so that copies have it."""
         attributes = {"scale_front": self.scale_front, "disable_nl": self.disable_nl}
         return {**super().__getstate__(), **attributes}
 
@@ -60,7 +64,7 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
             _attach(self)
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group; what one with `rank` leaves out comes from the first of its kind."""
+        """Add a group. What one with `rank` leaves out comes from the first such group."""
         if "rank" in param_group:
             first: Group = next((group for group in self.param_groups if "rank" in group), {})
             for key in LowRankArguments.model_fields:
@@ -69,7 +73,7 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
         super().add_param_group(param_group)
 
     def _initialize_projector(self, group: Group, state: State) -> RandomProjector | SvdProjector:
-        """Return a projector for the parameter that `step` has come to, given its state."""
+        """Return a projector for the parameter that `step` has reached, given its state."""
         if group["proj"] == "svd":
             return _svd_projector(group)
         # `step` has just made the state, so the search ends at its first item.
@@ -95,7 +99,7 @@ class RandomProjector(GradientProjector):  # type: ignore[misc]  # untyped
         """Return the projected gradient of the step number `iter`, from 0."""
         is_restored = self.ortho_matrix is None and self.drawn_from is not None
         if is_restored and iter % self.update_proj_gap == 0:
-            self.seed = next_seed(self.seed)  # the saved matrix has served its time
+            self.seed = next_seed(self.seed)  # the saved matrix is due for replacement
         low_rank_grad: Tensor = super().project(full_rank_grad, iter)
         return low_rank_grad
 
@@ -109,7 +113,7 @@ class RandomProjector(GradientProjector):  # type: ignore[misc]  # untyped
 
 
 class SvdProjector(GaLoreProjector):  # type: ignore[misc]  # untyped
-    """Upstream's projection by singular vectors, which keeps only those that it uses.
+    """Upstream's projection by singular vectors, keeping only those that it uses.
 
     For fp32 gradients apollo_torch 1.0.3 (svd_projector.py) keeps a view of the whole SVD factor
     alive and, through `torch.save`, writes it into checkpoints.
@@ -149,7 +153,7 @@ def _projector_arguments(group: Group) -> dict[str, Any]:
 
 
 def _replicated(matrix: Tensor, mesh: DeviceMesh) -> Tensor:
-    """Return as a DTensor what every rank has the whole of.
+    """Return a matrix that every rank has in full as a DTensor.
 
     apollo_torch 1.0.3 multiplies the DTensors of FSDP2 with a plain matrix, which torch refuses.
     """
@@ -158,12 +162,8 @@ def _replicated(matrix: Tensor, mesh: DeviceMesh) -> Tensor:
     return DTensor.from_local(matrix, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
-_BY_COLUMNS = "projector_by_columns"
-"""The key of a saved state that tells the order of strides that its projector had."""
-
-
 def _attach(optimizer: APOLLOAdamW) -> None:
-    """Place the hooks that mend steps and state dicts."""
+    """Add the hooks that fix steps and state dicts."""
     enable_grad_in_closures(optimizer)
     if not optimizer.disable_nl:
         optimizer.register_step_post_hook(_lift_limits_of_zero)
@@ -174,9 +174,9 @@ def _lift_limits_of_zero(optimizer: APOLLOAdamW, _args: object, _kwargs: object)
     """Let an update of any size follow one of zero, as if it were the first.
 
     The limiter of apollo_torch 1.0.3 (apollo.py) lets the norm of an update grow by 1 % a step,
-    from 1e-8 if it was zero. One gradient of zeros, such as the first one below a zero-initialised
+    from 1e-8 if it was zero. One gradient of zeros, such as the first one below a zero-initialized
     layer, thus stops a weight for nearly two thousand steps. An infinite norm limits nothing.
-    The test costs one synchronisation a step; upstream has one for each weight.
+    The test takes one synchronization per step; upstream has one for each weight.
     """
     limited: dict[torch.device, list[State]] = defaultdict(list)
     for group in optimizer.param_groups:
@@ -237,10 +237,10 @@ def _restored(state: State, group: Group) -> RandomProjector | SvdProjector | No
 
 
 def _seed_behind(projector: GradientProjector, state: State) -> int:
-    """Return the seed of the matrix of upstream's object, which has only that of the next one.
+    """Return the seed of the matrix of upstream's object, which knows only the next one's.
 
     Raises:
-        CheckpointError: The first seed, beside it in the state, leads to another one.
+        CheckpointError: The first seed, beside it in the state, does not lead there.
     """
     seed: int = state["seed"]
     for _ in range(state.get("step", 0) + 1):
@@ -252,15 +252,10 @@ def _seed_behind(projector: GradientProjector, state: State) -> int:
         "a random projection of the checkpoint was not drawn from the seed beside it",
         where="load_state_dict of apollo_adamw",
         fix="start without optimizer state",
-        plugin=PLUGIN,
+        plugin="hub-apollo",
     )
 
 
-def build(groups: list[Group], arguments: dict[str, Any]) -> APOLLOAdamW:
-    """Return the optimizer over groups that have `param_names`."""
-    return APOLLOAdamW(groups, **arguments)
-
-
-def converted(state: State, group: Group) -> State:
-    """Return what hub saves for one parameter's state of the bare class."""
+def converted_state(state: State, group: Group) -> State:
+    """Return what hub saves for one parameter's state of the upstream class."""
     return _saved(_loaded(state, group), group)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from hub.arguments import Arguments, Beta, Betas, Eps, LearningRate, WeightDecay
+from hub.arguments import AdamLike, Arguments, Beta, Eps, L2Penalty, LearningRate, WeightDecay
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,17 +18,12 @@ class EightBitArguments(Arguments):
     min_8bit_size: int = Field(default=4096, ge=0)
     """Parameters of fewer elements keep 32-bit state."""
     embeddings_32bit: bool = True
-    """Keep 32-bit state for the weights of embeddings, whose rows are updated so unevenly that
-    8 bits serve them badly."""
+    """Keep 32-bit state for the weights of embeddings, whose rows are updated too unevenly for 8
+    bits."""
 
 
-class AdamWArguments(Arguments):
+class AdamWArguments(AdamLike):
     """Arguments of `bitsandbytes.optim.PagedAdamW32bit`."""
-
-    lr: LearningRate = 1e-3
-    betas: Betas = (0.9, 0.999)
-    eps: Eps = 1e-8
-    weight_decay: WeightDecay = 1e-2
 
 
 class AdamW8bitArguments(EightBitArguments, AdamWArguments):
@@ -45,17 +40,16 @@ class AdEMAMixArguments(Arguments):
     alpha: float = Field(default=5.0, ge=0)
     """Weight of the slow average in the update."""
     t_alpha: PositiveInt | None = None
-    """Number of steps over which `alpha` rises linearly from 0; None: it is constant."""
+    """Steps over which `alpha` rises linearly from 0; None: it is constant."""
     t_beta3: PositiveInt | None = None
-    """Number of steps over which the third of `betas` rises from the first; None: it is
-    constant."""
+    """Steps over which the third of `betas` rises from the first; None: it is constant."""
     eps: Eps = 1e-8
     weight_decay: WeightDecay = 1e-2
 
     @field_validator("betas", mode="before")
     @classmethod
     def _has_a_third(cls, value: object) -> object:
-        # bitsandbytes 0.50.2 takes two values for a third of 0, without a word.
+        # bitsandbytes 0.50.2 silently sets a missing third value to 0.
         if isinstance(value, tuple | list) and len(value) == 2:  # noqa: PLR2004
             return (*value, cls.model_fields["betas"].default[2])
         return value
@@ -95,8 +89,7 @@ class RMSpropArguments(Arguments):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Decay rate of the running average of the squared gradient."""
     eps: Eps = 1e-8
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Added to the gradient, times the weight: L2 regularisation, not decoupled."""
+    weight_decay: L2Penalty = 0.0
 
 
 class RMSprop8bitArguments(EightBitArguments, RMSpropArguments):

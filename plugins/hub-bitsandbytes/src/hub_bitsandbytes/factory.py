@@ -1,8 +1,8 @@
-"""Builds bitsandbytes' optimizers and mends what is wrong with them."""
+"""Fixes for the optimizers of bitsandbytes 0.50.2: each class of `bitsandbytes.optim`, by name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from bitsandbytes import optim
@@ -11,12 +11,11 @@ from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Op
 
 from hub.errors import CheckpointError, UnsupportedError
 from hub.repairs import HookedLoading
-from hub_bitsandbytes.hooks import PLUGIN, ROWS, keeps_32_bits
+from hub_bitsandbytes.names import ROWS, keeps_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
-    from torch.optim import Optimizer
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -25,27 +24,10 @@ if TYPE_CHECKING:
 BUFFERS = ("state1", "state2")
 
 
-def build(
-    upstream: str,
-    groups: list[Group],
-    arguments: dict[str, Any],
-    embeddings: frozenset[Parameter] = frozenset(),
-) -> Optimizer:
-    """Return an instance of bitsandbytes' own class, mended.
-
-    Args:
-        upstream: Name of the class in `bitsandbytes.optim`.
-        groups: For its constructor.
-        arguments: For its constructor.
-        embeddings: Parameters whose state stays in 32 bits.
-    """
-    return cast("Optimizer", CLASSES[upstream](groups, embeddings=embeddings, **arguments))
-
-
-class Mended:
+class Fixes:
     """What hub changes in every class of bitsandbytes 0.50.2 (`optim/optimizer.py`).
 
-    Stands before the upstream class, whose `step` and updates it leaves alone.
+    A base before the upstream class, whose `step` and updates it leaves alone.
     """
 
     param_groups: list[Group]
@@ -59,13 +41,13 @@ class Mended:
     ) -> None:
         super().__init__(params, **arguments)  # type: ignore[call-arg]
         self.embeddings = embeddings
-        self._keep_to_itself()
+        self._use_own_managers()
 
-    def _keep_to_itself(self) -> None:
-        """Replace the managers that all optimizers of a process share by own, empty ones.
+    def _use_own_managers(self) -> None:
+        """Replace the managers that all optimizers of a process share by empty ones.
 
-        The shared one applies overrides by position to whatever optimizer comes next, and the
-        paging one keeps buffers alive that nobody uses any more.
+        The shared manager applies overrides by position to whatever optimizer comes next, and the
+        paging one keeps buffers alive that nobody uses any longer.
         """
         self.mng = GlobalOptimManager.__new__(GlobalOptimManager)
         self.mng.initialize()
@@ -73,7 +55,7 @@ class Mended:
         self.page_mng.initialize()
 
     def get_config(self, gindex: int, pindex: int, group: Group) -> dict[str, Any]:
-        """Return the settings of one parameter, 32 bits for those that must not have 8."""
+        """Return the settings of one parameter, with 32 bits if it must not have 8."""
         config: dict[str, Any] = super().get_config(gindex, pindex, group)  # type: ignore[misc]
         if config["optim_bits"] == 8 and keeps_32_bits(  # noqa: PLR2004
             group["params"][pindex],
@@ -92,21 +74,21 @@ class Mended:
                 "was built",
                 where=name_of(group, pindex),
                 fix="use adamw_torch, or DDP",
-                plugin=PLUGIN,
+                plugin="hub-bitsandbytes",
             )
         super().init_state(group, p, gindex, pindex)  # type: ignore[misc]
 
     def get_state_buffer(self, p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Allocate zeros in the parameter's shape, paged only where bitsandbytes can page.
 
-        Always contiguous: the CUDA kernels know no strides.
+        Always contiguous: the CUDA kernels ignore strides.
         """
         if not self._is_paged_on(p):
             return torch.zeros(p.shape, dtype=dtype, device=p.device)
         return super().get_state_buffer(p, dtype).contiguous()  # type: ignore[misc,no-any-return]
 
     def _get_state_double_buffer(self, p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Allocate AdEMAMix's first buffer likewise, where upstream pages on CPU too and fails."""
+        """Allocate AdEMAMix's first buffer likewise; upstream also pages on CPU, and fails."""
         if not self._is_paged_on(p):
             return torch.zeros((2, *p.shape), dtype=dtype, device=p.device)
         return super()._get_state_double_buffer(p, dtype)  # type: ignore[misc,no-any-return]
@@ -115,9 +97,9 @@ class Mended:
         return self.is_paged and p.device.type != "cpu"
 
     def update_step(self, group: Group, p: Tensor, gindex: int, pindex: int) -> None:
-        """Update a parameter where it is; upstream moves it to other storage to make it contiguous.
+        """Update a parameter in place; upstream moves it to other storage to make it contiguous.
 
-        The state is lent to a contiguous stand-in where the parameter or its gradient is not.
+        If the parameter or its gradient is not contiguous, a contiguous stand-in borrows the state.
         """
         grad = p.grad
         if p.is_contiguous() and grad.is_contiguous():  # type: ignore[union-attr]
@@ -136,8 +118,8 @@ class Mended:
     def state_dict(self) -> dict[str, Any]:
         """Return upstream's state dict, without the marks that paged tensors carry.
 
-        `torch.save` writes such attributes down, and a tensor that says it is paged and is not
-        crashes the kernels.
+        `torch.save` saves such attributes, and a tensor marked as paged that is not crashes the
+        kernels.
         """
         saved: dict[str, Any] = super().state_dict()  # type: ignore[misc]
         for state in saved["state"].values():
@@ -150,7 +132,7 @@ class Mended:
         """Load state that this optimizer could have saved; `__setstate__` puts it in place.
 
         Raises:
-            CheckpointError: The state is of another optimizer, or in other bits.
+            CheckpointError: The state is of another optimizer, or in another number of bits.
         """
         self._check(state_dict)
         super().load_state_dict(state_dict, move_to_device=False)  # type: ignore[misc]
@@ -169,7 +151,7 @@ class Mended:
                         where=f"load_state_dict, {name_of(group, pindex)}",
                         fix="build the optimizer that the checkpoint is of, with the arguments it "
                         "had, or start without optimizer state",
-                        plugin=PLUGIN,
+                        plugin="hub-bitsandbytes",
                     )
 
     def _misfit(self, p: Tensor, saved: State, config: dict[str, Any]) -> str:
@@ -187,14 +169,14 @@ class Mended:
         return ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs too; torch keeps three attributes, and drops upstream's own."""
+        """Return what a copy needs; torch keeps three attributes, and drops upstream's."""
         kept = {key: vars(self)[key] for key in _ATTRIBUTES}
         return {**super().__getstate__(), **kept}  # type: ignore[dict-item]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over loaded or copied state, and put its tensors where the kernels need them."""
         super().__setstate__(state)  # type: ignore[misc]
-        self._keep_to_itself()
+        self._use_own_managers()
         for group in self.param_groups:
             for p in group["params"]:
                 values = self.state.get(p, {})
@@ -225,7 +207,7 @@ _ATTRIBUTES = (
 
 
 def unwrapped(state: State) -> State:
-    """Return one parameter's saved state without the wrapping that hides it from FSDP1."""
+    """Return one parameter's saved state without the wrapper that hides it from FSDP1."""
     return {**state, **state.get(Optimizer8bit._FSDP_WRAPPED_QUANT_STATE_KEY, {})}  # noqa: SLF001
 
 
@@ -236,10 +218,10 @@ def name_of(group: Group, pindex: int) -> str:
 
 
 def _subclass(upstream: str) -> type:
-    """Return the mended subclass of one class of `bitsandbytes.optim`, under the same name."""
-    bases = (HookedLoading, Mended, getattr(optim, upstream))
-    return type(upstream, bases, {"__module__": __name__, "__doc__": Mended.__doc__})
+    """Return a subclass of one class of `bitsandbytes.optim` with the fixes, of the same name."""
+    bases = (HookedLoading, Fixes, getattr(optim, upstream))
+    return type(upstream, bases, {"__module__": __name__, "__doc__": Fixes.__doc__})
 
 
 CLASSES = {row.upstream: _subclass(row.upstream) for row in ROWS.values()}
-globals().update(CLASSES)  # where pickle looks for them
+globals().update(CLASSES)  # where hooks and pickle look for them

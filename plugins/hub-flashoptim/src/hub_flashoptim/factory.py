@@ -1,4 +1,4 @@
-"""Builds flashoptim's optimizers and mends what is wrong with them."""
+"""Fixes for the optimizers of flashoptim 0.1.4."""
 
 from __future__ import annotations
 
@@ -21,35 +21,30 @@ if TYPE_CHECKING:
     State = dict[str, Any]
 
 
-def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    """Return a subclass of upstream's class."""
-    # What upstream says about master_weight_bits=None is a finding of the plan.
-    with no_warnings(message="master_weight_bits=None"):
-        return CLASSES[name](groups, **arguments)
-
-
-class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
-    """Mends flashoptim 0.1.4 (optimizers.py); list it before one of its classes."""
+class _Fixes(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
+    """Fixes for flashoptim 0.1.4 (optimizers.py), as a base before one of its classes."""
 
     _decouple_lr: bool
 
     def __init__(self, params: list[Group], **arguments: Any) -> None:
-        super().__init__(params, **arguments)
+        # What upstream says about master_weight_bits=None, the plan says.
+        with no_warnings(message="master_weight_bits=None"):
+            super().__init__(params, **arguments)
         self._note_reference_rates()
-        self.register_load_state_dict_pre_hook(_Mended._prepare_loading)
+        self.register_load_state_dict_pre_hook(_Fixes._prepare_loading)
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group without `initial_lr`, for schedulers to start from the group's own rate.
+        """Add a group without `initial_lr`, so that schedulers start from the group's rate.
 
-        Upstream gives every group the constructor's rate as `initial_lr`, and torch's schedulers
-        set groups back to that, whatever rate of their own they were built with.
+        Upstream gives every group the constructor's rate as `initial_lr`, to which torch's
+        schedulers reset it, whatever rate the group was built with.
         """
         self.defaults.pop("initial_lr", None)
         super().add_param_group(param_group)
         self._note_reference_rates()
 
     def _note_reference_rates(self) -> None:
-        """Note what `decouple_lr` compares a group's rate with until a scheduler says."""
+        """Keep what `decouple_lr` compares a group's rate with until a scheduler sets it."""
         if self._decouple_lr:
             for group in self.param_groups:
                 group.setdefault("reference_lr", group["lr"])
@@ -69,7 +64,7 @@ class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
         super()._do_step(param, grad, errors, param_state, hparams)
 
     def _would_write_into(self, grad: Tensor, group: Group) -> bool:
-        """Return whether upstream adds the L2 penalty to this gradient in place."""
+        """Whether upstream adds the L2 penalty to this gradient in place."""
         in_kernel = self._fused and group.get("momentum", 1) > 0
         coupled = not getattr(self, "_decoupled", True)  # Lion has no such attribute
         return (
@@ -101,9 +96,9 @@ class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
         return {**state_dict, "state": state}
 
     def _check_layout(self, group: Group, state: State, parameter: Parameter) -> None:
-        """Refuse what upstream would take for state of its own layout.
+        """Refuse what upstream would mistake for state of its layout.
 
-        hub's own checkpoints say which arguments differ; this is for those of the bare classes.
+        hub's checkpoints say which arguments differ; this is for those of the upstream classes.
         """
         own = {"quantize": self._quantize, "master_bytewidth": self._master_bytewidth}
         theirs = {key: group.get(key, value) for key, value in own.items()}
@@ -139,20 +134,20 @@ class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
         return result
 
     def __getstate__(self) -> State:
-        """Return upstream's settings too, which torch leaves out of copies and pickles."""
+        """Return also upstream's settings, which torch leaves out of copies and pickles."""
         settings = {
             key: value for key, value in vars(self).items() if isinstance(value, bool | int)
         }
         return {**settings, **super().__getstate__()}
 
     def __setstate__(self, state: State) -> None:
-        """Take over the state of `load_state_dict`, or all of it where this is to be a copy."""
+        """Take over the state of `load_state_dict`, or everything if this is to be a copy."""
         if "defaults" in state:
             self._transient_state: dict[int, Any] = {}
             Optimizer.__setstate__(self, state)
-            self.register_load_state_dict_pre_hook(_Mended._prepare_loading)
+            self.register_load_state_dict_pre_hook(_Fixes._prepare_loading)
             return
-        # Upstream decides from groups that it has not replaced yet which state SGD has.
+        # Upstream would decide which state SGD has from groups that it has not replaced yet.
         self.param_groups = state["param_groups"]
         self.__dict__.pop("quantized_state_spec", None)
         super().__setstate__(state)
@@ -166,30 +161,21 @@ class _Mended(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
         super().set_fp32_model_state_dict(model, fp32_state_dict)
 
 
-class FlashAdam(_Mended, flashoptim.FlashAdam):  # type: ignore[misc]
-    """Upstream's class, mended."""
+class FlashAdam(_Fixes, flashoptim.FlashAdam):  # type: ignore[misc]
+    """Upstream's class, with the fixes."""
 
 
-class FlashAdamW(_Mended, flashoptim.FlashAdamW):  # type: ignore[misc]
-    """Upstream's class, mended."""
+class FlashAdamW(_Fixes, flashoptim.FlashAdamW):  # type: ignore[misc]
+    """Upstream's class, with the fixes."""
 
 
-class FlashSGD(_Mended, flashoptim.FlashSGD):  # type: ignore[misc]
-    """Upstream's class, mended."""
+class FlashSGD(_Fixes, flashoptim.FlashSGD):  # type: ignore[misc]
+    """Upstream's class, with the fixes."""
 
 
-class FlashSGDW(_Mended, flashoptim.FlashSGDW):  # type: ignore[misc]
-    """Upstream's class, mended."""
+class FlashSGDW(_Fixes, flashoptim.FlashSGDW):  # type: ignore[misc]
+    """Upstream's class, with the fixes."""
 
 
-class FlashLion(_Mended, flashoptim.FlashLion):  # type: ignore[misc]
-    """Upstream's class, mended."""
-
-
-CLASSES: dict[str, type[_Mended]] = {
-    "flash_adam": FlashAdam,
-    "flash_adamw": FlashAdamW,
-    "flash_sgd": FlashSGD,
-    "flash_sgdw": FlashSGDW,
-    "flash_lion": FlashLion,
-}
+class FlashLion(_Fixes, flashoptim.FlashLion):  # type: ignore[misc]
+    """Upstream's class, with the fixes."""

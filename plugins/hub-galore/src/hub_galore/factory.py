@@ -1,4 +1,4 @@
-"""Builds galore_torch's optimizers and mends what is wrong with them."""
+"""Fixes for the optimizers of galore_torch 1.0, over bitsandbytes 0.50.2."""
 
 from __future__ import annotations
 
@@ -32,28 +32,30 @@ if TYPE_CHECKING:
     Index = tuple[int, int]  # of a group, and of a parameter in it
 
 
-def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    """Return the optimizer, with state dicts of plain tensors and closures that work."""
-    optimizer = _BUILDERS[name](groups, arguments)
-    translate_state(optimizer, _saved, _loaded)
-    return optimizer
+_BY_COLUMNS = "projector_by_columns"
+"""The key of a saved state that says whether its projector was in column order."""
 
 
-def _adamw(groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    """Build upstream's own class; it warns about its deprecation unless told not to."""
-    return _mended(GaLoreAdamW(groups, **arguments, no_deprecation_warning=True))
+def adamw(groups: list[Group], **arguments: Any) -> Optimizer:
+    """Return an instance of upstream's class, which warns of its deprecation unless told not to."""
+    return _fixed(GaLoreAdamW(groups, **arguments, no_deprecation_warning=True))
 
 
-def _adafactor(groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    """Build upstream's own class, whose state stays in fp32 for bf16 and fp16 parameters."""
-    optimizer = _mended(GaLoreAdafactor(groups, **arguments))
-    keep_state_dtypes(optimizer)
-    return optimizer
+def adafactor(groups: list[Group], **arguments: Any) -> Optimizer:
+    """Return an instance of upstream's class, whose state stays in fp32 for bf16 and fp16 weights.
+
+    torch casts it when it loads a state dict.
+    """
+    optimizer = GaLoreAdafactor(groups, **arguments)
+    keep_state_dtypes(optimizer)  # before `translate_state`
+    return _fixed(optimizer)
 
 
-def _mended(optimizer: Optimizer) -> Optimizer:
+def _fixed(optimizer: Optimizer) -> Optimizer:
+    """Let closures call `backward`, keep projectors small and state dicts plain."""
     enable_grad_in_closures(optimizer)
     optimizer.register_step_post_hook(_compact_projectors)
+    translate_state(optimizer, plain_state, _loaded)
     return optimizer
 
 
@@ -66,11 +68,11 @@ def _compact_projectors(optimizer: Optimizer, _args: object, _kwargs: object) ->
 
 
 def _compact(projector: GaLoreProjector) -> None:
-    """Let go of the singular vectors that the projection leaves out.
+    """Free the singular vectors that the projection does not use.
 
     For fp32 gradients galore_torch 1.0 keeps a view of the whole SVD factor alive and, through
-    `torch.save`, writes it into checkpoints: rows x rows or columns x columns where the rank says
-    rows x rank. The copy keeps the order of the strides and so the rounding of products with it.
+    `torch.save`, writes it into checkpoints: rows x rows or columns x columns instead of
+    rows x rank. The copy keeps the order of the strides, by which products with it round.
     """
     matrices = projector.ortho_matrix
     projector.ortho_matrix = (
@@ -79,7 +81,7 @@ def _compact(projector: GaLoreProjector) -> None:
 
 
 def _dense(matrix: Tensor | None) -> Tensor | None:
-    """Return a matrix without what its storage has besides; None after a first SVD that failed."""
+    """Return a matrix with a storage of its size; None after a first SVD that failed."""
     if type(matrix) is not torch.Tensor:  # DTensors, under FSDP2, have no storage to look at
         return matrix
     # Not `nbytes`: torch.compile (2.13) cannot trace it.
@@ -96,10 +98,11 @@ def _new_projector(group: Group) -> GaLoreProjector:
     )
 
 
-def _saved(state: State, _: Group) -> State:
-    """Replace the projector object by its matrix, or by both of them for `proj_type="full"`.
+def plain_state(state: State, _: Group) -> State:
+    """Return one parameter's state with the matrix in place of the projector object.
 
-    Their rows are contiguous; `projector_by_columns` tells whose columns were.
+    For `proj_type="full"` there are two. Their rows are contiguous; `projector_by_columns` says
+    which had contiguous columns.
     """
     projector = state.get("projector")
     if not isinstance(projector, GaLoreProjector):
@@ -120,9 +123,8 @@ def _saved_matrices(matrices: Any) -> State:
 def _loaded(state: State, group: Group) -> State:
     """Rebuild the projector around its matrix, on the device of the moments beside it.
 
-    torch has moved the matrix there, bitsandbytes 0.50.2 has not. Nor has anyone moved a projector
-    that upstream pickled as it is, which keeps its own rank and gap and is not shared with the
-    optimizer it comes from.
+    torch has moved the matrix there, bitsandbytes 0.50.2 has not. Neither moves a projector that
+    upstream pickled. That one is copied, and keeps its rank and gap.
     """
     saved: Any = state.get("projector")
     by_columns = state.get(_BY_COLUMNS, False)
@@ -148,17 +150,13 @@ def _loaded(state: State, group: Group) -> State:
     return {**state, "projector": projector}
 
 
-_BY_COLUMNS = "projector_by_columns"
-"""The key of a saved state that tells the order of strides that its projector had."""
-
-
 class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped
-    """The definition of galore_torch 1.0 (adamw8bit.py), carried out so that all weights train.
+    """The algorithm of galore_torch 1.0 (adamw8bit.py), in which all weights train.
 
     Upstream's constructor passes arguments by position that bitsandbytes 0.50 takes for others
-    (max_unorm=100 and skip_zeros=True): the updates of 32-bit state under a zero buffer are then
-    clipped to nothing. Its `step` needs CUDA, swaps the weight and its gradient for projected ones
-    and changes the group while it runs.
+    (max_unorm=100 and skip_zeros=True), which clip updates with 32-bit state and a zero buffer to
+    nothing. Its `step` needs CUDA, swaps the weight and its gradient for projected ones, and
+    changes the group while it runs.
     """
 
     initialized: bool
@@ -167,6 +165,7 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
         Optimizer2State.__init__(
             self, "adam", params, optim_bits=8, max_unorm=0.0, skip_zeros=False, **arguments
         )
+        translate_state(self, plain_state, _loaded)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -187,7 +186,7 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
         return loss
 
     def _update_low_rank(self, parameter: Tensor, grad: Tensor, group: Group, at: Index) -> None:
-        """Project, take AdamW's step from zero, project that back and add it; then decay."""
+        """Project, take AdamW's step from zero, project it back and add it; then decay."""
         state = self.state[parameter]
         if "projector" not in state:
             state["projector"] = _new_projector(group)
@@ -227,19 +226,3 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
             self.init_state(group, tensor, *at)
         self.update_step(group, tensor, *at)
         sync_gpu(tensor)  # as bitsandbytes does: its CUDA kernels are given no stream
-
-
-def _adamw_8bit(groups: list[Group], arguments: dict[str, Any]) -> Optimizer:
-    return GaLoreAdamW8bit(groups, **arguments)
-
-
-_BUILDERS: dict[str, Callable[[list[Group], dict[str, Any]], Optimizer]] = {
-    "galore_adamw": _adamw,
-    "galore_adamw_8bit": _adamw_8bit,
-    "galore_adafactor": _adafactor,
-}
-
-
-def converted(state: State, group: Group) -> State:
-    """Return what hub saves for one parameter's state of the bare class."""
-    return _saved(state, group)

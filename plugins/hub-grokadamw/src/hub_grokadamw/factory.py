@@ -1,4 +1,4 @@
-"""Builds GrokAdamW, with its state where torch looks for it."""
+"""Fixes for the GrokAdamW of grokadamw 0.1.2."""
 
 from __future__ import annotations
 
@@ -18,25 +18,14 @@ if TYPE_CHECKING:
 
     Group = dict[str, Any]
 
-PLUGIN = "hub-grokadamw"
-
-
-def build(
-    groups: list[Group],
-    functions: list[Callable[[], float | None]] | None,
-    arguments: dict[str, Any],
-) -> GrokAdamW:
-    """Return the optimizer, its grokking signal being the mean of what the functions return."""
-    return GrokAdamW(groups, grokking_signal_fns=functions, **arguments)
-
 
 class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
-    """The definition of grokadamw 0.1.2, with a step of our own.
+    """The algorithm of grokadamw 0.1.2, with state where torch looks for it.
 
-    Upstream's (`grokadamw/grokadamw.py`) keeps state in the groups under the parameters themselves,
-    where no checkpoint finds it again, moves it between devices in every step, warns in every step
-    on CPU, and counts only parameters with a gradient where it derives each one's beta. Ours rounds
-    like it: the order of the operations is upstream's.
+    Upstream's step (`grokadamw/grokadamw.py`) keeps state in the groups, keyed by the parameters,
+    where no checkpoint finds it again. It moves state between devices in every step, warns in every
+    step on CPU, and counts only parameters with a gradient when it derives each one's beta. This
+    one does its operations in the same order, so it rounds alike.
     """
 
     @torch.no_grad()
@@ -44,8 +33,8 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
         """Take one step; `closure`, if any, reevaluates the model and returns the loss.
 
         Raises:
-            HubError: A grokking signal is not a number. Nothing has moved then, nor when a signal
-                function raises.
+            HubError: A grokking signal is not a number. Nothing has moved then, nor has it when a
+                signal function raises.
         """
         loss = None
         if closure is not None:
@@ -61,17 +50,17 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load, and keep the signal functions of the groups, which no checkpoint holds.
+        """Load, and keep the signal functions of the groups, which no checkpoint has.
 
         Raises:
-            CheckpointError: It is one of the bare package, whose state cannot be found again.
+            CheckpointError: The upstream class saved it, so that its state cannot be found again.
         """
         if any("state" in group for group in state_dict["param_groups"]):
             raise CheckpointError(
-                "a checkpoint of the bare grokadamw keys its state by parameters that are gone",
+                "a checkpoint of the upstream class keys its state by parameters that are gone",
                 where="load_state_dict of grokadamw",
                 fix="load the model's weights, and start without optimizer state",
-                plugin=PLUGIN,
+                plugin="hub-grokadamw",
             )
         kept = [group["grokking_signal_fns"] for group in self.param_groups]
         super().load_state_dict(state_dict)
@@ -79,7 +68,7 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
             group["grokking_signal_fns"] = functions
 
     def _slow_rates(self) -> list[float]:
-        """Return each group's decay rate of the slow average, asking shared functions once."""
+        """Return each group's decay rate of the slow average, calling shared functions once."""
         asked: dict[int, float | None] = {}
         rates = []
         for group in self.param_groups:
@@ -123,7 +112,7 @@ def _mean(functions: list[Callable[[], float | None]]) -> float | None:
 
 
 def _slow_rate(group: Group, signal: float | None) -> float:
-    """Return the decay rate at this signal: at most 1, above which the average would diverge."""
+    """Return the decay rate at this signal, at most 1: above it the average would diverge."""
     rate: float = group["alpha_init"]
     if signal is None:
         return rate
@@ -132,7 +121,7 @@ def _slow_rate(group: Group, signal: float | None) -> float:
             "the grokking signal is not a number",
             where="step of grokadamw",
             fix="check grokking_signal_fns: a function may return None to abstain",
-            plugin=PLUGIN,
+            plugin="hub-grokadamw",
         )
     return min(1.0, rate * math.exp(-group["grokking_signal_decay_rate"] * signal))
 

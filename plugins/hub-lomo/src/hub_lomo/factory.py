@@ -1,4 +1,4 @@
-"""Builds LOMO and AdaLomo as optimizers with a `step()`, which hub's engine takes apart."""
+"""Fixes for the optimizers of lomo_optim 0.1.1: a `step()`, which hub's engine takes apart."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import lomo_optim
 import torch
 from torch.optim import Optimizer
 
-from hub.arguments.resolve import validate_arguments
 from hub.errors import HubError, UnsupportedError
 from hub.repairs import keep_state_dtypes
-from hub_lomo.hooks import LomoArguments
+from hub_lomo.arguments import LomoArguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,29 +23,28 @@ if TYPE_CHECKING:
 
 PLUGIN = "hub-lomo"
 _MATRIX = 2
-"""Dimensions from which on second moments are factored."""
-
-
-def build(name: str, groups: list[Group], arguments: dict[str, Any]) -> Lomo | AdaLomo:
-    """Return the optimizer, which steps eagerly until hub's engine is attached."""
-    return (Lomo if name == "lomo" else AdaLomo)(groups, **arguments)
+"""Second moments are factored from this many dimensions on."""
+_SCALING = ("loss_scale", "loss_scale_window")
 
 
 class _Stepping(Optimizer):
-    """What both have: torch's constructor, a `step()`, and upstream's API on hub's engine.
+    """What both have: torch's constructor, a `step()`, and upstream's API over hub's engine.
 
-    Upstream's constructor (lomo_optim 0.1.1) is left out: it takes a module, places hooks that see
-    all parameters for each gradient and update at a rate that no scheduler reaches, and AdaLomo's
-    needs CUDA.
+    Upstream's constructor (lomo_optim 0.1.1) is not called: it takes a module, places hooks that
+    visit all parameters for each gradient and update at a rate that no scheduler reaches, and
+    AdaLomo's needs CUDA.
 
-    With fp16 weights and a `loss_scale`, a step is left out where a gradient overflows, which has
-    to be known before the first update. Only `fused_backward` can know it, by a backward pass that
-    updates nothing; `loss.backward()` is refused then.
+    With fp16 weights and a `loss_scale`, a step is skipped when a gradient overflows, which has to
+    be known before the first update. Only `fused_backward` can know it, from a backward pass that
+    updates nothing, so `loss.backward()` is refused then. Without fp16 weights groups have neither
+    `loss_scale` nor its window.
     """
 
     hub_engine: Any = None
 
-    def __init__(self, params: Any, **arguments: Any) -> None:
+    def __init__(self, params: list[Group], **arguments: Any) -> None:
+        if all(p.dtype is not torch.float16 for group in params for p in group["params"]):
+            arguments = {key: arguments[key] for key in arguments if key not in _SCALING}
         Optimizer.__init__(self, params, arguments)
 
     @torch.no_grad()
@@ -54,7 +52,7 @@ class _Stepping(Optimizer):
         """Update what has a gradient; `closure`, if any, reevaluates the model.
 
         Raises:
-            UnsupportedError: fp16 gradients come unscaled, and scaling is not turned off.
+            UnsupportedError: fp16 gradients are not scaled, and scaling is not turned off.
         """
         loss = None
         if closure is not None:
@@ -67,22 +65,22 @@ class _Stepping(Optimizer):
                     if scale is None and _is_scaled(group, parameter):
                         raise _unscaled()
                     self._update(parameter, _exact(parameter.grad, scale), group)
-        # torch's schedulers look whether there was a step, which Accelerate never calls here.
+        # torch's schedulers warn if no step was taken, and Accelerate never calls this one.
         self._opt_called = True
         return loss
 
     def fused_backward(self, loss: Tensor, lr: float | None = None) -> None:
-        """Compute a loss's gradients, and update each parameter when its own is there.
+        """Compute a loss's gradients, and update each parameter as soon as it has its own.
 
-        With `clipping="exact"` they are measured before, unless `grad_norm` has been called.
+        With `clipping="exact"` the norm is measured first, unless `grad_norm` has been called.
 
         Args:
             loss: A scalar.
             lr: The learning rate of the first group; the others keep their proportion to it. None:
-                what the groups say.
+                the groups' learning rates.
 
         Raises:
-            OptimArgsError: `lr` is not a number from 0 on.
+            OptimArgsError: `lr` is not a number, or is negative.
             UnsupportedError: The loss of accumulated micro-batches would have to be scaled, or hub
                 has been detached.
             HubError: A gradient is not finite, even at a loss scale of 1.
@@ -96,16 +94,16 @@ class _Stepping(Optimizer):
             return
         if engine.settings.clipping == "exact" and not engine.knows_total_norm:
             engine.measure(loss)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def grad_norm(self, loss: Tensor) -> Tensor:
-        """Return the norm of a loss's gradients, and clip the next ones by it as asked for."""
+        """Return the norm of a loss's gradients, and clip the next ones by it if that was asked."""
         with self._scaled(loss) as scaled:
             norm: Tensor = self._engine().measure(scaled)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state after the last backward pass, whoever should have called `step()`."""
+        """Return the state after the last backward pass, also if nobody called `step()` since."""
         if self.hub_engine is not None:
             self.hub_engine.end_step_if_begun()
         saved: dict[str, Any] = super().state_dict()
@@ -117,20 +115,19 @@ class _Stepping(Optimizer):
     def _engine(self) -> Any:
         if self.hub_engine is None:
             raise UnsupportedError(
-                "nothing steps inside the backward pass any more",
+                "the optimizer no longer steps inside the backward pass",
                 where="fused_backward",
-                fix="call loss.backward() and optimizer.step(), or build the optimizer anew",
+                fix="call loss.backward() and optimizer.step(), or build a new optimizer",
                 plugin=PLUGIN,
             )
         return self.hub_engine
 
     def _take_lr(self, lr: float) -> None:
-        """Write a learning rate to the first group, and the others' shares of it to them.
+        """Give the first group a learning rate, and the others their share of it.
 
-        `initial_lr` is where torch's schedulers, too, keep what their factors multiply.
+        As in torch's schedulers, `initial_lr` is what the factors multiply.
         """
-        asked: Any = validate_arguments("fused_backward", LomoArguments, {"lr": lr})
-        lr = asked.lr
+        lr = LomoArguments.checked("fused_backward", lr=lr).lr
         if lr == self.param_groups[0]["lr"]:
             return
         initial = [group.setdefault("initial_lr", group["lr"]) for group in self.param_groups]
@@ -145,7 +142,7 @@ class _Stepping(Optimizer):
 
     @contextmanager
     def _scaled(self, loss: Tensor) -> Iterator[Tensor]:
-        """Give the loss times its scale, which the engine and `step` take off the gradients."""
+        """Yield the loss times its scale, by which the engine and `step` divide the gradients."""
         if not self._scales():
             yield loss
             return
@@ -157,10 +154,10 @@ class _Stepping(Optimizer):
             engine.loss_scale = None
 
     def _backward_scaled(self, loss: Tensor) -> None:
-        """Take a step at the present loss scale, or none, and find the next one.
+        """Step at the current loss scale unless a gradient overflows, and update the scale.
 
-        As PyTorch's GradScaler and upstream's DynamicLossScaler, which never raises its own scale
-        again (lomo_optim 0.1.1, `update_scale` is called for overflows only).
+        As in torch's GradScaler. Upstream's DynamicLossScaler never raises its scale again:
+        lomo_optim 0.1.1 calls `update_scale` for overflows only.
         """
         engine = self._engine()
         if engine.settings.accumulation > 1:
@@ -168,14 +165,14 @@ class _Stepping(Optimizer):
                 "overflow in gradients that accumulate over micro-batches cannot be seen before "
                 "the last of them",
                 where="gradient_accumulation_steps",
-                fix="one batch a step, bf16 weights, or loss_scale=None",
+                fix="use one batch per step, bf16 weights, or loss_scale=None",
                 plugin=PLUGIN,
             )
         scaling = self.param_groups[0]
         with self._scaled(loss) as scaled:
             finite = bool(engine.measure(scaled).isfinite())
             if finite:
-                scaled.backward()
+                scaled.backward()  # type: ignore[no-untyped-call]
         scale, steps = scaling["loss_scale"], scaling.get("loss_scale_steps", 0) + 1
         if not finite:
             if scale <= 1:
@@ -193,7 +190,7 @@ class _Stepping(Optimizer):
 
 
 class Lomo(_Stepping, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
-    """LOMO (https://arxiv.org/abs/2306.09782): SGD, computed in fp32 where weights are less.
+    """LOMO (https://arxiv.org/abs/2306.09782): SGD, computed in fp32 for narrower weights.
 
     Rounds as `fuse_update` of lomo_optim 0.1.1 (`lomo.py`) does.
     """
@@ -221,28 +218,30 @@ class AdaLomo(_Stepping, lomo_optim.AdaLomo):  # type: ignore[misc]  # untyped
         weight = parameter.to(grad.dtype)
         update = self._direction(parameter, grad, group)
         update.div_((self._rms(update) / group["clip_threshold"]).clamp_(min=1.0))
-        size, least = self._rms(weight), group["eps"][1]
-        lr = torch.where(size > least, size * group["lr"], least * group["lr"])
+        size, minimum = self._rms(weight), group["eps"][1]
+        lr = torch.where(size > minimum, size * group["lr"], minimum * group["lr"])
         if group["weight_decay"]:
             weight.mul_(1.0 - lr * group["weight_decay"])
-        # Not `add_` with `alpha`: that would wait for a GPU to tell the learning rate.
+        # Not `add_` with `alpha`: that would wait for a GPU to compute the learning rate.
         parameter.copy_(weight.addcmul_(update, lr, value=-1))
 
     def _direction(self, parameter: Tensor, grad: Tensor, group: Group) -> Tensor:
-        """Return the gradient over the root of its running mean square."""
+        """Return the gradient divided by the root of its running mean square."""
         state = self.state[parameter]
         if not state:
             state.update(step=0, **_moments(grad))
         state["step"] += 1
         kept = 1.0 - math.pow(state["step"], group["decay_rate"])
         square = grad**2 + group["eps"][0]
+        update: Tensor
         if "exp_avg_sq" in state:
             _average(state["exp_avg_sq"], square, kept)
-            return state["exp_avg_sq"].rsqrt().mul_(grad)
-        row, column = state["exp_avg_sq_row"], state["exp_avg_sq_col"]
-        _average(row, square.mean(dim=-1), kept)
-        _average(column, square.mean(dim=-2), kept)
-        update: Tensor = self._approx_sq_grad(row, column)
+            update = state["exp_avg_sq"].rsqrt()
+        else:
+            row, column = state["exp_avg_sq_row"], state["exp_avg_sq_col"]
+            _average(row, square.mean(dim=-1), kept)
+            _average(column, square.mean(dim=-2), kept)
+            update = self._approx_sq_grad(row, column)
         return update.mul_(grad)
 
 
@@ -260,7 +259,7 @@ def _average(mean: Tensor, value: Tensor, kept: float) -> None:
 
 
 def _exact(grad: Tensor, scale: float | None) -> Tensor:
-    """Return a gradient without the loss's scale, in fp32 if it is less."""
+    """Return a gradient divided by the loss's scale, in fp32 if its dtype is narrower."""
     grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
     return grad if scale is None else grad / scale
 
@@ -273,6 +272,6 @@ def _unscaled() -> UnsupportedError:
     return UnsupportedError(
         "fp16 gradients below 6e-8 vanish, and loss.backward() does not scale the loss",
         where="loss.backward()",
-        fix="optimizer.fused_backward(loss), or build with loss_scale=None",
+        fix="call optimizer.fused_backward(loss), or build with loss_scale=None",
         plugin=PLUGIN,
     )

@@ -1,4 +1,4 @@
-"""Builds optimi's StableAdamW and mends what is wrong with it."""
+"""Fixes for the StableAdamW of optimi 0.3.3."""
 
 from __future__ import annotations
 
@@ -17,31 +17,28 @@ if TYPE_CHECKING:
 
     Group = dict[str, Any]
 
+_IN_THE_PLAN = "Parameter `foreach` is deprecated|You are using weight_decay up to"
 _IMPLEMENTATION = ("triton", "foreach")
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
-def build(groups: list[Group], arguments: dict[str, Any]) -> StableAdamW:
-    """Return the optimizer; what optimi warns of when building is in the plan."""
-    with no_warnings(message="Parameter `foreach` is deprecated|You are using weight_decay up to"):
-        return StableAdamW(groups, **arguments)
-
-
 class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
-    """optimi 0.3.3's, on any device, with the betas and decay that its groups say.
+    """Upstream's class, on any device, with the betas and decay of its groups.
 
     - `group["triton"]` is decided from all parameters of the group, at its first step. Upstream
       (`optimi/stableadamw.py`, `_init_group`) decides from a list that it has not filled yet: for
       triton, wherever that can be imported.
-    - Loading a state dict keeps the implementation that this object was asked for, and gives the
-      state the form that it works with. Upstream takes the one that the saving process chose.
+    - Loading a state dict keeps the implementation that this object was built with, and fits the
+      state to it. Upstream takes the implementation that the saving process chose.
     - `group["betas"]` is followed, as torch's schedulers write it.
-    - With `decouple_lr`, the decay of a group with a learning rate of its own is relative to that
-      one's maximum; upstream (`optimi/optimizer.py`) divides by the optimizer's.
+    - With `decouple_lr`, the decay of a group with its own learning rate is relative to the maximum
+      of that rate; upstream (`optimi/optimizer.py`) divides by the optimizer's.
     """
 
     def __init__(self, params: list[Group], lr: float, **arguments: Any) -> None:
-        super().__init__(params, lr, **arguments)
+        # What upstream warns of when it is built, the plan says.
+        with no_warnings(message=_IN_THE_PLAN):
+            super().__init__(params, lr, **arguments)
         self.defaults["betas"] = (self.defaults["beta1"], self.defaults["beta2"])
 
     def add_param_group(self, param_group: Group) -> None:
@@ -56,14 +53,14 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
         _add_betas(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the implementation as it was asked for, not as it was chosen."""
+        """Return the state, with the implementation that was asked for, not the one chosen."""
         saved: dict[str, Any] = super().state_dict()
         for group in saved["param_groups"]:  # torch has copied them
             group.update(self._asked())
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load moments and settings, but not the implementation of whoever saved them."""
+        """Load moments and settings, but not the implementation of the process that saved them."""
         groups = [
             {key: value for key, value in group.items() if key not in _IMPLEMENTATION}
             for group in state_dict["param_groups"]
@@ -94,7 +91,7 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
         return {key: self.defaults[key] for key in _IMPLEMENTATION}
 
     def _max_lr(self, lr: float) -> float:
-        """Return the largest learning rate of a group that starts from this one; never 0."""
+        """Return the maximum learning rate of a group that starts from this one; never 0."""
         base, largest = self.defaults["lr"], self.defaults["max_lr"]
         own = lr if largest in (base, None) else largest * lr / base if base else largest
         return own or largest or base
@@ -117,13 +114,13 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
 
 
 def _add_betas(group: Group) -> None:
-    """Add the betas where a group has only upstream's names for them."""
+    """Add `betas` to a group that has only upstream's names for them."""
     if "betas" not in group and "beta1" in group:
         group["betas"] = (group["beta1"], group["beta2"])
 
 
 def _triton_serves(parameters: Sequence[Tensor]) -> bool:
-    """Return whether upstream's kernels can and should update these: they compute in fp32."""
+    """Whether upstream's kernels, which compute in fp32, can and should update these."""
     is_exact = all(parameter.dtype != torch.float64 for parameter in parameters)
     return bool(parameters) and is_exact and _default_to_triton(parameters)
 

@@ -1,7 +1,8 @@
-"""Builds schedulefree's optimizers."""
+"""Fixes for the optimizers of schedulefree 1.4.1."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import schedulefree
@@ -10,35 +11,34 @@ import torch
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-CLASSES: dict[str, type[Optimizer]] = {
-    "schedule_free_adamw": schedulefree.AdamWScheduleFree,
-    "schedule_free_radam": schedulefree.RAdamScheduleFree,
-    "schedule_free_sgd": schedulefree.SGDScheduleFree,
-}
 
-
-def build(name: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
-    """Return upstream's own class, in train mode.
+def _build(upstream: Any, groups: list[dict[str, Any]], **arguments: Any) -> Optimizer:
+    """Return an instance of an upstream class, in train mode.
 
     The mode is written, not switched to by `train()`: with schedulefree 1.4.1 that call leaves an
     empty state entry for every parameter, which torch's distributed checkpoints take for an
-    initialised optimizer. Before the first step both do the same to the weights: nothing.
+    initialized optimizer. Neither changes weights before the first step.
     """
-    optimizer = CLASSES[name](groups, **arguments)
+    optimizer: Optimizer = upstream(groups, **arguments)
     for group in optimizer.param_groups:
         group["train_mode"] = True
-    # A group added later takes its mode from here. Upstream's False would have it stepped all the
-    # same and its weights moved at the next `train()`; without state, True moves nothing.
+    # A group added later takes its mode from here. Upstream's False would let it step all the same
+    # and move its weights at the next `train()`; without state, True moves nothing.
     optimizer.defaults["train_mode"] = True
-    optimizer.register_step_pre_hook(_ready)
+    optimizer.register_step_pre_hook(_make_rates_numbers)
     return optimizer
 
 
-def _ready(optimizer: Any, _args: object, _kwargs: object) -> None:
-    """Make learning rates numbers, before the step.
+adamw = partial(_build, schedulefree.AdamWScheduleFree)
+radam = partial(_build, schedulefree.RAdamScheduleFree)
+sgd = partial(_build, schedulefree.SGDScheduleFree)
 
-    Of one of 0 that is a tensor schedulefree 1.4.1 makes weights that are not finite: the division
-    by zero that it catches is one of Python's numbers.
+
+def _make_rates_numbers(optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    """Turn learning rates that are tensors into numbers, before the step.
+
+    With a tensor of 0 schedulefree 1.4.1 makes weights that are not finite: it catches the division
+    by zero of Python's numbers only.
     """
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):

@@ -1,0 +1,49 @@
+"""The arguments that the GaLore names take."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from hub.arguments import AdafactorBase, AdamLike, Arguments, Eps, WeightDecay
+
+
+class LowRankArguments(Arguments):
+    """How the gradients of the target modules are projected.
+
+    galore_torch 1.0 reads these from the group and has no defaults for them; these are the ones
+    of Transformers' integration (5.23, `trainer_optimizer.py`).
+    """
+
+    rank: PositiveInt = 128
+    """Number of singular directions that the gradient of a target weight is projected onto. Above
+    the weight's smaller side all of them are kept, which saves no memory."""
+    update_proj_gap: PositiveInt = 200
+    """Steps between two updates of the projection, each of which takes one SVD per target
+    weight."""
+    scale: float = Field(default=0.25, gt=0)
+    """Factor on the updates of target weights, on top of the learning rate."""
+    proj_type: Literal["std", "reverse_std", "right", "left", "full"] = "std"
+    """Which side is projected: the smaller one (std), the larger one (reverse_std), always the
+    columns (right) or the rows (left), or both (full)."""
+
+
+class AdamWArguments(LowRankArguments, AdamLike):
+    """Arguments of `galore_torch.GaLoreAdamW`."""
+
+    eps: Eps = 1e-6
+    weight_decay: WeightDecay = 0.0
+    correct_bias: bool = True
+    """Correct the running averages for their start at zero; the first BERT did not."""
+
+
+class AdamW8bitArguments(LowRankArguments, AdamLike):
+    """Arguments of `galore_torch.GaLoreAdamW8bit`."""
+
+    min_8bit_size: int = Field(default=4096, ge=0)
+    """Tensors of fewer elements keep 32-bit state; for target weights the projected size counts."""
+
+
+class AdafactorArguments(LowRankArguments, AdafactorBase):
+    """Arguments of `galore_torch.GaLoreAdafactor`."""
