@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hub.testing.threads import threads
+from hub.testing.thread_count import thread_count
 
 
 def pytest_collection_finish() -> None:
@@ -27,7 +27,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(threads())
+    torch.set_num_threads(thread_count())
 
 
 class Block(nn.Module):

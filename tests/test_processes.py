@@ -5,7 +5,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 import hub
-from hub.testing.problem import make_model
+from hub.testing.kit_model import make_model
 from tests.conftest import unchanged
 
 REFUSED = {

@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 HALF = {"save_strategy": "steps", "save_steps": 3}
 RESUME = """
 import sys, torch
-from hub.testing.threads import threads
-torch.set_num_threads(threads())
+from hub.testing.thread_count import thread_count
+torch.set_num_threads(thread_count())
 from problem import make_model, weights_of
 from running import resume
 folder = sys.argv[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def threads() -> int:
+def thread_count() -> int:
     """Return the number in the environment variable HUB_TEST_THREADS, or 1.
 
     One, because the models are tiny and the tests that run side by side share the cores. How sums

@@ -13,7 +13,7 @@ from hub.registry import Registry
 from hub.testing import preloading
 from hub.testing.comparing import weights
 from hub.testing.subject import Subject, train
-from hub.testing.threads import threads
+from hub.testing.thread_count import thread_count
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -77,7 +77,7 @@ def _package(subject: Subject) -> str:
 def _continue(
     connection: Connection, setting: tuple[Any, ...], file: Path, steps: int, start: int
 ) -> None:
-    torch.set_num_threads(threads())
+    torch.set_num_threads(thread_count())
     try:
         name, precision, device, entry_points = setting
         registry = Registry(entry_points)

@@ -20,8 +20,8 @@ from hub.modes import eval_mode
 from hub.spec import Trait
 from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
-from hub.testing.problem import batch, loss_of
-from hub.testing.resume import continued, schedule
+from hub.testing.fresh_process import continued, schedule
+from hub.testing.kit_model import batch, loss_of
 from hub.testing.subject import Subject, differing, train
 
 BEFORE, AFTER = 3, 3

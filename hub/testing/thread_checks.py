@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from hub.testing.problem import Model
+    from hub.testing.kit_model import Model
 
 THREADS = 4
 

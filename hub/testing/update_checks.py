@@ -11,14 +11,14 @@ from hub.conduct import detach
 from hub.layerwise import grad_norm
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
-from hub.testing.problem import batch, loss_of
+from hub.testing.kit_model import batch, loss_of
 from hub.testing.subject import STEPS, Subject, backward, differing, give_gradients, train
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from hub.testing.problem import Model
+    from hub.testing.kit_model import Model
 
 CLIP = 0.01
 CLOSE = 0.1

@@ -10,13 +10,13 @@ from hub.modes import eval_mode
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
-from hub.testing.problem import WIDTH
+from hub.testing.kit_model import WIDTH
 from hub.testing.subject import Subject, backward, differing, train
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hub.testing.problem import Model
+    from hub.testing.kit_model import Model
 
 STEPS = 4
 

@@ -11,14 +11,21 @@ from hub.handover import ROUNDING
 from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
-from hub.testing.subject import STEPS, Subject, differing, drowned, push, train
+from hub.testing.subject import (
+    STEPS,
+    Subject,
+    differing,
+    may_round_away,
+    train,
+    train_on_fixed_gradients,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch.optim import Optimizer
 
-    from hub.testing.problem import Model
+    from hub.testing.kit_model import Model
 
 LOWER = 0.25
 
@@ -113,11 +120,11 @@ def own_lr(subject: Subject) -> None:
         return
     groups = subject.start()[1].param_groups
     factors = [2.0**-index for index in range(len(groups))]
-    mixed = _push_at(subject, factors)
-    silent = drowned(subject)
+    mixed = _trained_at(subject, factors)
+    silent = may_round_away(subject)
     for index, group in enumerate(groups):
         changed = [*factors[:index], factors[index] / 4, *factors[index + 1 :]]
-        moved = set(differing(weights(mixed), weights(_push_at(subject, changed))))
+        moved = set(differing(weights(mixed), weights(_trained_at(subject, changed))))
         own = set(group["param_names"])
         still = own - moved - silent
         expect(not still, f"lr of group '{group['name']}' is not what is used for {sorted(still)}")
@@ -128,7 +135,7 @@ def own_lr(subject: Subject) -> None:
         )
 
 
-def _push_at(subject: Subject, factors: Sequence[float]) -> Model:
+def _trained_at(subject: Subject, factors: Sequence[float]) -> Model:
     model, optimizer = subject.start()
     write(optimizer, rates(optimizer), *factors)
-    return push(model, optimizer, STEPS)
+    return train_on_fixed_gradients(model, optimizer, STEPS)

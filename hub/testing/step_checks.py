@@ -13,8 +13,8 @@ from hub.errors import UnsupportedError
 from hub.layerwise import grad_norm
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
-from hub.testing.problem import batch, loss_of
-from hub.testing.resume import schedule
+from hub.testing.fresh_process import schedule
+from hub.testing.kit_model import batch, loss_of
 from hub.testing.subject import Subject, backward, differing, train
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
 
-    from hub.testing.problem import Model
+    from hub.testing.kit_model import Model
 
 STEPS = 3
 CLOSE = 1e-2  # of a norm in bf16
@@ -58,12 +58,13 @@ def _norm_of(loss: Tensor, parameters: list[Tensor]) -> Tensor:
 def closures(subject: Subject) -> None:
     """P6: `step(closure)` is the closure's backward pass, and then the step.
 
-    With `max_grad_norm` it clips, or is refused.
+    By position and by keyword. With `max_grad_norm` it clips, or is refused.
     """
     inside, optimizer = subject.start()
     before, other = subject.start()
     for step in range(STEPS):
-        loss = optimizer.step(partial(_loss, inside, step))
+        closure = partial(_loss, inside, step)
+        loss = optimizer.step(closure=closure) if step % 2 else optimizer.step(closure)
         wanted = _loss(before, step)
         other.step()
         expect(loss is not None, "step(closure) does not return the closure's loss")

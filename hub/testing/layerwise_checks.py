@@ -13,8 +13,8 @@ from hub.errors import UnsupportedError
 from hub.gradients import GradientMeter
 from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
-from hub.testing.problem import Model, batch, loss_of
-from hub.testing.resume import schedule
+from hub.testing.fresh_process import schedule
+from hub.testing.kit_model import Model, batch, loss_of
 from hub.testing.subject import Subject, backward, differing, train
 
 if TYPE_CHECKING:

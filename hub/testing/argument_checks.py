@@ -11,7 +11,7 @@ from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.contrasting import contrasts
 from hub.testing.expect import expect
-from hub.testing.subject import STEPS, Subject, differing, drowned, push
+from hub.testing.subject import STEPS, Subject, differing, may_round_away, train_on_fixed_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,7 +65,7 @@ class _Runs:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.drowned = drowned(subject)
+        self.may_round_away = may_round_away(subject)
         self._made: dict[str, tuple[dict[str, Tensor], Optimizer] | None] = {}
 
     def problem(self, name: str, contrast: Contrast) -> str | None:
@@ -81,7 +81,7 @@ class _Runs:
         carrying = _carrying(other[1], name)
         if not carrying:
             return "is in per_group, and no parameter group has it"
-        unreached = carrying - moved - self.drowned
+        unreached = carrying - moved - self.may_round_away
         if unreached:
             return f"does not reach {sorted(unreached)}"
         independent = Trait.PER_PARAMETER in self.subject.spec.traits
@@ -117,7 +117,7 @@ def _steps(
         raise
     except HubError:  # values that do not go together
         return None
-    push(model, optimizer, STEPS)
+    train_on_fixed_gradients(model, optimizer, STEPS)
     found = weights(model)
     finite = all(bool(tensor.isfinite().all()) for tensor in found.values())
     return (found, optimizer) if finite else None
@@ -158,6 +158,7 @@ def _planned(subject: Subject) -> set[str]:
 
 def _decay_moves(subject: Subject, steps: int) -> set[str]:
     with_decay, without = (
-        push(*subject.start(weight_decay=value), steps) for value in (WEIGHT_DECAY, 0.0)
+        train_on_fixed_gradients(*subject.start(weight_decay=value), steps)
+        for value in (WEIGHT_DECAY, 0.0)
     )
     return set(differing(weights(with_decay), weights(without)))
