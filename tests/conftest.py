@@ -1,7 +1,6 @@
 """Models and checks that many tests share."""
 
 import copy
-import gc
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,24 +9,6 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import nn
-
-from hub.testing.thread_count import thread_count
-
-
-def pytest_collection_finish() -> None:
-    """Keep what is imported by now out of all garbage collections, of which there are thousands."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Let the interpreter collect at its end, or nanobind's modules report leaks."""
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> None:
-    torch.set_num_threads(thread_count())
 
 
 class Block(nn.Module):
