@@ -33,6 +33,7 @@ CAUGHT_BY = {
     "decays_everything": ("decay", "which the plan does not decay"),
     "forgets_decay": ("decay", "does not move"),
     "ignores_betas": ("hyperparameters", "does not reach"),
+    "reads_the_first_betas": ("hyperparameters", "alone does not reach it"),
     "lacks_a_group_key": ("hyperparameters", "no parameter group has it"),
     "routes_by_name": ("names", r"detour.weight → head.weight"),
     "changes_gradients": ("leaves_gradients", "a step changes the gradients of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments import InBackward
@@ -31,8 +32,8 @@ def hyperparameters(subject: Subject) -> None:
 
     It is changed, and steps are taken on the same gradients. What is in `per_group` is changed by a
     rule for all parameters, and has to change every parameter of the groups that carry it, and,
-    where updates are independent, no other. Any other argument has to change one parameter at
-    least.
+    where updates are independent, no other. There, a rule for one parameter has to change this one
+    alone. Any other argument has to change at least one parameter.
     """
     spec = subject.spec
     runs = _Runs(subject)
@@ -70,7 +71,7 @@ class _Runs:
 
     def problem(self, name: str, contrast: Contrast) -> str | None:
         """Return what is wrong with an argument between two values; None: they are not valid."""
-        base, other = self._run(contrast.base), self._run(self._ruled(name, contrast))
+        base, other = self._run(contrast.base), self._run(self._ruled(name, contrast, ".*"))
         if base is None or other is None:
             return None
         moved = set(differing(base[0], other[0]))
@@ -82,13 +83,27 @@ class _Runs:
         if not carrying:
             return "is in per_group, and no parameter group has it"
         unreached = carrying - moved - self.may_round_away
-        if unreached:
-            return f"does not reach {sorted(unreached)}"
-        independent = Trait.PER_PARAMETER in self.subject.spec.traits
-        strangers = moved - carrying if independent else set()
-        return f"reaches {sorted(strangers)}, whose groups do not have it" if strangers else ""
+        if unreached or Trait.PER_PARAMETER not in self.subject.spec.traits:
+            return f"does not reach {sorted(unreached)}" if unreached else ""
+        strangers = moved - carrying
+        if strangers:
+            return f"reaches {sorted(strangers)}, whose groups do not have it"
+        return self._problem_alone(name, contrast, base[0], min(carrying))
 
-    def _ruled(self, name: str, contrast: Contrast) -> Mapping[str, Any]:
+    def _problem_alone(
+        self, name: str, contrast: Contrast, base: dict[str, Tensor], parameter: str
+    ) -> str:
+        """Return what is wrong with an argument that a rule sets for one parameter."""
+        other = self._run(self._ruled(name, contrast, re.escape(parameter)))
+        if other is None:
+            return ""
+        moved = set(differing(base, other[0]))
+        if moved - {parameter}:
+            return f"of {parameter} alone reaches {sorted(moved - {parameter})}"
+        found = parameter in moved | self.may_round_away
+        return "" if found else f"of {parameter} alone does not reach it"
+
+    def _ruled(self, name: str, contrast: Contrast, pattern: str) -> Mapping[str, Any]:
         """Return the other arguments; what groups can have of their own comes from a rule."""
         own = self.subject.spec.per_group
         if name not in own:
@@ -99,7 +114,7 @@ class _Runs:
             if key in own and (key not in contrast.base or contrast.base[key] != value)
         }
         kept = {key: value for key, value in contrast.other.items() if key not in own}
-        return {**contrast.base, **kept, "param_rules": {".*": rule}}
+        return {**contrast.base, **kept, "param_rules": {pattern: rule}}
 
     def _run(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], Optimizer] | None:
         key = repr(sorted(arguments.items()))

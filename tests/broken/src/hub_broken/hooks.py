@@ -56,6 +56,7 @@ ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
     "keeps_its_first_lr": ("KeepsItsFirstLr", {}),
     "reads_the_first_lr": ("ReadsTheFirstLr", {}),
+    "reads_the_first_betas": ("ReadsTheFirstBetas", {"traits": PER_PARAMETER}),
     "lacks_a_group_key": (
         "LacksAGroupKey",
         {"per_group": frozenset({"lr", "weight_decay", "betas", "eps"}), "arguments": EpsArguments},

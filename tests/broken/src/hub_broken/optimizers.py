@@ -42,6 +42,18 @@ class ReadsTheFirstLr(AdamW):
             group["lr"] = lr
 
 
+class ReadsTheFirstBetas(AdamW):
+    """Takes the betas of its first group for those of all."""
+
+    def step(self, closure=None):
+        own = [group["betas"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["betas"] = own[0]
+        super().step(closure)
+        for group, betas in zip(self.param_groups, own, strict=True):
+            group["betas"] = betas
+
+
 class LacksAGroupKey(AdamW):
     """Keeps one of its hyperparameters to itself."""
 
