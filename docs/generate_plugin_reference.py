@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from hub import arguments, hookspecs, spec
 from hub.testing import CHECKS
-from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
+from hub.testing.schedule_checks import CHECKS as SCHEDULE_CHECKS
 
 PAGE = Path(__file__).with_name("plugin-reference.md")
 INTRODUCTION = """\

@@ -134,7 +134,8 @@ def test_check_runs_the_kit_and_exits_with_1_where_a_promise_is_broken(monkeypat
     def broken(subject):
         raise AssertionError(f"{subject.name} is broken")
 
-    monkeypatch.setattr(promises, "CHECKS", {**promises.CHECKS, "covers": broken})
+    check = promises.CHECKS["covers"]._replace(function=broken)
+    monkeypatch.setattr(promises, "CHECKS", {**promises.CHECKS, "covers": check})
     assert "covers-sgd-bf16: sgd is broken" in run("check", "sgd", status=1)
 
 

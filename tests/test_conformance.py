@@ -2,6 +2,4 @@
 
 from hub.testing import conformance
 
-test_conformance = conformance(
-    "adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor"
-)
+test_conformance = conformance(plugin="hub.builtin.hooks")

@@ -1,17 +1,30 @@
 """The conformance kit catches what it is there for: a check is trusted once it has failed."""
 
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
 
 import pytest
 import torch
+from hub_broken import hooks
 from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
 from hub.names.registry import Registry
-from hub.testing import CHECKS, Case, Subject, cases, conformance, run, schedules
-from hub.testing.schedules import Timetable
+from hub.testing import (
+    CHECKS,
+    PROMISES,
+    Case,
+    Subject,
+    cases,
+    conformance,
+    run,
+    schedule_checks,
+)
+from hub.testing.matrix import names_of
+from hub.testing.promises import LAYERWISE
+from hub.testing.schedule_checks import Timetable
 
 CAUGHT_BY = {
     "no_class_of_its_package": ("is_optimizer", "is no class of galore-torch"),
@@ -20,24 +33,30 @@ CAUGHT_BY = {
     "decays_everything": ("decay", "which the plan does not decay"),
     "forgets_decay": ("decay", "does not move"),
     "ignores_betas": ("hyperparameters", "does not reach"),
+    "reads_the_first_betas": ("hyperparameters", "alone does not reach it"),
     "lacks_a_group_key": ("hyperparameters", "no parameter group has it"),
     "routes_by_name": ("names", r"detour.weight → head.weight"),
     "changes_gradients": ("leaves_gradients", "a step changes the gradients of"),
     "moves_frozen": ("covers", "frozen parameters moved"),
+    "moves_idle_parameters": ("covers", "without a gradient moved"),
     "forgets_on_load": ("resume", "resuming is off by"),
     "keeps_state_elsewhere": ("resume", "resuming is off by"),
     "refuses_late_groups": ("late_group", "joined later are not trained"),
+    "forgets_late_state": ("late_group", "resuming with a late group is off"),
     "counts_outside_of_state": ("distributed_state", "distributed state dict"),
     "pickles_an_object": ("plain_state", "is a Projector"),
     "grows": ("plain_state", "changes its size"),
     "takes_any_checkpoint": ("other_checkpoint", "is accepted"),
     "loads_without_hooks": ("other_shapes", "of other shapes is accepted"),
     "writes_into_checkpoints": ("shares_nothing", "changes the state dict that was loaded"),
-    "copies_itself": ("copies", "trains otherwise than the original"),
+    "forgets_on_save": ("shares_nothing", "changes the optimizer that was saved"),
+    "copies_itself": ("copies", "trains differently from the original"),
+    "loses_an_attribute": ("copies", "a copy of the detached optimizer trains differently"),
     "sees_the_last_micro_batch": ("accumulates", "differ from one batch"),
     "hides_gradients": ("clips", "a larger loss changes clipped updates"),
     "frees_gradients": ("norm_before_step", "is said to be 0"),
     "ignores_closures": ("closures", "does not return the closure's loss"),
+    "ignores_named_closures": ("closures", "does not return the closure's loss"),
     "calls_closures_twice": ("closures", "and the closure"),
     "evaluates_training_weights": ("modes", "has the training weights"),
     "evaluates_its_first_average": ("evaluates", "other weights than those for evaluation"),
@@ -69,15 +88,16 @@ SCHEDULES_CAUGHT_BY = {
 
 @pytest.fixture(scope="module")
 def registry():
-    kinds = ("optimizers", "schedulers")
-    return Registry(
-        [_of(kind, p) for kind in kinds for p in entry_points(group=f"hub_broken.{kind}")]
-    )
-
-
-def _of(kind, point):
-    vars(point)["group"] = f"hub.{kind}"
-    return point
+    """Hold the broken ones, which no metadata offers: nobody is to meet them by accident."""
+    kinds = {"hub.optimizers": hooks.ROWS, "hub.schedulers": hooks.SCHEDULES}
+    points = [
+        EntryPoint(name, "hub_broken.hooks", group)
+        for group, rows in kinds.items()
+        for name in rows
+    ]
+    for point in points:
+        vars(point)["dist"] = distribution("hub-broken")
+    return Registry(points)
 
 
 @pytest.mark.parametrize(("name", "caught"), CAUGHT_BY.items(), ids=CAUGHT_BY)
@@ -91,13 +111,31 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
     """A build that goes through although the spec does not declare the precision."""
     subject = Subject("claims_too_little", "fp16", registry=registry)
     run("refused", subject)
-    monkeypatch.setattr("hub.planning.prepare.precision_findings", lambda *_: iter(()))
+    monkeypatch.setattr("hub.planning.prepare.prepare.precision_findings", lambda *_: iter(()))
     with pytest.raises(AssertionError, match="should be refused"):
         run("refused", subject)
 
 
 def test_every_check_catches_something():
     assert {check for check, _ in CAUGHT_BY.values()} | {"refused"} == set(CHECKS)
+
+
+def test_every_check_stands_for_a_promise_of_the_design():
+    assert {check.promise for check in CHECKS.values()} == {*PROMISES, LAYERWISE}
+    design = (Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    assert all(f"| {promise} | " in design for promise in PROMISES)
+
+
+def test_a_plugin_is_checked_in_all_that_it_offers(registry):
+    assert names_of("hub_broken.hooks", registry) == sorted({*hooks.ROWS, *hooks.SCHEDULES})
+    ids = [p.id for p in conformance(plugin="hub.builtin.hooks").pytestmark[0].args[1]]
+    assert {"covers-sgd-fp32", "covers-sgd_layerwise-bf16", "groups-adafactor-fp32"} <= set(ids)
+
+
+def test_a_plugin_that_is_not_installed_is_an_error():
+    with pytest.raises(hub.PluginError, match="no installed entry point") as refused:
+        conformance(plugin="hub_missing.hooks")
+    assert refused.value.where == "hub_missing.hooks"
 
 
 @pytest.mark.parametrize(("name", "caught"), SCHEDULES_CAUGHT_BY.items(), ids=SCHEDULES_CAUGHT_BY)
@@ -108,21 +146,16 @@ def test_a_broken_schedule_is_caught(name, caught, registry):
 
 
 def test_every_check_of_a_schedule_catches_something():
-    assert {check for check, _ in SCHEDULES_CAUGHT_BY.values()} == set(schedules.CHECKS)
+    assert {check for check, _ in SCHEDULES_CAUGHT_BY.values()} == set(schedule_checks.CHECKS)
 
 
 test_schedules = conformance(*(name for name in hub.list_schedulers() if name != "adafactor"))
 
 
-@pytest.mark.parametrize("check", schedules.CHECKS)
-def test_the_schedule_that_shares_its_name_with_an_optimizer(check):
-    run(check, Timetable("adafactor"))
-
-
 def test_the_command_takes_schedules():
     result = CliRunner().invoke(app, ["check", "cosine", "reduce_lr_on_plateau"])
     assert result.exit_code == 0
-    assert result.stdout.count("kept") == 2 * len(schedules.CHECKS)
+    assert result.stdout.count("kept") == 2 * len(schedule_checks.CHECKS)
 
 
 @pytest.mark.parametrize("name", ["skips_idle_gradients", "plain"])

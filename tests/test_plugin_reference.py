@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hub.testing import CHECKS
-from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
+from hub.testing.schedule_checks import CHECKS as SCHEDULE_CHECKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "plugin-reference.md").read_text()

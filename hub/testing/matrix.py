@@ -11,8 +11,8 @@ from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
 from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD
-from hub.testing.schedules import CHECKS as SCHEDULE_CHECKS
-from hub.testing.schedules import Timetable
+from hub.testing.schedule_checks import CHECKS as SCHEDULE_CHECKS
+from hub.testing.schedule_checks import Timetable
 from hub.testing.subject import DTYPES, Subject
 
 if TYPE_CHECKING:
@@ -78,6 +78,29 @@ def cases(
         _check_known(registry.scheduler(name))
         found += [Case(check, Timetable(name, registry)) for check in SCHEDULE_CHECKS]
     return found
+
+
+def names_of(plugin: str, registry: Registry | None = None) -> list[str]:
+    """Return the optimizers and schedules that a plugin offers, sorted.
+
+    Args:
+        plugin: The module of its hooks, as its entry points name it.
+        registry: Where to look; by default what is installed.
+
+    Raises:
+        PluginError: No entry point names the module.
+    """
+    registry = registry or default_registry()
+    sources = [source for source in registry.sources() if source.module == plugin]
+    kinds: tuple[Kind, ...] = ("optimizer", "scheduler")
+    names = {name for s in sources for kind in kinds for name in registry.declared(s, kind)}
+    if not names:
+        raise PluginError(
+            f"no installed entry point names the module '{plugin}'",
+            where=plugin,
+            fix="install the plugin, or name the module as its pyproject.toml does",
+        )
+    return sorted(names)
 
 
 def _is_only(kind: Kind, name: str, registry: Registry) -> bool:

@@ -5,74 +5,109 @@ P9 (several processes) and P13 (each parameter gets its algorithm) are not here 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hub.testing import (
-    arguments,
-    at_once,
-    building,
-    copies,
-    evaluation,
-    in_backward,
-    rates,
-    routing,
-    schedules,
-    state,
-    stepping,
-    updates,
+    argument_checks,
+    build_checks,
+    copy_checks,
+    evaluation_checks,
+    layerwise_checks,
+    name_checks,
+    rate_checks,
+    schedule_checks,
+    state_checks,
+    step_checks,
+    thread_checks,
+    update_checks,
 )
-from hub.testing.schedules import Timetable
-from hub.testing.threads import threads
+from hub.testing.schedule_checks import Timetable
+from hub.testing.thread_count import thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hub.testing.subject import Subject
 
-CHECKS: dict[str, Callable[[Subject], None]] = {
-    "is_optimizer": building.is_optimizer,  # P1
-    "follows_lr": rates.follows_lr,  # P2
-    "own_lr": rates.own_lr,  # P2
-    "hyperparameters": arguments.hyperparameters,  # P3
-    "decay": arguments.decay,  # P3
-    "names": routing.names,  # P3
-    "covers": building.covers,  # P4
-    "late_group": building.late_group,  # P4
-    "resume": state.resume,  # P5
-    "plain_state": state.plain_state,  # P5
-    "distributed_state": state.distributed_state,  # P5
-    "other_checkpoint": state.other_checkpoint,  # P5, P12
-    "other_shapes": copies.other_shapes,  # P12
-    "shares_nothing": copies.shares_nothing,  # P5
-    "copies": copies.copies,  # P5, P7, P8
-    "accumulates": updates.accumulates,  # P6
-    "leaves_gradients": updates.leaves_gradients,  # P7
-    "clips": updates.clips,  # P7
-    "norm_before_step": stepping.norm_before_step,  # P7
-    "closures": stepping.closures,  # P6, P7
-    "modes": state.modes,  # P8
-    "evaluates": evaluation.evaluates,  # P8
-    "trains": updates.trains,  # P10
-    "refused": building.refused,  # P10
-    "no_trace": building.no_trace,  # P11
-    "detaches": stepping.detaches,  # P11
-    "threads": at_once.threads,  # P11
-    "bad_input": building.bad_input,  # P12
-    "equals_eager": in_backward.equals_eager,  # P2, P5, P6
-    "frees": in_backward.frees,
-    "steps_once": in_backward.steps_once,  # P6
+
+class Check(NamedTuple):
+    """A check of an optimizer, and the promise that it stands for.
+
+    Attributes:
+        name: As in the id of a test, and in a spec's `known_failures`.
+        promise: A key of `PROMISES`, or `LAYERWISE`. Where a check holds several, the main one.
+        function: Raises AssertionError where the promise is broken.
+    """
+
+    name: str
+    promise: str
+    function: Callable[[Subject], None]
+
+
+PROMISES = {
+    "P1": "class",
+    "P2": "lr",
+    "P3": "decay, betas",
+    "P4": "groups",
+    "P5": "resume",
+    "P6": "accumulation",
+    "P7": "clipping",
+    "P8": "evaluation",
+    "P10": "trains",
+    "P11": "no trace",
+    "P12": "bad input",
 }
-"""Name of the check, and the check."""
+"""Each promise of the design that has checks, in a word or two."""
+
+LAYERWISE = "layerwise"
+"""What the checks of optimizers that step inside the backward pass are for."""
+
+ROWS = (
+    Check("is_optimizer", "P1", build_checks.is_optimizer),
+    Check("follows_lr", "P2", rate_checks.follows_lr),
+    Check("own_lr", "P2", rate_checks.own_lr),
+    Check("hyperparameters", "P3", argument_checks.hyperparameters),
+    Check("decay", "P3", argument_checks.decay),
+    Check("names", "P3", name_checks.names),
+    Check("covers", "P4", build_checks.covers),
+    Check("late_group", "P4", build_checks.late_group),
+    Check("resume", "P5", state_checks.resume),
+    Check("plain_state", "P5", state_checks.plain_state),
+    Check("distributed_state", "P5", state_checks.distributed_state),
+    Check("other_checkpoint", "P12", state_checks.other_checkpoint),
+    Check("other_shapes", "P12", copy_checks.other_shapes),
+    Check("shares_nothing", "P5", copy_checks.shares_nothing),
+    Check("copies", "P7", copy_checks.copies),
+    Check("accumulates", "P6", update_checks.accumulates),
+    Check("leaves_gradients", "P7", update_checks.leaves_gradients),
+    Check("clips", "P7", update_checks.clips),
+    Check("norm_before_step", "P7", step_checks.norm_before_step),
+    Check("closures", "P6", step_checks.closures),
+    Check("modes", "P8", state_checks.modes),
+    Check("evaluates", "P8", evaluation_checks.evaluates),
+    Check("trains", "P10", update_checks.trains),
+    Check("refused", "P10", build_checks.refused),
+    Check("no_trace", "P11", build_checks.no_trace),
+    Check("detaches", "P11", step_checks.detaches),
+    Check("threads", "P11", thread_checks.threads),
+    Check("bad_input", "P12", build_checks.bad_input),
+    Check("equals_eager", LAYERWISE, layerwise_checks.equals_eager),
+    Check("frees", LAYERWISE, layerwise_checks.frees),
+    Check("steps_once", LAYERWISE, layerwise_checks.steps_once),
+)
+
+CHECKS = {check.name: check for check in ROWS}
+"""Each check by its name."""
 
 EAGER = frozenset({"leaves_gradients"})
-"""The checks for optimizers that do not step inside the backward pass only."""
+"""The checks of optimizers that do not step inside the backward pass only."""
 
-IN_BACKWARD = frozenset({"equals_eager", "frees", "steps_once"})
-"""The checks for optimizers that step inside the backward pass only."""
+IN_BACKWARD = frozenset(check.name for check in ROWS if check.promise == LAYERWISE)
+"""The checks of optimizers that step inside the backward pass only."""
 
 
 def run(check: str, subject: Subject | Timetable) -> None:
-    """Run one check, on as many threads as `hub.testing.threads` says.
+    """Run one check, on as many threads as `HUB_TEST_THREADS` says.
 
     Raises:
         AssertionError: The optimizer breaks the promise; the message says how.
@@ -80,11 +115,11 @@ def run(check: str, subject: Subject | Timetable) -> None:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads())
+    torch.set_num_threads(thread_count())
     try:
         if isinstance(subject, Timetable):
-            schedules.CHECKS[check](subject)
+            schedule_checks.CHECKS[check](subject)
         else:
-            CHECKS[check](subject)
+            CHECKS[check].function(subject)
     finally:
         torch.set_num_threads(before)

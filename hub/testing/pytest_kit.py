@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hub.testing.matrix import cases
+from hub.testing.matrix import cases, names_of
 from hub.testing.promises import run
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def conformance(
     *names: str,
+    plugin: str | None = None,
     device: str = "cpu",
     registry: Registry | None = None,
 ) -> Callable[[Case], None]:
@@ -25,10 +26,13 @@ def conformance(
 
     Args:
         names: Optimizers and schedules.
+        plugin: The module of a plugin's hooks, for everything that it offers.
         device: Where to run.
         registry: Where to look the names up; by default what is installed.
     """
     import pytest
+
+    offered = names_of(plugin, registry) if plugin else []
 
     @pytest.mark.parametrize(
         "case",
@@ -38,7 +42,7 @@ def conformance(
                 id=case.id,
                 marks=[pytest.mark.xfail(strict=True, reason=case.known)] if case.known else [],
             )
-            for case in cases(names, device, registry)
+            for case in cases([*names, *offered], device, registry)
         ],
     )
     def test_conformance(case: Case) -> None:

@@ -14,7 +14,7 @@ from hub.names.registry import Registry, default_registry
 from hub.planning.prepare import OF_BUILD, prepare
 from hub.quiet import no_warnings
 from hub.spec import Trait
-from hub.testing.problem import Model, batch, loss_of, make_model
+from hub.testing.kit_model import Model, batch, loss_of, make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ def train(
     return losses
 
 
-def push(model: AnyModel, optimizer: Optimizer, steps: int = STEPS) -> AnyModel:
+def train_on_fixed_gradients(model: AnyModel, optimizer: Optimizer, steps: int = STEPS) -> AnyModel:
     """Take steps on given gradients, so that what one parameter does shows in no other."""
     for step in range(steps):
         give_gradients(model, step)
@@ -150,7 +150,7 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
-def drowned(subject: Subject) -> set[str]:
+def may_round_away(subject: Subject) -> set[str]:
     """Return the parameters whose updates may round to nothing.
 
     In bf16 and fp16 that happens where the weight is large, as the ones of a norm are.

@@ -6,7 +6,7 @@ import schedulefree
 import torch
 
 import hub
-from hub.testing.problem import batch, loss_of
+from hub.testing.kit_model import batch, loss_of
 
 ARGUMENTS = {"lr": 0.05, "weight_decay": 0.1}
 

@@ -6,7 +6,7 @@ from accelerate.utils import DistributedType
 from helpers.unchanged import unchanged
 
 import hub
-from hub.testing.problem import make_model
+from hub.testing.kit_model import make_model
 
 REFUSED = {
     "lomo": "collects the gradients itself",

@@ -6,7 +6,7 @@ from torch.nn.utils import clip_grad_norm_
 
 import hub
 from hub.testing.comparing import assert_same, weights
-from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.kit_model import batch, loss_of, make_model
 
 STEPS, OVERFLOWS = 20, 7
 CLIP, LOSS = 1.0, 100.0

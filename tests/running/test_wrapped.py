@@ -12,7 +12,7 @@ import hub
 from hub.groups.modules import plain_names
 from hub.testing import Subject
 from hub.testing.comparing import assert_same
-from hub.testing.problem import batch, loss_of
+from hub.testing.kit_model import batch, loss_of
 from hub.testing.subject import train
 
 

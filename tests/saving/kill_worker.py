@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 import hub
-from hub.testing.problem import batch, loss_of, make_model
-from hub.testing.threads import threads
+from hub.testing.kit_model import batch, loss_of, make_model
+from hub.testing.thread_count import thread_count
 
 LR = 1e-2
 WARMUP = 5
@@ -90,7 +90,7 @@ def tell(**facts: int) -> None:
 
 def main() -> None:
     """Serve runs, one after the other."""
-    torch.set_num_threads(threads())
+    torch.set_num_threads(thread_count())
     for module in sys.argv[1:]:
         importlib.import_module(module)
     for line in sys.stdin:

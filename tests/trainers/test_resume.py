@@ -14,8 +14,8 @@ TESTS = Path(__file__).parents[1]
 HALF = {"save_strategy": "steps", "save_steps": 3}
 RESUME = """
 import sys, torch
-from hub.testing.threads import threads
-torch.set_num_threads(threads())
+from hub.testing.thread_count import thread_count
+torch.set_num_threads(thread_count())
 from helpers.problem import make_model, weights_of
 from helpers.trainer import resume
 folder = sys.argv[1]

@@ -4,7 +4,6 @@ torch.compile is switched off, here and in the fresh process that the kit resume
 every shape of the kit's model takes minutes. Compiled steps are in `test_torchao.py`.
 """
 
-from importlib.metadata import entry_points
 from multiprocessing import forkserver
 
 import pytest
@@ -22,6 +21,4 @@ def _eager():
         forkserver._forkserver._stop()
 
 
-test_conformance = conformance(
-    *sorted(p.name for p in entry_points(group="hub.optimizers") if p.module == "hub_torchao.hooks")
-)
+test_conformance = conformance(plugin="hub_torchao.hooks")

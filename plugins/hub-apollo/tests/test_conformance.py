@@ -1,5 +1,5 @@
-"""The optimizer of this plugin keeps hub's promises."""
+"""The optimizers of this plugin keep hub's promises."""
 
 from hub.testing import conformance
 
-test_conformance = conformance("apollo_adamw")
+test_conformance = conformance(plugin="hub_apollo.hooks")

@@ -7,7 +7,6 @@ Kernel arithmetic is numpy's here, and conversion to bf16 truncates: compare onl
 
 import copy
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from torch import nn
 
 import hub
 import hub.planning.prepare
+from hub.testing.upstream import by_file, groups_of
 
 
 def emulate():
@@ -41,13 +41,13 @@ def emulate():
     )
     for kernel in (upstream._triton_quantize_kernel, upstream._triton_dequantize_kernel):
         kernel.configs = kernel.configs[:1]  # no benchmarks
-    detect = hub.planning.prepare.detect_precision
-    hub.planning.prepare.detect_precision = lambda *args: dataclasses.replace(
+    detect = hub.planning.prepare.prepare.detect_precision
+    hub.planning.prepare.prepare.detect_precision = lambda *args: dataclasses.replace(
         detect(*args), devices=("cuda",)
     )
 
 
-BARE = {
+CLASSES = {
     "flash_adamw": flashoptim.FlashAdamW,
     "flash_adam": flashoptim.FlashAdam,
     "flash_sgd": flashoptim.FlashSGD,
@@ -80,21 +80,13 @@ def build(name, model, **arguments):
 
 
 def by_hand(name, model, **arguments):
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return BARE[name](groups, lr=1e-2, weight_decay=0.1, **OWN.get(name, {}), **arguments)
+    return CLASSES[name](
+        groups_of(model), lr=1e-2, weight_decay=0.1, **OWN.get(name, {}), **arguments
+    )
 
 
 def same(model, other):
     return all(map(torch.equal, model.parameters(), other.parameters()))
-
-
-def through_a_file(value):
-    file = io.BytesIO()
-    torch.save(value, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def resumes_exactly(maker, *models, **arguments):
@@ -103,10 +95,8 @@ def resumes_exactly(maker, *models, **arguments):
     train(straight, maker(straight, **arguments), range(3))
     optimizer = maker(model, **arguments)
     train(model, optimizer, range(2))
-    saved = through_a_file([model.state_dict(), optimizer.state_dict()])
-    fresh.load_state_dict(saved[0])
     resumed = maker(fresh, **arguments)
-    resumed.load_state_dict(saved[1])
+    by_file((model, optimizer), (fresh, resumed))
     return same(train(fresh, resumed, range(2, 3)), straight)
 
 
@@ -123,7 +113,7 @@ MODELS = [
 ]
 COMBINATIONS = [
     *(("flash_adamw", *settings) for settings in MODELS),
-    *((name, *MODELS[index]) for name in BARE for index in (0, -1) if name != "flash_adamw"),
+    *((name, *MODELS[index]) for name in CLASSES for index in (0, -1) if name != "flash_adamw"),
 ]
 
 
@@ -139,14 +129,14 @@ def case_it_resumes_exactly():
         assert resumes_exactly(maker(name), *dtypes, **arguments), (name, dtypes)
 
 
-def case_the_bare_class_destroys_fp32_state_beside_bf16_weights():
-    """When this fails, `_Mended._quantized` is not needed any more."""
+def case_the_upstream_class_destroys_fp32_state_beside_bf16_weights():
+    """When this fails, `_Fixes._quantized` is not needed any more."""
     dtypes, arguments = MODELS[-1]
     assert not resumes_exactly(maker("flash_adamw", by_hand), *dtypes, **arguments)
 
 
 def case_state_is_quantized_and_saved_so():
-    for name in BARE:
+    for name in CLASSES:
         model = make_model()
         optimizer = build(name, model)
         train(model, optimizer, range(1))
@@ -209,7 +199,7 @@ def case_small_updates_of_narrow_weights_add_up():
 
 
 def case_every_mode_learns():
-    for name in BARE:
+    for name in CLASSES:
         losses = {}
         for dtype, arguments in ((torch.float32, FP32), (torch.bfloat16, {}), (torch.float16, {})):
             weight = nn.ParameterList([torch.ones(4, 8).to(dtype)])
@@ -260,12 +250,12 @@ def case_channels_last_weights_train_without_the_fused_kernel():
         models.append(train(model, optimizer, range(3)))
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
-    bare = flashoptim.FlashSGD(models[1].parameters(), momentum=0.9)
+    upstreams = flashoptim.FlashSGD(models[1].parameters(), momentum=0.9)
     with pytest.raises(RuntimeError, match="require contiguous parameters"):
-        train(models[1], bare, range(1))
+        train(models[1], upstreams, range(1))
 
 
-def case_fp32_models_build_where_the_bare_class_refuses_them():
+def case_fp32_models_build_where_the_upstream_class_refuses_them():
     model = make_model(torch.float32)
     train(model, build("flash_adamw", model), range(1))
     with pytest.raises(ValueError, match="has no effect"):

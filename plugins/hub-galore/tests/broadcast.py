@@ -1,4 +1,4 @@
-"""One of two ranks that resume from rank 0's state dict: `python broadcast.py RANK STORE NAME`."""
+"""One of two ranks that resume from rank 0's: `python broadcast.py RANK STORE NAME ...`."""
 
 import os
 import sys
@@ -33,12 +33,18 @@ def train(model, optimizer, steps):
         optimizer.zero_grad()
 
 
-def main(rank, store, name):
+def main(rank, store, names):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS
     )
+    for name in names:
+        resume(name, rank)
+    torch.distributed.destroy_process_group()
+
+
+def resume(name, rank):
     whole, optimizer = start(name)
     train(whole, optimizer, range(6))
     half, optimizer = start(name)
@@ -51,8 +57,7 @@ def main(rank, store, name):
     set_optimizer_state_dict(fresh, resumed, saved if rank == 0 else {}, options=options)
     train(fresh, resumed, range(3, 6))
     assert_same(fresh, whole)
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -1,9 +1,5 @@
 """The optimizers of this plugin keep hub's promises."""
 
-from importlib.metadata import entry_points
-
 from hub.testing import conformance
 
-test_conformance = conformance(
-    *sorted(p.name for p in entry_points(group="hub.optimizers") if p.module == "hub_galore.hooks")
-)
+test_conformance = conformance(plugin="hub_galore.hooks")

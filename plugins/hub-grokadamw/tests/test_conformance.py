@@ -1,5 +1,5 @@
-"""`grokadamw` keeps hub's promises."""
+"""The optimizers of this plugin keep hub's promises."""
 
 from hub.testing import conformance
 
-test_conformance = conformance("grokadamw")
+test_conformance = conformance(plugin="hub_grokadamw.hooks")

@@ -1,13 +1,13 @@
-"""`lomo` and `adalomo` keep hub's promises."""
+"""The optimizers of this plugin keep hub's promises."""
 
 import pytest
 import torch
 
 from hub.testing import conformance
 
-NAMES = "lomo", "adalomo"
+PLUGIN = "hub_lomo.hooks"
 
-test_conformance = conformance(*NAMES)
+test_conformance = conformance(plugin=PLUGIN)
 
 
 @pytest.mark.gpu
@@ -15,4 +15,4 @@ test_conformance = conformance(*NAMES)
 class TestOnCuda:
     """The same on a GPU."""
 
-    test_conformance = staticmethod(conformance(*NAMES, device="cuda"))
+    test_conformance = staticmethod(conformance(plugin=PLUGIN, device="cuda"))

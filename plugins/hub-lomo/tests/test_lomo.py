@@ -21,8 +21,8 @@ from torch import nn
 
 import hub
 from hub.testing.comparing import assert_same, moved, through_a_file, weights
-from hub.testing.problem import batch, loss_of
-from hub.testing.problem import make_model as make_full_model
+from hub.testing.kit_model import batch, loss_of
+from hub.testing.kit_model import make_model as make_full_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 

@@ -1,5 +1,5 @@
-"""`stable_adamw` keeps hub's promises."""
+"""The optimizers of this plugin keep hub's promises."""
 
 from hub.testing import conformance
 
-test_conformance = conformance("stable_adamw")
+test_conformance = conformance(plugin="hub_optimi.hooks")

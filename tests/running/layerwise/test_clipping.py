@@ -8,7 +8,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 import hub
 from hub.testing.comparing import assert_same, weights
-from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.kit_model import batch, loss_of, make_model
 from hub.testing.subject import backward, train
 
 NAME = "adamw_torch_layerwise"

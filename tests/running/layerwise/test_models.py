@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hub
 from hub.testing.comparing import assert_same
-from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.kit_model import batch, loss_of, make_model
 from hub.testing.subject import backward
 
 NAMES = ("adamw_torch", "adamw_torch_layerwise")

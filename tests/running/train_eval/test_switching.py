@@ -12,7 +12,7 @@ from torch import nn
 
 import hub
 from hub.testing.comparing import assert_same, through_a_file, weights
-from hub.testing.problem import batch, loss_of, make_model
+from hub.testing.kit_model import batch, loss_of, make_model
 from hub.testing.subject import backward, train
 
 NAMES = ["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]

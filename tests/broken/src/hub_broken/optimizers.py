@@ -42,6 +42,18 @@ class ReadsTheFirstLr(AdamW):
             group["lr"] = lr
 
 
+class ReadsTheFirstBetas(AdamW):
+    """Takes the betas of its first group for those of all."""
+
+    def step(self, closure=None):
+        own = [group["betas"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["betas"] = own[0]
+        super().step(closure)
+        for group, betas in zip(self.param_groups, own, strict=True):
+            group["betas"] = betas
+
+
 class LacksAGroupKey(AdamW):
     """Keeps one of its hyperparameters to itself."""
 
@@ -173,6 +185,35 @@ class KeepsStateElsewhere(AdamW):
         super().step(closure)
 
 
+class MovesIdleParameters(AdamW):
+    """Follows its average, whether or not a parameter has a gradient."""
+
+    def step(self, closure=None):
+        idle = [
+            (p, group["lr"])
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is None and self.state[p]
+        ]
+        super().step(closure)
+        with torch.no_grad():
+            for p, lr in idle:
+                p.add_(self.state[p]["exp_avg"], alpha=-lr)
+
+
+class ForgetsLateState(AdamW):
+    """Restores what it remembers of the parameters of the first day, and of no others."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.first = {p for group in self.param_groups for p in group["params"]}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for p in [p for p in self.state if p not in self.first]:
+            del self.state[p]
+
+
 class RefusesLateGroups(AdamW):
     """As APOLLO 1.0.3 does: only the parameters of the first day have what `step` needs."""
 
@@ -262,6 +303,32 @@ class WritesIntoCheckpoints(AdamW):
         super().step(closure)
         for tensor in self.given:
             tensor.mul_(0.9)
+
+
+class ForgetsOnSave(AdamW):
+    """Hands out what it remembers, and does not keep it."""
+
+    def state_dict(self):
+        saved = copy.deepcopy(super().state_dict())
+        for state in self.state.values():
+            state["exp_avg"].zero_()
+        return saved
+
+
+class LosesAnAttribute(AdamW):
+    """As bitsandbytes 0.50.2 does: torch's `__getstate__` keeps no attributes of subclasses."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.factor = 0.5
+
+    def step(self, closure=None):
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] *= getattr(self, "factor", 1.0)
+        super().step(closure)
+        for group, lr in zip(self.param_groups, rates, strict=True):
+            group["lr"] = lr
 
 
 class CopiesItself(AdamW):
@@ -443,6 +510,13 @@ class IgnoresClosures(AdamW):
 
     def step(self, closure=None):  # noqa: ARG002 - what is broken
         super().step()
+
+
+class IgnoresNamedClosures(AdamW):
+    """Knows its closure under another name, and takes any keyword."""
+
+    def step(self, function=None, **_):
+        return super().step(function)
 
 
 class CallsClosuresTwice(AdamW):

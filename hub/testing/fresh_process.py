@@ -1,0 +1,95 @@
+"""Continue a run in a fresh process, from a file read with `weights_only=True`."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.names.registry import Registry
+from hub.testing import preloading
+from hub.testing.comparing import weights
+from hub.testing.subject import Subject, train
+from hub.testing.thread_count import thread_count
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+
+def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule that is in the middle of its way when the run is saved."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, _factor)
+
+
+def _factor(step: int) -> float:
+    return 1.0 / (1 + step)
+
+
+def continued(
+    subject: Subject,
+    file: Path,
+    steps: int,
+    start: int,
+) -> dict[str, torch.Tensor]:
+    """Return the weights after training on in another process, as a restarted job would.
+
+    Args:
+        subject: What to build there.
+        file: Holds the state dicts "model", "optimizer" and "schedule".
+        steps: How many steps to take.
+        start: The number of the first of them.
+
+    Raises:
+        AssertionError: It failed there; with the traceback.
+    """
+    # The server is a process that has imported much and never trained; each child is its copy.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hub.testing.preloading"])
+    ours, theirs = context.Pipe(duplex=False)
+    setting = (subject.name, subject.precision, subject.device, subject.registry.given)
+    process = context.Process(target=_continue, args=(theirs, setting, file, steps, start))
+    with preloading.announced(_package(subject)):
+        process.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        process.join()
+        result = f"the process ended with exit code {process.exitcode}"
+    process.join()
+    if isinstance(result, str):
+        raise AssertionError(  # noqa: TRY004 - a failed check, whatever the type of the message
+            f"resuming in a fresh process failed:\n{result}"
+        )
+    found: dict[str, torch.Tensor] = torch.load(io.BytesIO(result), weights_only=True)
+    return found
+
+
+def _package(subject: Subject) -> str:
+    """Return the import package of the plugin, whose modules this process has imported."""
+    return subject.registry.source("optimizer", subject.name).module.partition(".")[0]
+
+
+def _continue(
+    connection: Connection, setting: tuple[Any, ...], file: Path, steps: int, start: int
+) -> None:
+    torch.set_num_threads(thread_count())
+    try:
+        name, precision, device, entry_points = setting
+        registry = Registry(entry_points)
+        model, optimizer = Subject(name, precision, device, registry).start()
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+        following = schedule(optimizer)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        following.load_state_dict(saved["schedule"])
+        train(model, optimizer, steps, start, after_step=following.step)
+        buffer = io.BytesIO()
+        torch.save(weights(model), buffer)
+        connection.send(buffer.getvalue())
+    except Exception:  # noqa: BLE001 - told to the parent
+        connection.send(traceback.format_exc())
