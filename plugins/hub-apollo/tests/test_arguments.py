@@ -25,7 +25,7 @@ OF_TRANSFORMERS = {
 def test_the_arguments_and_their_defaults_are_upstreams():
     left_out = {"no_deprecation_warning"}
     arguments_match("apollo_adamw", apollo_torch.APOLLOAdamW, left_out, OF_TRANSFORMERS)
-    assert all(f"{key}=" in " ".join(SPEC.notes) for key in OF_TRANSFORMERS)
+    assert any("projection defaults are those of Transformers" in note for note in SPEC.notes)
 
 
 def test_importing_the_hooks_imports_nothing():

@@ -110,7 +110,7 @@ def test_the_upstream_class_decays_such_a_group_at_another_rate():
 
 
 def test_high_decoupled_decay_is_warned_of_by_hub_alone():
-    with pytest.warns(hub.HubWarning, match="weight_decay=0.1 off the weights") as seen:
+    with pytest.warns(hub.HubWarning, match="weight_decay=0.1 in every step") as seen:
         build(small_model(), decouple_lr=True)
     assert len(seen) == 1
     assert "weight_decay=0.001 decays as much" in str(seen[0].message)

@@ -45,7 +45,7 @@ SPEC = OptimizerSpec(
     notes=(
         "apollo-torch is licensed CC BY-NC 4.0: not for commercial use.",
         "rank=1, scale=128, scale_type='tensor' is APOLLO-Mini.",
-        "Defaults of how to project are those of Transformers' trainer; the package has none.",
+        "The projection defaults are those of Transformers' trainer; apollo-torch has none.",
         "A rank not below the smaller side of a target weight saves nothing, as the plan notes.",
         "no_deprecation_warning is left out: it only silences a message.",
         "proj_type='full' is left out: the package fails with it in its first or second step.",
