@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class Trait(StrEnum):
-    """A property of an optimizer that decides how hub may build and conduct it."""
+    """A property of an optimizer that decides how hub builds and runs it."""
 
     LOW_RANK = "low_rank"
     """Projects the gradients of chosen linear layers: `target_modules` is required."""
 
     PER_PARAMETER = "per_parameter"
-    """The update of one parameter reads nothing of another: it has a layerwise form."""
+    """The update of one parameter does not depend on another: it has a layerwise form."""
 
     STEPS_IN_BACKWARD = "steps_in_backward"
     """Updates each parameter in the backward pass and frees its gradient; see `hub.running`."""
 
     COMPENSATED = "compensated"
-    """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
+    """Small updates of bf16 and fp16 parameters are not rounded away."""
 
     TRAIN_EVAL_MODES = "train_eval_modes"
-    """Has other weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
+    """Has separate weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
 
     SCHEDULE_FREE = "schedule_free"
     """Anneals by averaging: a decaying learning-rate schedule on top is a mistake."""
@@ -53,7 +53,7 @@ class Level(StrEnum):
     WARN = "warn"
     """`hub.build` warns with `HubWarning`."""
     ADJUST = "adjust"
-    """`hub.build` uses other arguments than were asked for, and says so."""
+    """`hub.build` uses other arguments than were asked for, and warns."""
     NOTE = "note"
     """Only the plan shows it."""
 
@@ -95,10 +95,13 @@ class Finding:
     """
 
     level: Level
+    """What hub does about it."""
     what: str
+    """The problem, in one sentence."""
     fix: str = ""
+    """What the user can do about it."""
     where: str = ""
-    """The parameter, module or argument it is about, where it is not the whole build."""
+    """The parameter, module or argument it is about, if it is not the whole build."""
     error: Annotated[type[HubError], _ByName()] = PrecisionError
     """What `hub.build` raises, if the level is `REFUSE`."""
     instead: Mapping[str, Any] = field(default_factory=dict)
@@ -179,7 +182,9 @@ class Contrast:
     """
 
     base: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of one run."""
     other: Mapping[str, Any]
+    """Those of the other run, with another value of the argument in question."""
     some: bool = False
     """Whether only some of the updates change, although the argument is one that groups have."""
 
@@ -189,14 +194,17 @@ class OptimizerSpec:
     """What one optimizer name is, takes and can do."""
 
     name: str
+    """What users write; the name of its entry point."""
     summary: str
     """One line."""
     arguments: type[BaseModel]
     """A pydantic model whose fields are the optimizer's arguments, their defaults upstream's."""
     traits: frozenset[Trait] = frozenset()
+    """What hub has to know about how it works."""
     precisions: frozenset[str] = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
     """The modes of `hub.spec.MODES` it trains correctly in; elsewhere the build is refused."""
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
+    """The types of devices that it runs on; elsewhere the build is refused."""
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
     factory: str = ""
@@ -209,38 +217,40 @@ class OptimizerSpec:
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
-    """The arguments, besides `lr`, that are the learning rate of some groups: their `group["lr"]`
-    starts at this value, and schedules scale it with the others."""
+    """The arguments, besides `lr`, that are the learning rate of some groups: `group["lr"]` starts
+    there, and schedules scale it with the others."""
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
-    """How `hub check` shows that an argument has an effect, by its name, where another value of it
-    alone, beside the others in `example_arguments`, changes nothing within a few steps. Each has to
-    show."""
+    """How `hub check` shows that an argument has an effect, by its name, if another value of it
+    alone, with `example_arguments`, changes nothing within a few steps. Each has to show."""
     without_effect: Mapping[str, str] = field(default_factory=dict)
     """The arguments that change no update where `hub check` runs, and why: those that choose
     between implementations or say how the state is saved."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
-    """The checks of `hub check` that fail for now, and why. The plan and `hub show` tell it, and a
+    """The checks of `hub check` that fail for now, and why. The plan and `hub show` show it, and a
     check that passes in spite of it is an error. A key is a check such as "resume", or a check and
     a precision such as "resume-bf16"."""
     state_arguments: frozenset[str] = frozenset()
-    """The arguments that decide what the state looks like: a checkpoint with others is refused."""
+    """The arguments that shape the state: a checkpoint with other values is refused."""
     step_counters: frozenset[str] = frozenset()
     """The keys of a parameter group that a step changes, such as a step count."""
     why_not_layerwise: str = ""
-    """Why there is no layerwise form, where it is not `PER_PARAMETER`."""
+    """Why there is no layerwise form, if it is not `PER_PARAMETER`."""
     why_not_sharded: str = ""
     """Why parameters sharded by FSDP2 or tensor parallelism (DTensors) are refused, if they are."""
     eager_spec: OptimizerSpec | None = None
-    """The eager form, where this is the layerwise one; hub fills it in."""
+    """The eager form, if this is the layerwise one; hub fills it in."""
     shares_state_with: str = ""
     """The name whose checkpoints these are, where several names share them."""
     package: str = "torch"
     """The distribution whose class is built."""
     license: str = "BSD-3-Clause"
+    """The license of the package."""
     paper: str = ""
+    """Where the algorithm is published, as a URL."""
     homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
+    """Where the package is, as a URL."""
     notes: tuple[str, ...] = ()
-    """What to know before using it, and what hub does differently from the bare package."""
+    """What to know before using it, and what hub does differently from the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,22 +258,25 @@ class SchedulerSpec:
     """What one learning-rate schedule is and takes."""
 
     name: str
+    """What users write; the name of its entry point."""
     summary: str
     """One line."""
     arguments: type[BaseModel]
-    """A pydantic model of its own arguments, besides the numbers of warm-up and training steps."""
+    """A pydantic model of its arguments, besides the numbers of warm-up and training steps."""
     build: Callable[[Optimizer, int, int | None, Any], LRScheduler]
     """Called with optimizer, num_warmup_steps, num_training_steps and the validated arguments."""
     needs_training_steps: bool = False
+    """Whether `num_training_steps` has to be given."""
     uses_warmup_steps: bool = True
+    """Whether `num_warmup_steps` counts."""
     decays: bool = True
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
     """Whether `step` takes a metric, as an evaluation measures it."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for a run of twenty steps, for `hub check`: those it requires at least."""
+    """Arguments for a run of twenty steps, for `hub check`: at least those it requires."""
     example_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
-    """An optimizer that can follow it, and that one's arguments, for `hub check`."""
+    """An optimizer that can follow it, and the optimizer's arguments, for `hub check`."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
     """The checks of `hub check` that fail for now, and why."""
 
@@ -273,12 +286,14 @@ class ParameterGroup:
     """One group of parameters, as the plan decided it."""
 
     name: str
+    """The same in `optimizer.param_groups`."""
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
     """The arguments that this group has to itself. Its `weight_decay` in any case, and those of
     `OptimizerSpec.low_rank` if it is a low-rank group."""
     low_rank: bool = False
+    """Whether these are weights of target modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,8 +301,11 @@ class BuildContext:
     """All that a plugin may want to know about the model it builds an optimizer for."""
 
     model: Module
+    """The model that the optimizer is built for."""
     groups: tuple[ParameterGroup, ...]
+    """The planned groups, in order."""
     precision: Precision
+    """What the model trains in."""
     embeddings: frozenset[Parameter] = frozenset()
     """The weights of the model's embeddings, frozen ones included."""
 
