@@ -6,7 +6,8 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bitsandbytes.optim.optimizer import Optimizer2State
+from bitsandbytes.functional import GlobalPageManager
+from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State
 from bitsandbytes.utils import sync_gpu
 from galore_torch import GaLoreAdafactor, GaLoreAdamW
 from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
@@ -185,6 +186,20 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
                     update(parameter, parameter.grad, group, (gindex, pindex))
         return loss
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; torch keeps three attributes, and drops bitsandbytes'.
+
+        The managers that all optimizers of bitsandbytes 0.50 share are not copied.
+        """
+        kept = {key: vars(self)[key] for key in _ATTRIBUTES}
+        return {**super().__getstate__(), **kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over loaded or copied state."""
+        super().__setstate__(state)
+        self.mng = GlobalOptimManager.get_instance()
+        self.page_mng = GlobalPageManager.get_instance()
+
     def _update_low_rank(self, parameter: Tensor, grad: Tensor, group: Group, at: Index) -> None:
         """Project, take AdamW's step from zero, project it back and add it; then decay."""
         state = self.state[parameter]
@@ -226,3 +241,13 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
             self.init_state(group, tensor, *at)
         self.update_step(group, tensor, *at)
         sync_gpu(tensor)  # as bitsandbytes does: its CUDA kernels are given no stream
+
+
+_ATTRIBUTES = (
+    "initialized",
+    "name2qmap",
+    "is_paged",
+    "non_castable_tensor_keys",
+    "args",
+    "optimizer_name",
+)
