@@ -30,18 +30,21 @@ def hub_register_schedulers() -> Iterable[SchedulerSpec]:  # type: ignore[empty-
 
 
 @hookspec(firstresult=True)
-def hub_build_optimizer(
+def hub_build_optimizer(  # type: ignore[empty-body]
     name: str,
     optim_args: BaseModel,
     target_modules: Mapping[str, Module],
     context: BuildContext,
-) -> Optimizer | None:
-    """Build the optimizer `name` from validated arguments and the planned groups."""
+) -> Optimizer:
+    """Build the optimizer `name` from validated arguments and the planned groups.
+
+    Called if the spec names no `factory`.
+    """
 
 
 @hookspec(firstresult=True)
 def hub_parse_optim_args(name: str, text: str) -> Mapping[str, object] | None:
-    """Parse an `optim_args` string, only where the schema-driven parser does not serve."""
+    """Parse an `optim_args` string, if hub's own syntax does not serve."""
 
 
 @hookspec
@@ -50,9 +53,8 @@ def hub_validate_precision(  # type: ignore[empty-body]
 ) -> Iterable[Finding]:
     """Return findings that refuse, warn about or adjust this build, before anything is built.
 
-    Called for every plan, with the eager name and arguments for a layerwise form. All that makes
-    `hub_build_optimizer` refuse belongs here: dtypes, devices, sharding, target weights. A finding
-    says which error it raises (`Finding.error`).
+    Called for every plan; for a layerwise form with the eager name and arguments. Everything that
+    would make the factory refuse belongs here: dtypes, devices, target weights. See `Finding`.
     """
 
 
@@ -60,7 +62,7 @@ def hub_validate_precision(  # type: ignore[empty-body]
 def hub_convert_state(
     name: str, state: Mapping[str, Any], group: Mapping[str, Any]
 ) -> Mapping[str, Any] | None:
-    """Return one parameter's state of the bare class as tensors and plain data."""
+    """Return the upstream class's state of one parameter as tensors and plain data."""
 
 
 @hookspec

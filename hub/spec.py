@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class Trait(StrEnum):
-    """A property of an optimizer that decides how hub may build and conduct it."""
+    """A property of an optimizer that decides how hub builds and runs it."""
 
     LOW_RANK = "low_rank"
     """Projects the gradients of chosen linear layers: `target_modules` is required."""
 
     PER_PARAMETER = "per_parameter"
-    """The update of one parameter reads nothing of another: it has a layerwise form."""
+    """The update of one parameter does not depend on another: it has a layerwise form."""
 
     STEPS_IN_BACKWARD = "steps_in_backward"
     """Updates each parameter in the backward pass and frees its gradient; see `hub.running`."""
 
     COMPENSATED = "compensated"
-    """Small updates of bf16 and fp16 parameters are not lost when they are written back."""
+    """Small updates of bf16 and fp16 parameters are not rounded away."""
 
     TRAIN_EVAL_MODES = "train_eval_modes"
-    """Has other weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
+    """Has separate weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
 
     SCHEDULE_FREE = "schedule_free"
     """Anneals by averaging: a decaying learning-rate schedule on top is a mistake."""
@@ -53,7 +53,7 @@ class Level(StrEnum):
     WARN = "warn"
     """`hub.build` warns with `HubWarning`."""
     ADJUST = "adjust"
-    """`hub.build` uses other arguments than were asked for, and says so."""
+    """`hub.build` uses other arguments than were asked for, and warns."""
     NOTE = "note"
     """Only the plan shows it."""
 
@@ -101,7 +101,7 @@ class Finding:
     fix: str = ""
     """What the user can do about it."""
     where: str = ""
-    """The parameter, module or argument it is about, where it is not the whole build."""
+    """The parameter, module or argument it is about, if it is not the whole build."""
     error: Annotated[type[HubError], _ByName()] = PrecisionError
     """What `hub.build` raises, if the level is `REFUSE`."""
     instead: Mapping[str, Any] = field(default_factory=dict)
@@ -217,29 +217,28 @@ class OptimizerSpec:
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
-    """The arguments, besides `lr`, that are the learning rate of some groups: their `group["lr"]`
-    starts at this value, and schedules scale it with the others."""
+    """The arguments, besides `lr`, that are the learning rate of some groups: `group["lr"]` starts
+    there, and schedules scale it with the others."""
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
-    """How `hub check` shows that an argument has an effect, by its name, where another value of it
-    alone, beside the others in `example_arguments`, changes nothing within a few steps. Each has to
-    show."""
+    """How `hub check` shows that an argument has an effect, by its name, if another value of it
+    alone, with `example_arguments`, changes nothing within a few steps. Each has to show."""
     without_effect: Mapping[str, str] = field(default_factory=dict)
     """The arguments that change no update where `hub check` runs, and why: those that choose
     between implementations or say how the state is saved."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
-    """The checks of `hub check` that fail for now, and why. The plan and `hub show` tell it, and a
+    """The checks of `hub check` that fail for now, and why. The plan and `hub show` show it, and a
     check that passes in spite of it is an error. A key is a check such as "resume", or a check and
     a precision such as "resume-bf16"."""
     state_arguments: frozenset[str] = frozenset()
-    """The arguments that decide what the state looks like: a checkpoint with others is refused."""
+    """The arguments that shape the state: a checkpoint with other values is refused."""
     step_counters: frozenset[str] = frozenset()
     """The keys of a parameter group that a step changes, such as a step count."""
     why_not_layerwise: str = ""
-    """Why there is no layerwise form, where it is not `PER_PARAMETER`."""
+    """Why there is no layerwise form, if it is not `PER_PARAMETER`."""
     why_not_sharded: str = ""
     """Why parameters sharded by FSDP2 or tensor parallelism (DTensors) are refused, if they are."""
     eager_spec: OptimizerSpec | None = None
-    """The eager form, where this is the layerwise one; hub fills it in."""
+    """The eager form, if this is the layerwise one; hub fills it in."""
     shares_state_with: str = ""
     """The name whose checkpoints these are, where several names share them."""
     package: str = "torch"
@@ -251,7 +250,7 @@ class OptimizerSpec:
     homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
     """Where the package is, as a URL."""
     notes: tuple[str, ...] = ()
-    """What to know before using it, and what hub does differently from the bare package."""
+    """What to know before using it, and what hub does differently from the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +262,7 @@ class SchedulerSpec:
     summary: str
     """One line."""
     arguments: type[BaseModel]
-    """A pydantic model of its own arguments, besides the numbers of warm-up and training steps."""
+    """A pydantic model of its arguments, besides the numbers of warm-up and training steps."""
     build: Callable[[Optimizer, int, int | None, Any], LRScheduler]
     """Called with optimizer, num_warmup_steps, num_training_steps and the validated arguments."""
     needs_training_steps: bool = False
@@ -275,9 +274,9 @@ class SchedulerSpec:
     needs_metric: bool = False
     """Whether `step` takes a metric, as an evaluation measures it."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for a run of twenty steps, for `hub check`: those it requires at least."""
+    """Arguments for a run of twenty steps, for `hub check`: at least those it requires."""
     example_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
-    """An optimizer that can follow it, and that one's arguments, for `hub check`."""
+    """An optimizer that can follow it, and the optimizer's arguments, for `hub check`."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
     """The checks of `hub check` that fail for now, and why."""
 

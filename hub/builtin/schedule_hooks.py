@@ -70,12 +70,12 @@ class InverseSqrtArguments(CurveArguments):
 
 
 class MinLRArguments(CosineArguments):
-    """Arguments of the cosine schedule with a least learning rate: one of the two."""
+    """Arguments of the cosine schedule with a minimum learning rate: one of the two."""
 
     min_lr: float | None = Field(default=None, ge=0)
-    """The least learning rate."""
+    """The minimum learning rate."""
     min_lr_rate: float | None = Field(default=None, ge=0, le=1)
-    """The least learning rate, as a share of the peak."""
+    """The minimum learning rate, as a share of the peak."""
 
     @model_validator(mode="after")
     def _has_one_least(self) -> Self:
@@ -85,7 +85,7 @@ class MinLRArguments(CosineArguments):
 
 
 class WarmupMinLRArguments(MinLRArguments):
-    """Arguments of the cosine schedule with a least and a first learning rate."""
+    """Arguments of the cosine schedule with a minimum and a first learning rate."""
 
     warmup_lr_rate: float | None = Field(default=None, ge=0)
     """The first learning rate, as a share of the peak; None: one over the warm-up steps."""
@@ -131,7 +131,7 @@ class PlateauArguments(MetricArguments):
     threshold_mode: Literal["rel", "abs"] = "rel"
     """Whether the threshold is a share of the best value or a difference."""
     min_lr: Rates = 0.0
-    """The least learning rate, or one for each group."""
+    """The minimum learning rate, or one for each group."""
 
 
 class GreedyArguments(MetricArguments):
@@ -146,7 +146,7 @@ class GreedyArguments(MetricArguments):
     warmup: int = Field(default=0, ge=0)
     """Evaluations after a raise that do not count."""
     min_lr: Rates = 1e-3
-    """The least learning rate, or one for each group; not above the optimizer's."""
+    """The minimum learning rate, or one for each group; not above the optimizer's."""
     max_lr: Rates = 1.0
     """The highest learning rate, or one for each group; not below the optimizer's."""
     smooth: bool = False
@@ -154,7 +154,7 @@ class GreedyArguments(MetricArguments):
     window_size: PositiveInt = 50
     """How many metrics that average is of."""
     reset_start: int = Field(default=500, ge=0)
-    """Reductions in a row that find all groups at min_lr, before all starts anew."""
+    """Reductions in a row that find all groups at min_lr, before everything starts again."""
 
 
 class AdafactorArguments(Arguments):
@@ -187,7 +187,7 @@ def _least(
     total: int | None,
     arguments: MinLRArguments,
 ) -> CurveSchedule:
-    """Build a schedule whose least learning rate is not above the peak, which it would rise to."""
+    """Build a schedule whose minimum learning rate is not above the peak."""
     lr = _base(optimizer)
     if arguments.min_lr is not None and arguments.min_lr > lr:
         raise OptimArgsError(
@@ -288,7 +288,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         _spec("cosine", "Linear warm-up, then decay along a cosine", CosineArguments, **whole),
         _spec(
             "cosine_with_restarts",
-            "Linear warm-up, then decay along half a cosine, several times",
+            "Linear warm-up, then several half cosines",
             RestartsArguments,
             **whole,
         ),
@@ -301,25 +301,25 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "constant",
-            "Always the same",
+            "Constant",
             CurveArguments,
             uses_warmup_steps=False,
             decays=False,
         ),
         _spec(
             "constant_with_warmup",
-            "Linear warm-up, then always the same",
+            "Linear warm-up, then constant",
             CurveArguments,
             decays=False,
         ),
         _spec(
             "inverse_sqrt",
-            "Linear warm-up, then decay with the square root of the step",
+            "Linear warm-up, then inverse square root decay",
             InverseSqrtArguments,
         ),
         _spec(
             "reduce_lr_on_plateau",
-            "Lower when a metric stops improving; step(metric)",
+            "Lowered when a metric stops improving",
             PlateauArguments,
             _plateau,
             uses_warmup_steps=False,
@@ -328,7 +328,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "cosine_with_min_lr",
-            "Linear warm-up, then decay along a cosine to a least learning rate",
+            "Linear warm-up, then cosine decay to a minimum",
             MinLRArguments,
             partial(_least, curves.cosine_with_min_lr, "cosine_with_min_lr"),
             example_arguments={"min_lr_rate": 0.1},
@@ -336,7 +336,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "cosine_warmup_with_min_lr",
-            "Linear warm-up from a first rate, then decay along a cosine to a least one",
+            "Warm-up from a first rate, then cosine to a minimum",
             WarmupMinLRArguments,
             partial(_least, curves.cosine_warmup_with_min_lr, "cosine_warmup_with_min_lr"),
             example_arguments={"min_lr_rate": 0.1},
@@ -344,14 +344,14 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "warmup_stable_decay",
-            "Warm-up, then always the same, then decay",
+            "Warm-up, then constant, then decay",
             StableArguments,
             _stable,
             example_arguments={"num_decay_steps": 4},
         ),
         _spec(
             "greedy",
-            "Higher while a metric improves, lower while it does not; step(metric)",
+            "Raised while a metric improves, else lowered",
             GreedyArguments,
             _greedy,
             uses_warmup_steps=False,
@@ -360,7 +360,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "adafactor",
-            "What Adafactor computes itself, written to its groups to be logged",
+            "Writes the rate that Adafactor computes to its groups",
             AdafactorArguments,
             _adafactor,
             uses_warmup_steps=False,

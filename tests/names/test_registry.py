@@ -252,6 +252,12 @@ def test_a_model_of_one_layer_has_groups_too(plugin):
             "'nesterov'",
         ),
         ({"other_rates": frozenset({"lrs"})}, "other_rates of 'a' has 'lrs'", "'lr'"),
+        (
+            {"low_rank": frozenset({"lrs"}), "traits": frozenset({hub.Trait.LOW_RANK})},
+            "low_rank of 'a' has 'lrs'",
+            "'lr'",
+        ),
+        ({"low_rank": frozenset({"momentum"})}, "that nothing gets", "Trait.LOW_RANK"),
         ({"without_effect": {"forech": "?"}}, "without_effect of 'a' has 'forech'", "'foreach'"),
         (
             {"contrasts": {"lr": (hub.Contrast(other={"maximise": True}),)}},
@@ -451,15 +457,13 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
         hub_build_optimizer=hub_build_optimizer,
     )
     registry = Registry([point("a", "fake_finder", "hub-a")])
-    found.append(
-        hub.Finding(level=hub.Level.ADJUST, what="no foreach here", instead={"foreach": False})
-    )
+    found.append(hub.Finding.adjust("no foreach here", instead={"foreach": False}))
     with pytest.warns(hub.HubWarning, match="no foreach here"):
         optimizer = build_prepared(prepare("a", model, registry=registry))
     assert optimizer.defaults["foreach"] is False
     origins = {a.name: a.origin for a in optimizer.hub_plan.arguments}
     assert origins["foreach"] == "precision"
-    found.append(hub.Finding(level=hub.Level.REFUSE, what="not on a Sunday"))
+    found.append(hub.Finding.refuse(hub.PrecisionError("not on a Sunday")))
     with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
         build_prepared(prepare("a", model, registry=registry))
 

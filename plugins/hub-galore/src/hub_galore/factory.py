@@ -187,7 +187,7 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs too; torch keeps three attributes, and drops upstream's own.
+        """Return what a copy needs; torch keeps three attributes, and drops bitsandbytes'.
 
         The managers that all optimizers of bitsandbytes 0.50 share are not copied.
         """
