@@ -86,7 +86,7 @@ def _read(app: Sphinx, page: str, source: list[str]) -> None:
 def _docstring(app: Sphinx, what: str, *about: Any) -> None:
     """Turn a Google-style docstring into reStructuredText.
 
-    Not that of a value, as `sphinx.ext.napoleon` does: what comes before a colon is no type there.
+    Unlike `sphinx.ext.napoleon`, not those of values, where it takes text before a colon as a type.
     """
     *about, lines = about
     if what not in {"attribute", "data", "property"}:

@@ -238,7 +238,7 @@ def needs(family: Family) -> str:
         Trait.SCHEDULE_FREE: "a schedule that does not fall",
     }
     found = [text for trait, text in said.items() if trait in spec.traits]
-    found += ["a use that is not commercial"] * ("-NC-" in spec.license)
+    found += ["non-commercial use"] * ("-NC-" in spec.license)
     return "; ".join([*found, *([family.needs] if family.needs else [])])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from hub.names.by_class import OptimizerClass
     from hub.planning.prepare import Prepared
     from hub.spec import ParameterGroup
+
+_one_at_a_time = RLock()
+"""Held while torch does not compile, which is a setting of the whole process."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,10 @@ def estimate(name: str | OptimizerClass, model: Module, **arguments: Any) -> Est
     if refusal is not None:
         raise refusal
     each = [tensor_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
-    try:
-        state = _on_fake_tensors(prepared)
-    except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
-        state = _one_of_each_shape(prepared)
     return Estimate(
         parameters=sum(tensor_bytes(p) for p in model.parameters()),
         gradients=_gradients(prepared, each),
-        state=state,
+        state=_state(prepared),
         evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,
     )
 
@@ -99,8 +99,17 @@ def _gradients(prepared: Prepared, each: list[int]) -> int:
     return sum(sorted(each)[-2:] if at_once else each)
 
 
-def _on_fake_tensors(prepared: Prepared) -> int:
+def _state(prepared: Prepared) -> int:
+    """Return the bytes of state, without compiling: compiled code crashes on fake tensors."""
     backend.load("torch._dynamo")  # before fake tensors import what it imports
+    with _one_at_a_time, torch.compiler.set_stance("force_eager"):
+        try:
+            return _on_fake_tensors(prepared)
+        except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
+            return _one_of_each_shape(prepared)
+
+
+def _on_fake_tensors(prepared: Prepared) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         return _state_after_a_step(prepared, prepared.context.groups, made=None).total
 

@@ -22,7 +22,7 @@ DOCUMENTS = [
     *sorted(DOCS.glob("*.md")),
     *sorted(DOCS.glob("tutorial/*/README.md")),
 ]
-WIDTH = 128  # the least that APOLLO's rank fits into
+WIDTH = 128  # the minimum for APOLLO's default rank
 
 
 class Classifier(nn.Module):

@@ -16,7 +16,7 @@ def test_every_name_is_in_one_row():
 
 
 def test_memory_is_as_the_page_says():
-    """In a process of its own: there torchao steps uncompiled."""
+    """In a separate process, where torchao steps uncompiled."""
     command = [sys.executable, DOCS / "generate_which_optimizer.py", "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr

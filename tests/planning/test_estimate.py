@@ -1,6 +1,8 @@
 """What `hub.estimate` says beforehand is what is there afterwards."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -87,6 +89,22 @@ def test_a_large_model_on_the_meta_device_is_estimated_without_memory():
     assert estimated.total == 16 * elements + 64 * 4
     low_rank = hub.estimate("galore_adamw", model, target_modules="all-linear", rank=128)
     assert low_rank.state < elements / 10
+
+
+@pytest.mark.skipif("adamw_torch_8bit" not in hub.list_optimizers(), reason="needs hub-torchao")
+def test_what_compiles_its_step_can_be_estimated_again():
+    """In a separate process: torch 2.13 crashes where compiled code gets fake tensors."""
+    script = """
+import hub
+import torch
+
+for _ in range(2):
+    print(hub.estimate("adamw_torch_8bit", torch.nn.Linear(128, 128)).state)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second = done.stdout.split()
+    assert first == second
 
 
 def test_bad_input_is_refused_as_by_build(model):
