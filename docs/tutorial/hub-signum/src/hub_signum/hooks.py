@@ -1,15 +1,8 @@
 """What the name `signum` is and takes. Imports neither torch nor the optimizer."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel, Field
 
 import hub
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 
 class SignumArguments(BaseModel):
@@ -30,6 +23,8 @@ def hub_register_optimizers() -> list[hub.OptimizerSpec]:
             name="signum",
             summary="Steps of one length, along the sign of the averaged gradient.",
             arguments=SignumArguments,
+            factory="hub_signum.signum:Signum",
+            traits=frozenset({hub.Trait.PER_PARAMETER}),
             per_group=frozenset({"lr", "momentum", "weight_decay"}),
             package="hub-signum",
             license="Apache-2.0",
@@ -37,11 +32,3 @@ def hub_register_optimizers() -> list[hub.OptimizerSpec]:
             homepage="https://arxiv.org/abs/1802.04434",
         )
     ]
-
-
-@hub.hookimpl
-def hub_build_optimizer(optim_args: SignumArguments, context: hub.BuildContext) -> Optimizer:
-    """Build it."""
-    from hub_signum.signum import Signum
-
-    return Signum(context.param_groups(), **optim_args.model_dump())
