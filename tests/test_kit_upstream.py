@@ -112,7 +112,8 @@ def hub_register_optimizers():
 def hub_build_optimizer(context):
     import torch
     {building}
-    return type("Noisy", (torch.optim.SGD,), {{"__module__": "noisy"}})(context.param_groups(), lr=0.1)
+    cls = type("Noisy", (torch.optim.SGD,), {{"__module__": "noisy"}})
+    return cls(context.param_groups(), lr=0.1)
 """
 
 
