@@ -15,8 +15,8 @@ from hub.testing.expect import expect
 def imports_nothing(module: str) -> None:
     """Hold the import of a plugin's hooks to what looking a name up may do.
 
-    It imports neither torch nor the packages that the plugin wraps, prints nothing, and leaves the
-    filters of warnings and the root logger alone.
+    It imports neither torch nor Transformers nor the packages that the plugin wraps, prints
+    nothing, and leaves the filters of warnings, loggers, random numbers and the environment alone.
 
     Args:
         module: The hooks, as the entry points name them.
@@ -24,7 +24,7 @@ def imports_nothing(module: str) -> None:
     Raises:
         AssertionError: It does more.
     """
-    _run_fresh(_IMPORTING, module, *sorted({"torch", *_wrapped_packages(module)}))
+    _run_fresh(_IMPORTING, module, *sorted({"torch", "transformers", *_wrapped_packages(module)}))
 
 
 def _wrapped_packages(module: str) -> set[str]:
@@ -48,13 +48,15 @@ def _required(distribution: metadata.Distribution) -> set[str]:
 def builds_quietly(name: str, *loggers: str) -> None:
     """Hold the first build of a name in a process, which imports its backend, to leaving no trace.
 
+    It prints nothing, draws no random numbers, and leaves the filters of warnings, loggers and the
+    environment alone.
+
     Args:
         name: As in `hub.build`.
         loggers: Names of loggers that the backend makes, and that hub must give back as they were.
 
     Raises:
-        AssertionError: It prints, draws random numbers, or changes a filter of warnings, a logger
-            or an environment variable.
+        AssertionError: It does more.
     """
     _run_fresh(_BUILDING, name, *loggers)
 

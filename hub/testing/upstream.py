@@ -55,6 +55,7 @@ __all__ = [
     "gradients",
     "groups_of",
     "imports_nothing",
+    "loss_at",
     "small_model",
     "train",
 ]
@@ -85,9 +86,15 @@ def small_model(
 def gradients(model: nn.Module, step: int) -> float:
     """Set the gradients to those of one batch, the same for the same step; return its loss."""
     model.zero_grad()
-    loss: torch.Tensor = (model(_inputs(model, step)).float() - 1.0).square().mean()
+    loss = loss_at(model, step)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
+
+
+def loss_at(model: nn.Module, step: int) -> torch.Tensor:
+    """Return the loss of one batch, the same for the same step and weights."""
+    loss: torch.Tensor = (model(_inputs(model, step)).float() - 1.0).square().mean()
+    return loss
 
 
 def _inputs(model: nn.Module, step: int) -> torch.Tensor:
