@@ -41,8 +41,8 @@ def emulate():
     )
     for kernel in (upstream._triton_quantize_kernel, upstream._triton_dequantize_kernel):
         kernel.configs = kernel.configs[:1]  # no benchmarks
-    detect = hub.planning.prepare.prepare.detect_precision
-    hub.planning.prepare.prepare.detect_precision = lambda *args: dataclasses.replace(
+    detect = hub.planning.prepare.detect_precision
+    hub.planning.prepare.detect_precision = lambda *args: dataclasses.replace(
         detect(*args), devices=("cuda",)
     )
 
