@@ -89,6 +89,10 @@ class InBackward(Arguments):
     """Clip every element of the gradient to this magnitude, before `max_grad_norm`."""
 
 
+_SCALED = {"scale_parameter": True}
+_RELATIVE = {"lr": None, "relative_step": True}
+
+
 class AdafactorBase(Arguments):
     """What every Adafactor takes, with the defaults of Transformers' trainer (5.23).
 
@@ -99,17 +103,10 @@ class AdafactorBase(Arguments):
     contrasts: ClassVar[Mapping[str, tuple[Contrast, ...]]] = {
         "eps": (
             Contrast(other={"eps": (0.5, 1e-3)}),
-            Contrast(
-                base={"scale_parameter": True},
-                other={"scale_parameter": True, "eps": (1e-30, 100.0)},
-            ),
+            Contrast(base=_SCALED, other={**_SCALED, "eps": (1e-30, 100.0)}),
         ),
-        "relative_step": (Contrast(base={"lr": 1e-3}, other={"relative_step": True}),),
-        "warmup_init": (
-            Contrast(
-                base={"relative_step": True}, other={"relative_step": True, "warmup_init": True}
-            ),
-        ),
+        "relative_step": (Contrast(base={"lr": 1e-3}, other=_RELATIVE),),
+        "warmup_init": (Contrast(base=_RELATIVE, other={**_RELATIVE, "warmup_init": True}),),
     }
     """For `OptimizerSpec.contrasts`."""
     lr: LearningRate | None = 1e-3

@@ -1,4 +1,4 @@
-"""What a plugin offers, held to what it says about itself when it is loaded."""
+"""Checks of what a plugin says about itself, when it is loaded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec, SchedulerSpec
 
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-"""What `factory` looks like: a module, a colon and what it has."""
+"""What `factory` looks like: a module, a colon and a name in it."""
 USUAL = frozenset({"lr", "weight_decay"})
-"""What `per_group` has by default, also where an optimizer has no such argument."""
+"""What `per_group` has by default, even if an optimizer has no such argument."""
 
 
 def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
-    """Hold the keys of a spec to its arguments, and low-rank ones to the trait.
+    """Check that the keys of a spec are arguments, and that low-rank ones have low-rank groups.
 
     Raises:
         PluginError: With the spec, the field, the key and the nearest argument.
@@ -54,7 +54,7 @@ def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
 
 
 def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> None:
-    """Hold a plugin to a way of building each of its optimizers.
+    """Check that a plugin can build an optimizer.
 
     Raises:
         PluginError: The spec's factory is not a path, or there is neither a factory nor a hook.
@@ -76,7 +76,7 @@ def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> No
 
 
 def check_scheduler_spec(spec: SchedulerSpec, distribution: str) -> None:
-    """Hold the keys of a schedule's spec to its arguments; raises likewise."""
+    """Check that the keys of a schedule's spec are arguments; raises likewise."""
     _check_keys(spec, "example_arguments", spec.example_arguments, distribution)
 
 
@@ -96,10 +96,10 @@ def _check_keys(
 
 
 def check_hooks_are_marked(hooks: Any, specs: Mapping[str, Any], distribution: str) -> None:
-    """Hold functions that have the name of a hook to being marked as one.
+    """Check that functions with the name of a hook are marked as one.
 
     Raises:
-        PluginError: One is not, so nobody would call it.
+        PluginError: One is not, so hub would never call it.
     """
     for name in specs:
         function = getattr(hooks, name, None)

@@ -1,4 +1,4 @@
-"""How much of a model an optimizer with low-rank groups really trains in low rank."""
+"""How much of a model a low-rank optimizer really trains in low rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def coverage_findings(
     spec: OptimizerSpec, arguments: BaseModel, groups: Sequence[PlannedGroup]
 ) -> Iterator[Finding]:
-    """Yield where less is low-rank than the name of the optimizer promises.
+    """Yield where less is low-rank than the optimizer's name promises.
 
     Args:
         spec: The optimizer.
@@ -34,7 +34,7 @@ def coverage_findings(
 
 
 def _idle_rules(spec: OptimizerSpec, groups: Sequence[PlannedGroup]) -> Iterator[Finding]:
-    """Refuse rules that set an argument of low-rank groups where none of these is."""
+    """Refuse rules that set an argument of low-rank groups for none of them."""
     used = [group.overrides.items() for group in groups if group.low_rank]
     for group in groups:
         idle = {key: value for key, value in group.overrides.items() if key in spec.low_rank}

@@ -1,4 +1,4 @@
-"""`hub.plan`: all that `hub.build` is going to do, decided and written down before it is done."""
+"""`hub.plan`: everything that `hub.build` will do, decided and written down beforehand."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def plan(
     """Return what `hub.build` would do with the same arguments, building nothing.
 
     See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
-    else makes `hub.build` refuse is a finding here: `plan.refused` tells whether it will, and
-    `plan.refusal` is the error. A model on the meta device can be planned, but not built. What goes
-    wrong in the package itself, such as its import, is only seen by building.
+    else makes `hub.build` refuse is a finding here: `plan.refused` says whether it will, and
+    `plan.refusal` is the error. A model on the meta device can be planned, but not built. Errors of
+    the package itself, such as a failing import, only show when building.
     """
     return prepare(
         name,
@@ -114,17 +114,18 @@ def plan(
 def find_optimizer(
     name: str | OptimizerClass, optim_args: OptimArgs, registry: Registry
 ) -> tuple[Plugin, OptimizerSpec, OptimArgs]:
-    """Return the plugin and spec of a name, or of a class or factory, and what is asked of it.
+    """Return the plugin and spec of a name, or of a class or factory, and its `optim_args`.
 
     Raises:
-        HubError: As `hub.build` does for a name; and for `optim_args` beside a class's own.
+        HubError: As `hub.build` does for a name; also if both a class and `optim_args` have
+            arguments.
     """
     if not (isinstance(name, tuple) or callable(name)):
         return registry.plugin("optimizer", name), registry.optimizer(name), optim_args
     found, plugin, arguments = adopt_class(name, registry)
     if optim_args is not None:
         raise OptimArgsError(
-            f"{found} comes with arguments of its own, and there are optim_args too",
+            f"{found} comes with arguments, and optim_args has more",
             where="optim_args",
             fix="give all of them with the class",
         )
@@ -148,7 +149,7 @@ def prepare(
 ) -> Prepared:
     """Resolve a name and its arguments against a model; see `hub.build` for both and the errors.
 
-    `given` groups, of the same model, take the place of those that hub makes.
+    `given` groups, of the same model, replace those that hub makes.
     """
     check_build_call(model, gradient_accumulation_steps, max_grad_norm)
     plugin, spec, optim_args = find_optimizer(name, optim_args, registry or default_registry())
@@ -264,7 +265,7 @@ def _plugin_findings(
         return tuple(finding for result in results for finding in result or ())
     except HubError:
         raise
-    except Exception as error:  # a stranger's code
+    except Exception as error:  # third-party code
         raise PluginError(
             f"the plugin of {spec.name} fails to check the build: {type(error).__name__}: {error}",
             where="hub_validate_precision",

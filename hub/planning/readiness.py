@@ -1,4 +1,4 @@
-"""What in the model and the process as they are stands in the way of a build."""
+"""What in the model or the process prevents a build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
-    """Yield a refusal for each thing that has to be done before a build.
+    """Yield a refusal for each thing that must change before a build.
 
     Args:
         spec: The optimizer.
@@ -33,7 +33,7 @@ def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Findin
 
 
 def model_findings(trainable: Named) -> Iterator[Finding]:
-    """Yield a refusal for each thing that has to be done to the model, whatever is built.
+    """Yield a refusal for each thing that must change in the model, whatever is built.
 
     Args:
         trainable: The parameters to be trained, by name.

@@ -307,7 +307,7 @@ def test_build_takes_a_class_and_keywords(model):
     assert (resolved(optimizer)["lr"].origin, optimizer.defaults["lr"]) == ("keyword", 0.5)
     with pytest.raises(hub.OptimArgsError, match="given twice"):
         hub.build((torch.optim.SGD, {"lr": 0.9}), model, lr=0.5)
-    with pytest.raises(hub.OptimArgsError, match="comes with arguments of its own"):
+    with pytest.raises(hub.OptimArgsError, match="comes with arguments, and"):
         hub.build((torch.optim.SGD, {"lr": 0.9}), model, optim_args="momentum=0.9")
 
 
