@@ -28,7 +28,7 @@ def check(
 ) -> None:
     """Run the conformance kit: does an optimizer keep hub's promises on this machine?
 
-    The exit status is 1 if it breaks one, but for what its spec declares as a known failure.
+    The exit status is 1 if it breaks one that its spec does not declare as a known failure.
     """
     from hub.testing import cases, run
 

@@ -36,7 +36,9 @@ def compare(
     max_grad_norm: Annotated[float | None, typer.Option(help="Clip gradients to this.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, bf16-mixed, fp16-mixed.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Of the weights and of the order of the data.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights and of the order of the data.")
+    ] = 0,
     data: Annotated[
         Path | None, typer.Option(help="A UTF-8 text; by default Python's own documentation.")
     ] = None,

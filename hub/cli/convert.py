@@ -59,7 +59,7 @@ def _read_names(path: Path) -> list[list[str]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON, or of another form"
         raise HubError(
-            f"no names of parameters can be read from {path}: {reason}",
+            f"parameter names cannot be read from {path}: {reason}",
             where="names",
             fix='write one list for each group, such as [["layer.weight"], ["layer.bias"]]',
         ) from error

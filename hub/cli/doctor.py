@@ -16,7 +16,7 @@ from hub.terminal import Terminal
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known about one plugin; no problems is good health."""
+    """What is known about one plugin; without problems it is healthy."""
 
     source: Source
     version: str
@@ -83,7 +83,7 @@ def _clashes(registry: Registry, source: Source) -> list[str]:
 
 
 def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
-    """Build an optimizer for a small model; return whether that fails, and what there is to say."""
+    """Build an optimizer for a small model; return whether that fails, and a remark."""
     from torch import nn
 
     from hub.building.build import build_prepared

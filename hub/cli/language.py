@@ -22,7 +22,7 @@ CALLS = {
     "hub.build": "`hub plan`",
     "hub.estimate": "`hub compare`",
 }
-"""The command that does what a call does, as far as there is one."""
+"""The command for each call that has one."""
 SHARED = frozenset({"target_modules", "max_grad_norm", "precision", "optim_args"})
 """The arguments of `hub.build` that are options wherever a command has them."""
 OTHERWISE: Mapping[str, Mapping[str, str]] = {

@@ -65,7 +65,7 @@ def list_names(
     else:
         _print(rows)
     if not rows:
-        Terminal(stderr=True).print(_nothing(registry, pattern), style="red")
+        Terminal(stderr=True).print(_no_match(registry, pattern), style="red")
         raise typer.Exit(1)
 
 
@@ -98,15 +98,12 @@ def _origin(row: Row) -> tuple[str, str]:
     return row.distribution, f" {row.version}" if row.version else ""
 
 
-def _nothing(registry: Registry, pattern: str) -> str:
-    """Return what to say where no name matches, with the names that are most like it."""
+def _no_match(registry: Registry, pattern: str) -> str:
+    """Return the message for a pattern that matches nothing, with the nearest names."""
     known = {*registry.names("optimizer"), *registry.names("scheduler"), *EXTRA_OF}
     near = nearest_names(re.sub(r"\[.*?\]|[*?]", "", pattern), known)
-    return f"nothing matches {shown(pattern)}" + (
-        f"\n  fix: did you mean {' or '.join(near)}?"
-        if near
-        else "\n  fix: `hub list` has all names"
-    )
+    advice = f"did you mean {' or '.join(near)}?" if near else "see `hub list`"
+    return f"nothing matches {shown(pattern)}\n  fix: {advice}"
 
 
 def matching(registry: Registry, pattern: str) -> list[Row]:

@@ -39,7 +39,7 @@ def lr(
     """Draw the learning rate over the steps of a training."""
     if out is not None and out.suffix not in FORMATS:
         raise HubError(
-            f"{out.name} is not a .png or .svg file",
+            f"{out.name} is not a supported image file name",
             where="--out",
             fix=f"end it with {' or '.join(FORMATS)}",
         )

@@ -1,4 +1,4 @@
-"""What a training process tells the comparison while it runs: plain data that pickles."""
+"""The events that a training process sends while it runs: plain data that pickles."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Measured:
     gradients: int
     """At the highest point of one backward pass."""
     peak_memory: int | None
-    """None where this system does not tell."""
+    """None if the system does not report it."""
 
 
 @dataclass(frozen=True)

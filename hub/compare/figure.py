@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 SMOOTHING = 0.1
 """A drawn loss is the mean of this part of the steps, up to its own: batches differ."""
 STYLES = ("-", "--", ":", "-.")
-COLOURS = 10
-"""How many colours matplotlib's cycle has."""
+COLORS = 10
+"""How many colors matplotlib's cycle has."""
 
 
 def png(comparison: Comparison) -> bytes:
@@ -55,8 +55,8 @@ def smoothed(losses: list[float]) -> list[float]:
 def _draw(row: Row, over_steps: Any, over_time: Any, index: int) -> None:
     losses = smoothed([point.loss for point in row.curve])
     look = {
-        "color": f"C{index % COLOURS}",
-        "linestyle": STYLES[index // COLOURS % len(STYLES)],
+        "color": f"C{index % COLORS}",
+        "linestyle": STYLES[index // COLORS % len(STYLES)],
         "label": row.contender.label.replace("$", r"\$"),  # no formula
         "marker": "." if len(losses) == 1 else "",
     }

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hub.compare.result import Comparison
 
 UNKNOWN = "–"
-"""Written where there is no figure."""
+"""Written in place of a missing figure."""
 
 
 def loss(value: float | None) -> str:

@@ -38,7 +38,7 @@ class Meter(Protocol):
         """Begin, with parameters and state of so many bytes already there."""
 
     def peak(self) -> int | None:
-        """Return the bytes at the highest point since the start, or None where nothing tells."""
+        """Return the highest bytes since the start, or None if the system does not report it."""
 
 
 def meter(device: torch.device) -> Meter:
@@ -92,7 +92,7 @@ class ProcessMeter:
             self._base = _lifetime_peak()
 
     def peak(self) -> int | None:
-        """Return the peak in bytes, or None on a system that tells neither way."""
+        """Return the peak in bytes, or None if the system does not report it."""
         top = _status_bytes("VmHWM") if self._resettable else _lifetime_peak()
         return None if top is None or self._base is None else top - self._base + self._held
 

@@ -96,7 +96,7 @@ def _configuration(path: Path, sequence_length: int) -> Any:
 def _read_configuration(path: Path) -> Any:
     if not (path / "config.json").is_file():
         raise HubError(
-            "there is no Transformers configuration in this folder",
+            "this folder has no Transformers configuration",
             where=str(path),
             fix="name a local folder with a config.json",
         )
@@ -106,7 +106,7 @@ def _read_configuration(path: Path) -> Any:
         raise HubError(
             f"Transformers cannot use the configuration: {error}",
             where=str(path / "config.json"),
-            fix="name the folder of a causal language model that Transformers has the code of",
+            fix="name the folder of a causal language model that Transformers implements",
         ) from error
 
 
@@ -114,7 +114,7 @@ def _check_sizes(path: Path, config: Any, sequence_length: int) -> None:
     vocabulary = getattr(config, "vocab_size", 0)
     if vocabulary < VOCABULARY:
         raise HubError(
-            f"the model has {vocabulary} tokens, and bytes need {VOCABULARY}",
+            f"the model has {vocabulary} tokens, but bytes need {VOCABULARY}",
             where=str(path / "config.json"),
             fix=f"use a model whose vocab_size is {VOCABULARY} or more",
         )
@@ -130,7 +130,7 @@ def _check_sizes(path: Path, config: Any, sequence_length: int) -> None:
 def _pretrained(auto: Any, path: Path, dtype: torch.dtype) -> Any:
     try:
         return auto.from_pretrained(path, dtype=dtype, **LOCAL)
-    except Exception as error:  # every file format has errors of its own
+    except Exception as error:  # every file format has its own errors
         raise HubError(
             f"the weights do not load: {error}",
             where=str(path),

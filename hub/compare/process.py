@@ -30,10 +30,10 @@ LOG_TAIL = 4000
 def train(
     recorder: Recorder, settings: Settings, text: Corpus, progress: Callable[[Recorder], None]
 ) -> None:
-    """Train one contender in a process of its own, and record it.
+    """Train one contender in its own process, and record it.
 
-    A fresh process makes peak memory its own, and a crash in it a result rather than the end.
-    Interrupted (KeyboardInterrupt), it stops the process and leaves what is recorded so far.
+    A fresh process has its own peak memory, and a crash in it is a result, not the end. On
+    KeyboardInterrupt this stops the process, and keeps what is recorded so far.
 
     Args:
         recorder: Takes the events in.

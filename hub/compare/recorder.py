@@ -38,7 +38,7 @@ class Recorder:
         self.error, self._details, self.ended = error, details, True
 
     def apply(self, event: Event) -> None:
-        """Take in what the process tells."""
+        """Record an event of the process."""
         match event:
             case Started():
                 self._started = event

@@ -57,7 +57,7 @@ class Row:
     state_bytes: int | None = None
     """All tensors under "state" in the optimizer's state dict."""
     gradient_bytes: int | None = None
-    """All gradients that are there at once, at the highest point of a backward pass."""
+    """All gradients in memory at the same time, at the highest point of a backward pass."""
     peak_memory_bytes: int | None = None
     """Parameters, gradients, optimizer state and activations at the highest point of training."""
     warnings: tuple[str, ...] = ()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -> Comparison:
     """Train the same model on the same data with each optimizer, one after the other.
 
-    A training that fails is a row with its error. Ctrl-C ends the comparison early but keeps what
-    is there: it returns, and writes, the rows so far (`Comparison.interrupted`).
+    A training that fails is a row with its error. Ctrl-C ends the comparison early: it returns
+    and writes the rows so far (`Comparison.interrupted`).
 
     Every training is a spawned process: a script must call this under
     `if __name__ == "__main__":`.
@@ -45,7 +45,7 @@ def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -
             for recorder in recorders:
                 process.train(recorder, settings, text, update)
     except KeyboardInterrupt:
-        console.print("interrupted; what is done is kept", style="yellow")
+        console.print("interrupted; the results so far are kept", style="yellow")
     comparison = Comparison(
         settings=settings,
         data=text.source,

@@ -29,12 +29,14 @@ class Contender:
         """Read `NAME` or `NAME:key=value,…`.
 
         Raises:
-            HubError: There is no name.
+            HubError: The name is missing.
         """
         name, _, optim_args = text.partition(":")
         if not name.strip():
             raise HubError(
-                "an optimizer has no name", where=repr(text), fix="NAME or NAME:key=value,key=value"
+                "the name of an optimizer is missing",
+                where=repr(text),
+                fix="NAME or NAME:key=value,key=value",
             )
         return cls(name.strip(), optim_args.strip())
 
@@ -58,7 +60,7 @@ class Settings:
     """For low-rank optimizers only; the others train every parameter alike."""
     lr_scheduler: str | None = None
     warmup_steps: int = 0
-    """Warm-up of the learning rate; without a scheduler there is none."""
+    """Warm-up of the learning rate; needs a scheduler."""
     steps: int = 100
     batch_size: int = 8
     sequence_length: int = 128
@@ -123,13 +125,13 @@ class Settings:
     def _check_precision(self) -> None:
         if self.precision not in PRECISIONS:
             raise PrecisionError(
-                f"{self.precision!r} is not a precision that can be compared in",
+                f"{self.precision!r} is not a precision for comparisons",
                 where="precision",
                 fix=f"one of {', '.join(PRECISIONS)}",
             )
         if not DEVICE.fullmatch(self.device):
             raise HubError(
-                f"{self.device!r} is not a device that can be compared on",
+                f"{self.device!r} is not a device for comparisons",
                 where="device",
                 fix="cpu, cuda or cuda:N",
             )

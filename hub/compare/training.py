@@ -1,4 +1,4 @@
-"""One training, as a stream of events; it runs in a process of its own."""
+"""One training, as a stream of events; it runs in its own process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def train(settings: Settings, contender: Contender, text: Corpus) -> Iterator[Event]:
-    """Train the model with one optimizer, and tell each thing as soon as it is known.
+    """Train the model with one optimizer, and yield each event as soon as it happens.
 
     Raises:
         HubError: The model, optimizer or schedule cannot be built, or the loss is not finite.

@@ -26,7 +26,7 @@ def test_label_is_what_was_asked_for():
 
 @pytest.mark.parametrize("text", ["", " ", ":lr=1"])
 def test_contender_needs_a_name(text):
-    with pytest.raises(HubError, match="no name"):
+    with pytest.raises(HubError, match="name of an optimizer is missing"):
         Contender.parse(text)
 
 

@@ -75,13 +75,15 @@ class Environment:
         return json.loads(self.run("python", "-I", PROBE, *names, **variables).stdout)
 
     @contextmanager
-    def installed(self, *distributions: str, no_deps: bool = False) -> Iterator[None]:
-        """Have some of our wheels installed inside the block."""
+    def installed(
+        self, *distributions: str, no_deps: bool = False, named: str = ""
+    ) -> Iterator[None]:
+        """Have some of our wheels installed inside the block, or a folder by its name."""
         try:
             self.pip_install(*(["--no-deps"] if no_deps else []), *distributions)
             yield
         finally:
-            self.pip_uninstall(*distributions)
+            self.pip_uninstall(*([named] if named else distributions))
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
-"""The tutorial's example, installed like any plugin."""
+"""The plugins of the guide, installed like any other."""
 
 import re
 import shutil
 
 import pytest
 
-from tests.installation.conftest import ROOT
+from tests.shown import DOCS, PAGE, assert_shown, files
 
-EXAMPLE = ROOT / "docs" / "tutorial" / "hub-signum"
-TUTORIAL = ROOT / "docs" / "write-a-plugin.md"
+EXAMPLE = DOCS / "tutorial" / "hub-signum"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def test_it_passes_its_own_tests(installed, tmp_path):
 
 
 def test_the_programs_of_the_text_run(installed):
-    programs = re.findall(r"^```python\n(.*?)^```", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+    programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert programs
     for program in programs:
         installed.run("python", "-I", "-c", program)
@@ -34,3 +33,13 @@ def test_the_programs_of_the_text_run(installed):
 
 def test_the_doctor_finds_it_healthy(installed):
     assert "hub_signum.hooks" in installed.run("hub", "doctor").stdout
+
+
+def test_the_first_plugin_is_checked_as_shown(environment, tmp_path):
+    for path, text in files("hub-adamax").items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    with environment.installed(str(tmp_path), named="hub-adamax"):
+        for command in ("hub doctor", "hub check adamax"):
+            done = environment.run(*command.split(), COLUMNS="80")
+            assert_shown(command, done.stdout)

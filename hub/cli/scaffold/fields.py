@@ -30,7 +30,7 @@ PLAIN = (bool, int, float, str)
 DOCUMENTED = {"bool": "bool", "boolean": "bool", "int": "int", "integer": "int", "float": "float"}
 """The types that a docstring may give an argument, as "lr (float): ..." does."""
 ANYTHING = "Any"
-_NO_TEXT = "its default cannot be written"
+ANY_OTHERS = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,21 @@ def fields_of(target: Callable[..., Any], where: str) -> Fields:
     hints, documented = _hints(target), _documented(target)
     fields, left_out = [], {}
     for parameter in parameters:
-        reason = _reason_against(parameter)
+        key, reason = parameter.name, _reason_against(parameter)
         if not reason:
-            key = parameter.name
-            fields.append(_field(parameter, hints.get(key), documented.get(key)))
-        elif parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD:
+            field = _field(parameter, hints.get(key), documented.get(key))
+            if field.default and field.type == ANYTHING:  # would accept what upstream does not
+                left_out[key] = "its type is not known"
+            else:
+                fields.append(field)
+        elif parameter.default is Parameter.empty and parameter.kind not in ANY_OTHERS:
             raise HubError(
-                f"{where} requires '{parameter.name}', which hub cannot give it: {reason}",
+                f"{where} requires '{key}', which hub cannot give it: {reason}",
                 where=where,
                 fix="write a function without it, and name that one",
             )
         else:
-            left_out[parameter.name] = reason
+            left_out[key] = reason
     return Fields(tuple(fields), left_out)
 
 
@@ -121,14 +124,14 @@ def _parameters(target: Callable[..., Any], where: str) -> list[Parameter]:
 
 
 def _reason_against(parameter: Parameter) -> str:
-    if parameter.kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL):
+    if parameter.kind in ANY_OTHERS:
         return "it stands for any others"
     if parameter.kind is Parameter.POSITIONAL_ONLY:
         return "it has no keyword"
     if parameter.name.startswith(("_", "model_")) or hasattr(Arguments, parameter.name):
         return "pydantic models use the name"
     if parameter.default is not Parameter.empty and written(parameter.default) is None:
-        return _NO_TEXT
+        return "its default cannot be written"
     return ""
 
 
