@@ -1,5 +1,6 @@
 """The conformance kit catches what it is there for: a check is trusted once it has failed."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import EntryPoint, distribution
 from pathlib import Path
@@ -114,6 +115,15 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
     monkeypatch.setattr("hub.planning.precisions.check", lambda *_: iter(()))
     with pytest.raises(AssertionError, match="should be refused"):
         run("refused", subject)
+
+
+@pytest.mark.parametrize(("precision", "trained"), [("fp16", False), ("fp64", True)])
+def test_dtypes_that_are_declared_are_trained(precision, trained, registry):
+    """`overflows_in_fp16` declares what it cannot do."""
+    case = Case("trains", Subject("overflows_in_fp16", precision, registry=registry))
+    assert case in cases(["overflows_in_fp16"], registry=registry)
+    with nullcontext() if trained else pytest.raises(AssertionError, match="the loss is nan"):
+        run(case.check, case.subject)
 
 
 def test_every_check_catches_something():
