@@ -54,7 +54,7 @@ def cases(
     does not declare, that building is refused with the reason.
 
     Raises:
-        HubError: There is no such name, or its spec declares failures of checks that do not exist.
+        HubError: A name is unknown, or its spec declares failures of checks that do not exist.
     """
     registry = registry or default_registry()
     found = []
@@ -115,14 +115,15 @@ def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
     for key in spec.known_failures:
         if key not in ids:
             raise PluginError(
-                f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
+                f"the spec of '{spec.name}' declares a known failure of '{key}', "
+                "which is not a check",
                 where=f"{type(spec).__name__}.known_failures",
                 fix=nearest(key, ids),
             )
 
 
 def forms(names: Iterable[str], registry: Registry) -> list[str]:
-    """Return the names, each followed by that of its layerwise form, where it has one."""
+    """Return the names, each followed by the name of its layerwise form, if it has one."""
     found = []
     for name in names:
         own = has_layerwise(registry.optimizer(name))
