@@ -1,5 +1,6 @@
 """The conformance kit catches what it is there for: a check is trusted once it has failed."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import EntryPoint, distribution
 from pathlib import Path
@@ -27,7 +28,7 @@ from hub.testing.promises import LAYERWISE
 from hub.testing.schedule_checks import Timetable
 
 CAUGHT_BY = {
-    "no_class_of_its_package": ("is_optimizer", "is no class of galore-torch"),
+    "no_class_of_its_package": ("is_optimizer", "is not a class of galore-torch"),
     "keeps_its_first_lr": ("follows_lr", "not what is used"),
     "reads_the_first_lr": ("own_lr", "lr of group 'no_decay' is not what is used"),
     "decays_everything": ("decay", "which the plan does not decay"),
@@ -54,7 +55,7 @@ CAUGHT_BY = {
     "loses_an_attribute": ("copies", "a copy of the detached optimizer trains differently"),
     "sees_the_last_micro_batch": ("accumulates", "differ from one batch"),
     "hides_gradients": ("clips", "a larger loss changes clipped updates"),
-    "frees_gradients": ("norm_before_step", "is said to be 0"),
+    "frees_gradients": ("norm_before_step", "is reported as 0"),
     "ignores_closures": ("closures", "does not return the closure's loss"),
     "ignores_named_closures": ("closures", "does not return the closure's loss"),
     "calls_closures_twice": ("closures", "and the closure"),
@@ -69,9 +70,9 @@ CAUGHT_BY = {
     "leaves_hooks_layerwise": ("detaches", "hooks on the model's parameters are left"),
     "silences_everybody": ("threads", "threads changed stdout"),
     "takes_any_input": ("bad_input", "should be refused"),
-    "crashes_on_bad_input": ("bad_input", "no HubError"),
+    "crashes_on_bad_input": ("bad_input", "not a HubError"),
     "counts_by_the_call_layerwise": ("equals_eager", "differs in"),
-    "keeps_gradients_layerwise": ("frees", "gradients are still there"),
+    "keeps_gradients_layerwise": ("frees", "gradients are still in memory"),
     "steps_by_itself_layerwise": ("steps_once", "updated twice"),
 }
 
@@ -114,6 +115,15 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
     monkeypatch.setattr("hub.planning.prepare.precision_findings", lambda *_: iter(()))
     with pytest.raises(AssertionError, match="should be refused"):
         run("refused", subject)
+
+
+@pytest.mark.parametrize(("precision", "trained"), [("fp16", False), ("fp64", True)])
+def test_dtypes_that_are_declared_are_trained(precision, trained, registry):
+    """`overflows_in_fp16` declares what it cannot do."""
+    case = Case("trains", Subject("overflows_in_fp16", precision, registry=registry))
+    assert case in cases(["overflows_in_fp16"], registry=registry)
+    with nullcontext() if trained else pytest.raises(AssertionError, match="the loss is nan"):
+        run(case.check, case.subject)
 
 
 def test_every_check_catches_something():
@@ -185,7 +195,7 @@ def test_known_failures_are_strict(registry, monkeypatch):
 
 def test_a_known_failure_of_no_check_is_an_error(registry, monkeypatch):
     known_as({"trians": "?"}, registry, monkeypatch)
-    with pytest.raises(hub.PluginError, match=r"'trians', which is no check[\s\S]*trains"):
+    with pytest.raises(hub.PluginError, match=r"'trians', which is not a check[\s\S]*trains"):
         cases(["climbs"], registry=registry)
 
 

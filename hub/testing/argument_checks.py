@@ -1,4 +1,4 @@
-"""Checks that arguments do what they say, where they say it: P3."""
+"""Checks that every argument has its effect, on the parameters it is meant for: P3."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Runs:
         return "" if found else f"of {parameter} alone does not reach it"
 
     def _ruled(self, name: str, contrast: Contrast, pattern: str) -> Mapping[str, Any]:
-        """Return the other arguments; what groups can have of their own comes from a rule."""
+        """Return the other arguments; a rule sets what groups can have."""
         own = self.subject.spec.per_group
         if name not in own:
             return contrast.other

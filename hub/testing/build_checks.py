@@ -36,12 +36,12 @@ def is_optimizer(subject: Subject) -> None:
         expect({"params", "lr", "name", "param_names"} <= group.keys(), sorted(group))
     owners = packages_distributions()
     homes = {cls.__module__.partition(".")[0] for cls in type(optimizer).__mro__}
-    # An editable installation has no list of its modules, which then tell by their names.
+    # An editable installation does not list its modules; their names then have to do.
     distributions = {name for home in homes for name in (home, *owners.get(home, ()))}
     package = subject.spec.package
     expect(
         canonicalize_name(package) in {canonicalize_name(name) for name in distributions},
-        f"{type(optimizer).__name__} is no class of {package}: {type(optimizer).__mro__}",
+        f"{type(optimizer).__name__} is not a class of {package}: {type(optimizer).__mro__}",
     )
 
 
@@ -68,7 +68,10 @@ def covers(subject: Subject) -> None:
     expect(not [n for n in moved if n.startswith("frozen")], "frozen parameters moved")
     counted = {key for group in optimizer.param_groups for key in group}
     missing = sorted(subject.spec.step_counters - counted)
-    expect(not missing, f"the spec's step_counters has {missing}, which no group has after a step")
+    expect(
+        not missing,
+        f"the spec declares the step_counters {missing}, which no group has after a step",
+    )
     still = [n for n in expected.values() if n not in (*moved, *may_round_away(subject))]
     expect(not still, f"trainable parameters never moved: {still}")
     train(model, optimizer, 1, start=5)  # odd steps leave the detour out
@@ -85,7 +88,7 @@ def late_group(subject: Subject) -> None:
     train(model, optimizer, 2)
     late = _join(model, optimizer)
     with torch.no_grad():
-        model.gain.add_(0.1)  # what it was multiplied by, all zeros, lets no gradient through
+        model.gain.add_(0.1)  # the factor of zeros after it lets no gradient through
     before = weights(model)
     train(model, optimizer, 4, start=2)
     still = [name for name in late if torch.equal(model.get_parameter(name), before[name])]
@@ -113,7 +116,7 @@ def _join(model: Model, optimizer: Optimizer) -> list[str]:
 
 
 def refused(subject: Subject) -> None:
-    """P10: what is not declared is refused at build, with a reason, and changes nothing."""
+    """P10: a build in a dtype or on a device that is not declared is refused, with a reason."""
     model = subject.model()
     with _unchanged(model):
         error = _error_of(subject, model)
@@ -122,8 +125,8 @@ def refused(subject: Subject) -> None:
 
 
 def no_trace(subject: Subject) -> None:
-    """P11: no random number, print, global or attribute; what is attached can be detached."""
-    detach(subject.start()[1])  # the backend is imported now, which may do all of it
+    """P11: building draws no random numbers, prints nothing and leaves nothing behind."""
+    detach(subject.start()[1])  # imports the backend, which may do all of it
     model = subject.model()
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), _unchanged(model):
@@ -161,7 +164,7 @@ def _error_of(subject: Subject, model: Model, **arguments: Any) -> HubError:
     except HubError as error:
         return error
     except Exception as error:
-        raise AssertionError(f"{arguments} raises {error!r}, which is no HubError") from error
+        raise AssertionError(f"{arguments} raises {error!r}, which is not a HubError") from error
     raise AssertionError(f"{arguments or subject} is built, and should be refused")
 
 
@@ -194,7 +197,7 @@ def _snapshot(model: Model) -> dict[str, Any]:
                 p.requires_grad,
                 p.grad is None,
                 sorted(vars(p)),
-                len(p._post_accumulate_grad_hooks or ()),  # noqa: SLF001 - nothing public tells
+                len(p._post_accumulate_grad_hooks or ()),  # noqa: SLF001 - torch has no public way
                 len(p._backward_hooks or ()),  # noqa: SLF001
             )
             for name, p in model.named_parameters()

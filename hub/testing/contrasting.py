@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
 
 DECAY = 0.1
-"""What arguments are tried beside, as some of them act on weight decay only."""
+"""Set while other arguments are tried, as some of them act on weight decay only."""
 _EMPTY_FLOATS = (0.5, 2.0)
 _EMPTY_INTS = (2, 3, 100)
 

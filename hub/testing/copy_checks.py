@@ -75,7 +75,7 @@ def copies(subject: Subject) -> None:
 
 
 def _pickled(value: Any) -> Any:
-    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - written here
 
 
 def _equal_when_detached(subject: Subject, make: Callable[[Any], Any]) -> None:
@@ -84,7 +84,7 @@ def _equal_when_detached(subject: Subject, make: Callable[[Any], Any]) -> None:
     detach(optimizer)
     try:
         twin, other = make((model, optimizer))
-    except NotImplementedError:  # as tensor subclasses of torchao 0.17 raise it
+    except NotImplementedError:  # as the tensor subclasses of torchao 0.18 do
         return
     for each, stepped in ((model, optimizer), (twin, other)):
         train(each, stepped, AFTER, start=BEFORE)

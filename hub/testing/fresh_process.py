@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the schedule that is in the middle of its way when the run is saved."""
+    """Return a schedule that is halfway through when the run is saved."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, _factor)
 
 
@@ -44,9 +44,9 @@ def continued(
         start: The number of the first of them.
 
     Raises:
-        AssertionError: It failed there; with the traceback.
+        AssertionError: It failed there. The message has the traceback.
     """
-    # The server is a process that has imported much and never trained; each child is its copy.
+    # The server has imported everything and never trained; each child is a copy of it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hub.testing.preloading"])
     ours, theirs = context.Pipe(duplex=False)
@@ -91,5 +91,5 @@ def _continue(
         buffer = io.BytesIO()
         torch.save(weights(model), buffer)
         connection.send(buffer.getvalue())
-    except Exception:  # noqa: BLE001 - told to the parent
+    except Exception:  # noqa: BLE001 - the parent raises it
         connection.send(traceback.format_exc())

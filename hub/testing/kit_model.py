@@ -34,7 +34,7 @@ class Model(nn.Module):
     """A byte-level language model.
 
     It has an embedding tied to the head, a convolution, a frozen layer, one-dimensional and
-    zero-initialised parameters, and a `detour` that takes part in even steps only.
+    zero-initialized parameters, and a `detour` that takes part in even steps only.
     """
 
     def __init__(self) -> None:

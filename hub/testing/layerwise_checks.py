@@ -48,7 +48,7 @@ def _run(
     if eager and form is not None:
         subject = replace(subject, name=form.name)
     model, optimizer = subject.start(gradient_accumulation_steps=parts)
-    if eager and form is None:  # it has no name of its own
+    if eager and form is None:  # the eager form has no name
         detach(optimizer)
     following = schedule(optimizer)
     for step in range(STEPS):
@@ -60,14 +60,17 @@ def _run(
 
 
 def frees(subject: Subject) -> None:
-    """Each gradient is freed by its update: hardly more than one is there at once."""
+    """Each gradient is freed by its update: hardly more than one is in memory at once."""
     model, optimizer = subject.start()
     train(model, optimizer, 1)
     with GradientMeter(model.parameters()) as meter:
         backward(model, 0)
     gc.collect()
-    expect(not meter.left(), f"{len(meter.left())} gradients are still there after the backward")
-    expect(meter.most_at_once <= AT_ONCE, f"{meter.most_at_once} gradients were there at once")
+    expect(
+        not meter.left(),
+        f"{len(meter.left())} gradients are still in memory after the backward pass",
+    )
+    expect(meter.most_at_once <= AT_ONCE, f"{meter.most_at_once} gradients were in memory at once")
 
 
 def steps_once(subject: Subject) -> None:

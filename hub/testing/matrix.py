@@ -49,13 +49,12 @@ def cases(
 ) -> list[Case]:
     """Return every check of every name, in its eager and its layerwise form, in fp32 and bf16.
 
-    A name may be that of an optimizer, of a schedule, or of both.
-
-    In every dtype that the optimizer does not declare, and on a device that it does not, the only
-    check is that building is refused with the reason.
+    A name may be that of an optimizer, of a schedule, or of both. In fp16 and fp64, where the
+    optimizer declares them, the only check is that it trains; in a dtype or on a device that it
+    does not declare, that building is refused with the reason.
 
     Raises:
-        HubError: There is no such name, or its spec declares failures of checks that do not exist.
+        HubError: A name is unknown, or its spec declares failures of checks that do not exist.
     """
     registry = registry or default_registry()
     found = []
@@ -72,8 +71,10 @@ def cases(
             subject = Subject(name, precision, device, registry)
             if precision not in spec.precisions or device not in spec.devices:
                 found.append(Case("refused", subject))
-            elif precision in PRECISIONS:
-                found += [Case(check, subject) for check in checks]
+            else:
+                found += [
+                    Case(c, subject) for c in checks if precision in PRECISIONS or c == "trains"
+                ]
     for name in schedules:
         _check_known(registry.scheduler(name))
         found += [Case(check, Timetable(name, registry)) for check in SCHEDULE_CHECKS]
@@ -114,14 +115,15 @@ def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
     for key in spec.known_failures:
         if key not in ids:
             raise PluginError(
-                f"the spec of '{spec.name}' declares a known failure of '{key}', which is no check",
+                f"the spec of '{spec.name}' declares a known failure of '{key}', "
+                "which is not a check",
                 where=f"{type(spec).__name__}.known_failures",
                 fix=closest_names(key, ids),
             )
 
 
 def forms(names: Iterable[str], registry: Registry) -> list[str]:
-    """Return the names, each followed by that of its layerwise form, where it has one."""
+    """Return the names, each followed by the name of its layerwise form, if it has one."""
     found = []
     for name in names:
         own = has_layerwise_form(registry.optimizer(name))

@@ -1,4 +1,4 @@
-"""Check of what decides about the treatment of a parameter: P3."""
+"""Check that the names of parameters decide nothing: P3."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names(subject: Subject) -> None:
     train_on_fixed_gradients(other, subject.build(other))
     pairs = zip(usual.named_parameters(), other.named_parameters(), strict=True)
     wrong = [f"{old} → {new}" for (old, p), (new, q) in pairs if not p.equal(q)]
-    expect(not wrong, f"under another name these parameters are updated otherwise: {wrong}")
+    expect(not wrong, f"under another name these parameters are updated differently: {wrong}")
 
 
 def _renamed(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """What the server of fresh processes imports, so that not every one of them has to.
 
-It is told by an environment variable, for a fork server imports modules by name and nothing else.
+An environment variable names it, because all that a fork server does is import modules.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def norm_before_step(subject: Subject) -> None:
         found = grad_norm(optimizer)
         expect(
             torch.allclose(found.float(), truth.float(), rtol=CLOSE),
-            f"the norm of the gradients is {truth.item()}, and is said to be {found.item()}",
+            f"the norm of the gradients is {truth.item()}, and is reported as {found.item()}",
         )
         optimizer.step()
         optimizer.zero_grad()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hub.errors import HubError
 from hub.running.attach import detach
 from hub.running.layerwise.subclass import grad_norm
 from hub.testing.comparing import weights
@@ -20,16 +21,27 @@ if TYPE_CHECKING:
 
     from hub.testing.kit_model import Model
 
+OTHER_DTYPES = ("fp16", "fp64")
+"""Of weights; in the other two every check runs."""
 CLIP = 0.01
 CLOSE = 0.1
 
 
 def trains(subject: Subject) -> None:
-    """P10: twenty steps on real text lower the loss and keep every number finite."""
-    model, optimizer = subject.start()
+    """P10: twenty steps on real text lower the loss and keep every number finite.
+
+    fp16 and fp64 weights may be refused here although they are declared: on this device, or
+    outside of the method that scales the loss.
+    """
+    model = subject.model()
     with torch.no_grad():
         first = loss_of(model, batch(1000, 32)).item()
-    train(model, optimizer, 20)
+    try:
+        train(model, subject.build(model), 20)
+    except HubError as error:
+        if subject.precision not in OTHER_DTYPES or not error.fix:
+            raise
+        return
     with torch.no_grad():
         last = loss_of(model, batch(1000, 32)).item()
     expect(math.isfinite(last), f"the loss is {last} after 20 steps")

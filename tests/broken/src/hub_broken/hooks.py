@@ -86,6 +86,10 @@ ROWS = {
     "evaluates_its_first_average": ("EvaluatesItsFirstAverage", {"traits": MODES}),
     "evaluates_training_weights": ("EvaluatesTrainingWeights", {"traits": MODES}),
     "does_not_come_back": ("DoesNotComeBack", {"traits": MODES}),
+    "overflows_in_fp16": (
+        "OverflowsInFp16",
+        {"precisions": frozenset({"fp32", "bf16", "fp16", "fp64"})},
+    ),
     "climbs": ("Climbs", {}),
     "claims_too_little": ("Plain", {"precisions": frozenset({"fp32", "bf16"})}),
     "draws_random_numbers": ("DrawsRandomNumbers", {}),
