@@ -1,6 +1,7 @@
-"""Bugs planted one at a time in two plugins that are right: the kit catches each.
+"""Bugs planted one at a time in two correct plugins: the kit catches each.
 
-The one is the tutorial's; the other has two rules, for target modules and for the rest.
+One is the tutorial's, built by a hook, where bugs can be planted too; the other has two rules, for
+target modules and for the rest.
 """
 
 from importlib.metadata import EntryPoint, distribution
@@ -24,6 +25,16 @@ STATE = '            state["average"] = torch.zeros_like(parameter)\n'
 LERP = 'state["average"].lerp_(parameter.grad, 1 - group["momentum"])'
 SIGNUM_DECAY = '        parameter.mul_(1 - group["lr"] * group["weight_decay"])\n'
 DUO_DECAY = '                    parameter.mul_(1 - group["lr"] * group["weight_decay"])\n'
+FACTORY = '            factory="hub_signum.signum:Signum",\n'
+HOOK = '''
+
+@hub.hookimpl
+def hub_build_optimizer(optim_args, context):
+    """Build Signum."""
+    from hub_signum.signum import Signum
+
+    return Signum(context.param_groups(), **optim_args.model_dump())
+'''
 BUILD = "    return Signum(context.param_groups(), **optim_args.model_dump())\n"
 ARGUMENTS = "**optim_args.model_dump())\n"
 GROUPS = "    groups = context.param_groups()\n"
@@ -286,6 +297,9 @@ def planted(tmp_path, monkeypatch):
         package = f"{source.name}_{next(COUNT)}"
         (tmp_path / package).mkdir()
         texts = {file.name: file.read_text(encoding="utf-8") for file in source.glob("*.py")}
+        if plugin == "signum":
+            assert FACTORY in texts["hooks.py"]
+            texts["hooks.py"] = texts["hooks.py"].replace(FACTORY, "") + HOOK
         for old, new in replacements:
             found = [name for name, text in texts.items() if old in text]
             assert len(found) == 1, f"{old!r} is in {found}"
