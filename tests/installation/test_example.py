@@ -4,8 +4,7 @@ import re
 import shutil
 
 import pytest
-
-from tests.shown import DOCS, PAGE, assert_shown, files
+from helpers.shown import DOCS, PAGE, assert_shown, files
 
 EXAMPLE = DOCS / "tutorial" / "hub-signum"
 

@@ -4,8 +4,7 @@ import re
 import shutil
 
 import pytest
-
-from tests.shown import COMMANDS, assert_shown, files
+from helpers.shown import COMMANDS, assert_shown, files
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from hub.names.registry import Registry
 from hub.testing import cases, run
 
 COUNT = count()
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = {
     "signum": ROOT / "docs" / "tutorial" / "hub-signum" / "src" / "hub_signum",
-    "duo": ROOT / "tests" / "planted" / "hub_duo",
+    "duo": ROOT / "tests" / "testing" / "planted" / "hub_duo",
 }
 LOOP = "        for group in self.param_groups:\n"
 UPDATE = "    def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:\n"

@@ -132,7 +132,7 @@ def test_every_check_catches_something():
 
 def test_every_check_stands_for_a_promise_of_the_design():
     assert {check.promise for check in CHECKS.values()} == {*PROMISES, LAYERWISE}
-    design = (Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    design = (Path(__file__).parents[2] / "docs" / "design.md").read_text(encoding="utf-8")
     assert all(f"| {promise} | " in design for promise in PROMISES)
 
 

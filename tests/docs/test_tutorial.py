@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, distribution, entry_points
 
 import pytest
 import torch
+from helpers.shown import COMMANDS, DOCS, PAGE, assert_shown, files
 from typer.testing import CliRunner
 
 import hub
@@ -23,7 +24,6 @@ from hub.cli import app
 from hub.names.registry import Registry
 from hub.planning.prepare import prepare
 from hub.testing import cases, run
-from tests.shown import COMMANDS, DOCS, PAGE, assert_shown, files
 
 EXAMPLE = DOCS / "tutorial" / "hub-signum"
 

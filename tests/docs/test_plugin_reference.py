@@ -9,7 +9,7 @@ import pytest
 from hub.testing import CHECKS
 from hub.testing.schedule_checks import CHECKS as SCHEDULE_CHECKS
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "plugin-reference.md").read_text()
 GENERATOR = runpy.run_path(str(DOCS / "generate_plugin_reference.py"))
 

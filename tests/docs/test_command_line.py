@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hub.cli import app
 
-PAGE = (Path(__file__).parents[1] / "docs/command-line.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/command-line.md").read_text()
 LINES = [
     line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
 ]
