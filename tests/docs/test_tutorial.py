@@ -1,4 +1,4 @@
-"""The tutorial shows the files of its example as they are, and the design leaves no hook out.
+"""`write-a-plugin.md` shows its example as it is, and the design leaves no hook out.
 
 `tests/installation/test_example.py` installs the example and runs it.
 """
@@ -191,7 +191,7 @@ def test_the_schedule_of_the_guide_keeps_its_promises(monkeypatch):
     vars(point)["dist"] = distribution("hub")
     registry = Registry([point])
     optimizers = entry_points(group="hub.optimizers")
-    monkeypatch.setattr("hub.registry._default", Registry([point, *optimizers]))
+    monkeypatch.setattr("hub.names.registry._default", Registry([point, *optimizers]))
     command = re.search(r"`hub (lr one_cycle .*?)`", PAGE)[1]
     assert CliRunner().invoke(app, command.split()).exit_code == 0
     failed = set()
