@@ -1,13 +1,11 @@
 """Accelerate as it is, around nothing but `hub.build`."""
 
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from helpers.fresh import run_fresh
 from helpers.problem import (
     BATCH,
     KINDS,
@@ -161,5 +159,5 @@ torch.set_num_threads({torch.get_num_threads()})
 weights = test_accelerate.train({name!r}, load_from={str(tmp_path)!r}).weights
 torch.save(weights, {str(tmp_path / "weights.pt")!r})
 """
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+    run_fresh(code)
     assert difference(torch.load(tmp_path / "weights.pt"), whole.weights) == 0

@@ -1,11 +1,10 @@
 """Lightning's Trainer as it is arrives where a loop by hand does."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.fresh import run_fresh
 from helpers.lit import ITS_OWN_WARNINGS, Module, by_hand, described, fit
 from helpers.problem import KINDS, STEPS, difference, names, weights_of
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
@@ -62,7 +61,7 @@ torch.set_num_threads({torch.get_num_threads()})
 weights = test_lightning.resumed({name!r}, {str(checkpoint)!r}, {str(tmp_path)!r})
 torch.save(weights, {str(tmp_path / "weights.pt")!r})
 """
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+    run_fresh(code)
     assert difference(torch.load(tmp_path / "weights.pt"), weights_of(whole.model)) == 0
 
 

@@ -98,7 +98,7 @@ def test_the_wrapper_that_lightning_hands_out_is_seen_through(tmp_path):
         ("bf16-true", "bf16", "stable_adamw"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.* rounds to nothing:hub.HubWarning")
+@pytest.mark.filterwarnings("ignore:.* rounds to zero:hub.HubWarning")
 def test_precision(theirs, ours, name, tmp_path):
     module = Module(described(name))
     fit(module, tmp_path, precision=theirs)
@@ -107,7 +107,7 @@ def test_precision(theirs, ours, name, tmp_path):
     assert difference(weights_of(module.model), expected.weights) == 0
 
 
-@pytest.mark.filterwarnings("ignore:.* rounds to nothing:hub.HubWarning")
+@pytest.mark.filterwarnings("ignore:.* rounds to zero:hub.HubWarning")
 def test_bf16_weights_under_lightnings_default_precision(tmp_path):
     module = Module(described("stable_adamw"), make_model(torch.bfloat16))
     fit(module, tmp_path)

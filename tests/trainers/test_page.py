@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from test_other_loops import OptimizersContainer, Vision
-from test_sentence_transformers import data_of_pairs, loss_of_a_model
 from torch.utils.data import DataLoader
+from trainers.test_other_loops import OptimizersContainer, Vision
+from trainers.test_sentence_transformers import data_of_pairs, loss_of_a_model
 from transformers import Trainer, TrainingArguments
 
 import hub

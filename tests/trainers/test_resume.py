@@ -1,16 +1,12 @@
 """Training that is cut short and resumed by `resume_from_checkpoint`, in a fresh process too."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.fresh import run_fresh
 from helpers.problem import KINDS, STEPS, difference, make_model, names, weights_of
 from helpers.trainer import logged, resume, train
 
-TESTS = Path(__file__).parents[1]
 HALF = {"save_strategy": "steps", "save_steps": 3}
 RESUME = """
 import sys, torch
@@ -43,11 +39,7 @@ def test_in_a_fresh_process(tmp_path):
         running = train(name, model, tmp_path / name, **HALF)
         whole[name] = weights_of(model)
         del running
-    subprocess.run(
-        [sys.executable, "-W", "error::hub.HubWarning", "-c", RESUME, str(tmp_path), *KINDS],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
+    run_fresh(RESUME, str(tmp_path), *KINDS, options=("-W", "error::hub.HubWarning"))
     for name in KINDS:
         resumed = torch.load(tmp_path / name / "resumed.pt", weights_only=True)
         assert difference(resumed, whole[name]) == 0, name
