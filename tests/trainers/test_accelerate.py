@@ -1,6 +1,5 @@
 """Accelerate as it is, around nothing but `hub.build`."""
 
-
 import pytest
 import torch
 from accelerate import Accelerator

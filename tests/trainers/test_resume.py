@@ -1,6 +1,5 @@
 """Training that is cut short and resumed by `resume_from_checkpoint`, in a fresh process too."""
 
-
 import pytest
 import torch
 from helpers.fresh import run_fresh

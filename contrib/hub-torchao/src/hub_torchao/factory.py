@@ -10,16 +10,34 @@ import torch
 
 # The first step would import it, which fails if warnings are errors.
 import torch._inductor.compile_fx
-from torchao.optim import AdamW4bit, AdamW8bit
+from torch.optim import Optimizer
+from torchao import optim
 from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
 from hub.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
     StateDict = dict[str, Any]
+
+
+_ATTRIBUTES = ("block_size", "bf16_stochastic_round", "is_adamw")
+
+
+class _Copyable(Optimizer):
+    """Keeps what torchao's step reads in copies and pickles; torch keeps groups and state only."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs."""
+        return {**super().__getstate__(), **{key: vars(self)[key] for key in _ATTRIBUTES}}
+
+
+class AdamW4bit(_Copyable, optim.AdamW4bit):  # type: ignore[misc]  # untyped
+    """torchao's class with 4-bit state, which can be copied."""
+
+
+class AdamW8bit(_Copyable, optim.AdamW8bit):  # type: ignore[misc]  # untyped
+    """torchao's class with 8-bit state, which can be copied."""
 
 
 class _Kind(NamedTuple):
