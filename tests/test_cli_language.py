@@ -49,7 +49,7 @@ ERRORS = [
     ("plan galore_adamw --target-modules xx", "where: --target-modules"),
     ("plan galore_adamw --target-modules (", "where: --target-modules"),
     ("plan galore_adamw --target-modules attn --target-modules xx", "--target-modules 'xx' match"),
-    ("plan sgd --target-modules all-linear", "sgd has no use for --target-modules"),
+    ("plan sgd --target-modules all-linear", "sgd does not accept --target-modules"),
     ("plan sgd --precision bf17", "--precision bf17 is unknown"),
     ("plan sgd --precision fp16", "does not train correctly in fp16"),
     ("plan sgd --optim-args lr=", "where: --optim-args, character 4"),

@@ -1,1 +1,1 @@
-"""Which parameters and modules belong together: kinds of modules, targets, parameter groups."""
+"""Sort parameters and modules: kinds of modules, low-rank targets, parameter groups."""
