@@ -210,7 +210,7 @@ CASES = [
     Case(
         "rule sets what no group can have",
         hub.OptimArgsError,
-        ("'foreach' of its own", "lr_scale"),
+        ("cannot set 'foreach'", "lr_scale"),
         {"param_rules": {"mlp": {"foreach": True}}},
     ),
     Case(
@@ -376,12 +376,15 @@ def test_what_the_optimizer_cannot_train_in_is_in_the_plan_and_refused_by_build(
         (lambda: hub.describe(None), "None is not a name"),
         (lambda: hub.list_optimizers(3), "3 is not a pattern"),
         (lambda: hub.list_schedulers(None), "None is not a pattern"),
-        (lambda: hub.Plan.from_dict({"optimizer": 3}), "the data of a plan do not fit"),
-        (lambda: hub.Plan.from_dict(None), "the data of a plan do not fit"),
+        (lambda: hub.Plan.from_dict({"optimizer": 3}), "the data do not describe a plan"),
+        (lambda: hub.Plan.from_dict(None), "the data do not describe a plan"),
         (lambda: hub.TrainingConfig(learning_rate=ENDLESS), "levels deep"),
-        (lambda: hub.TrainingConfig(max_steps=10).warmup(10**400), "is not a number of steps"),
+        (
+            lambda: hub.TrainingConfig(max_steps=10).resolved_warmup_steps(10**400),
+            "is not a number of steps",
+        ),
         (lambda: hub.create_optimizer(nn.Linear(2, 2), {"optim_args": LOOP}), "levels deep"),
-        (lambda: hub.create_optimizer(nn.Linear(2, 2), None), "holds no training configuration"),
+        (lambda: hub.create_optimizer(nn.Linear(2, 2), None), "is not a training configuration"),
         (lambda: hub.estimate(3, nn.Linear(2, 2)), "3 is not a name"),
         (lambda: hub.estimate("sgd", None), "model is a NoneType"),
     ],

@@ -58,7 +58,7 @@ def test_list_has_one_line_for_each_name_plugin_by_plugin():
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        ("xyz*", "nothing matches 'xyz*'\n  fix: `hub list` has all names"),
+        ("xyz*", "nothing matches 'xyz*'\n  fix: see `hub list`"),
         ("glore_ad*", "did you mean galore_adamw or galore_adafactor"),
         ("cosin", "did you mean cosine"),
         ("[ab]damw_toch", "did you mean adamw_torch"),

@@ -32,14 +32,14 @@ def _required(command):
 
 
 ERRORS = [
-    ("list no_such_name", "did you mean|`hub list` has all names"),
+    ("list no_such_name", "did you mean|see `hub list`"),
     ("show adamw_toch", "did you mean adamw_torch"),
-    ("show zzzzzzzz", "fix: `hub list` has all names"),
-    ("show cosine", "give it to `hub lr`, or choose one of `hub list`"),
+    ("show zzzzzzzz", "fix: see `hub list`"),
+    ("show cosine", "pass it to `hub lr`, or choose one of `hub list`"),
     ("show lomo_layerwise", "use 'lomo'"),
-    ("lr sgd", "give it to `hub plan`, or choose one of `hub list`"),
+    ("lr sgd", "pass it to `hub plan`, or choose one of `hub list`"),
     ("lr linea", "did you mean linear"),
-    ("lr linear --warmup 2000", "give fewer --warmup, or train longer"),
+    ("lr linear --warmup 2000", "use a smaller --warmup, or train longer"),
     ("lr cosine num_cycle=2", "did you mean 'num_cycles'"),
     ("lr cosine num_cycles", "where: key=value, character 1"),
     ("lr cosine num_cycles=x", "num_cycles is float"),
@@ -57,7 +57,7 @@ ERRORS = [
     ("plan sgd --max-grad-norm 0", "where: --max-grad-norm"),
     ("plan sgd --max-grad-norm nan", "where: --max-grad-norm"),
     ("plan sgd_layerwise --max-grad-norm 1", "clipping=exact .*or leave --max-grad-norm out"),
-    ("plan sgd_layerwise --optim-args clipping=exact", "give --max-grad-norm, or leave clipping"),
+    ("plan sgd_layerwise --optim-args clipping=exact", "pass --max-grad-norm, or leave clipping"),
     ("plan sgd --model /no/such/folder", "where: /no/such/folder"),
     ("compare sgd --steps 0", "where: --steps"),
     ("compare sgd --batch-size 0", "--batch-size is 0"),

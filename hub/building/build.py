@@ -43,27 +43,29 @@ def build(
     """Build the optimizer with this name for a model's trainable parameters.
 
     Args:
-        name: One of `hub.list_optimizers()`, with `_layerwise` after it for the form that steps
-            inside the backward pass; or what no plugin offers, as `(class_or_factory, arguments)`.
+        name: One of `hub.list_optimizers()`, followed by `_layerwise` for the form that steps
+            inside the backward pass; or `(class_or_factory, arguments)` for one without a plugin.
         model: The model, on its device and in the dtype it will be trained in.
-        optim_args: What the user asks for, as `"key=value, key=value"` or a mapping.
+        optim_args: The optimizer's arguments, as `"key=value, key=value"` or a mapping.
         target_modules: For low-rank optimizers: "all-linear", a module name or regular
             expression, or several; see `hub.groups.targets.select_targets`.
-        defaults: What a trainer passes to every optimizer (learning rate, betas, …): used where
-            this one has the argument, overridden by everything else.
+        defaults: What a trainer passes to every optimizer (learning rate, betas, …): used if
+            this one has the argument, and overridden by everything else.
         param_rules: Ordered `{pattern: {argument: value}}`; the first match wins. Besides the
-            optimizer's own per-group arguments, `lr_scale` multiplies the learning rate.
-            A rule's `weight_decay` replaces the coefficient of decayed parameters only.
+            optimizer's per-group arguments, a rule may have `lr_scale`, which multiplies the
+            learning rate. A rule's `weight_decay` only replaces the coefficient of decayed
+            parameters.
         precision: "fp32", "bf16" (bf16 parameters), "bf16-mixed" (fp32 parameters under
-            autocast), and so on, see `hub.spec.MODES`; None: as the parameters are.
+            autocast), and so on, see `hub.spec.MODES`; None: the parameters' dtype.
         gradient_accumulation_steps: Micro-batches per step. Gradients accumulate in `.grad` as
             always; an optimizer that steps inside the backward pass does so in the last of them.
-        max_grad_norm: Clip the total gradient norm to this before each step. Leave it out where a
-            trainer clips. Inside the backward pass `clipping` has to say how.
-        hyperparameters: What the user asks for, as keywords.
+        max_grad_norm: Clip the total gradient norm to this before each step. Leave it out if a
+            trainer clips. With an optimizer that steps inside the backward pass, also choose
+            `clipping`.
+        hyperparameters: The optimizer's arguments, as keywords.
 
     Returns:
-        An instance of the optimizer's own class. Its groups carry `name` and `param_names`.
+        An instance of the optimizer's own class. Its groups have `name` and `param_names`.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
@@ -73,8 +75,8 @@ def build(
         UnsupportedError: The model is on the meta device, the optimizer has no layerwise form,
             another optimizer still steps the model's parameters inside the backward pass or
             switches them for evaluation, or the optimizer cannot train in this process.
-        PluginError: The plugin or the package behind it fails.
-        HubError: There is nothing to train, or the plan's `refusal` is another one.
+        PluginError: The plugin, or the package behind it, fails.
+        HubError: There is nothing to train, or the plan's `refusal` is of another class.
     """
     prepared = prepare(
         name,
@@ -92,7 +94,7 @@ def build(
 
 
 def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) -> Optimizer:
-    """Build what a plan says, and tell the observers; raises as `build` does."""
+    """Execute a plan and notify the observers; raise as `build` does."""
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
@@ -128,7 +130,7 @@ def _how_to_install(plan: Plan, error: Exception) -> str:
     if extra:
         return f"{install_command(extra)}, and see `hub doctor`"
     return (
-        f"install {getattr(error, 'name', None) or 'what is missing'}, and ask the author of "
+        f"install {getattr(error, 'name', None) or 'the missing package'}, and ask the author of "
         f"{plan.distribution} to declare it"
     )
 
@@ -143,7 +145,7 @@ def _notify(
             continue
         try:
             plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
-        except Exception as error:  # noqa: BLE001 - a stranger's code
+        except Exception as error:  # noqa: BLE001 - third-party code
             warnings.warn(
                 f"the observer {plugin.source.distribution} failed: {shown(error)}",
                 HubWarning,

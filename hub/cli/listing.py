@@ -103,9 +103,7 @@ def _nothing(registry: Registry, pattern: str) -> str:
     known = {*registry.names("optimizer"), *registry.names("scheduler"), *EXTRA_OF}
     near = nearest_names(re.sub(r"\[.*?\]|[*?]", "", pattern), known)
     return f"nothing matches {shown(pattern)}" + (
-        f"\n  fix: did you mean {' or '.join(near)}?"
-        if near
-        else "\n  fix: `hub list` has all names"
+        f"\n  fix: did you mean {' or '.join(near)}?" if near else "\n  fix: see `hub list`"
     )
 
 

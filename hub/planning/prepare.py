@@ -1,4 +1,4 @@
-"""`hub.plan`: all that `hub.build` is going to do, decided and written down before it is done."""
+"""`hub.plan`: decide everything that `hub.build` will do, before it does anything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OF_BUILD = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan together with the live things it is about, for `hub.build` to execute."""
+    """A plan with the live objects that `hub.build` needs to execute it."""
 
     plan: Plan
     plugin: Plugin
@@ -64,7 +64,7 @@ class Prepared:
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
         spec, arguments = _eager(self.spec, self.optim_args)
-        # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
+        # Creating a torch optimizer imports it (torch/_compile.py), without our lock.
         backend.load("torch._dynamo")
         optimizer: Optimizer | None
         if spec.factory:
@@ -90,12 +90,12 @@ def plan(
     max_grad_norm: float | None = None,
     **hyperparameters: Any,
 ) -> Plan:
-    """Return what `hub.build` would do with the same arguments, building nothing.
+    """Return what `hub.build` would do with the same arguments, without building anything.
 
     See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
-    else makes `hub.build` refuse is a finding here: `plan.refused` tells whether it will, and
-    `plan.refusal` is the error. A model on the meta device can be planned, but not built. What goes
-    wrong in the package itself, such as its import, is only seen by building.
+    else makes `hub.build` refuse is a finding here: `plan.refused` says whether it will, and
+    `plan.refusal` is the error. A model on the meta device can be planned, but not built. Failures
+    of the package itself, such as of its import, only show in a build.
     """
     return prepare(
         name,
@@ -114,19 +114,19 @@ def plan(
 def find_optimizer(
     name: str | OptimizerClass, optim_args: OptimArgs, registry: Registry
 ) -> tuple[Plugin, OptimizerSpec, OptimArgs]:
-    """Return the plugin and spec of a name, or of a class or factory, and what is asked of it.
+    """Return the plugin, spec and `optim_args` of a name, or of a class or factory.
 
     Raises:
-        HubError: As `hub.build` does for a name; and for `optim_args` beside a class's own.
+        HubError: As `hub.build` does for a name; or a class comes with `optim_args` as well.
     """
     if not (isinstance(name, tuple) or callable(name)):
         return registry.plugin("optimizer", name), registry.optimizer(name), optim_args
     found, plugin, arguments = adopt_class(name, registry)
     if optim_args is not None:
         raise OptimArgsError(
-            f"{found} comes with arguments of its own, and there are optim_args too",
+            f"{found} already has its arguments, but optim_args are given too",
             where="optim_args",
-            fix="give all of them with the class",
+            fix="pass all of them with the class",
         )
     return plugin, plugin.optimizers[found], arguments
 
@@ -238,7 +238,7 @@ def _options(
 
 
 def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, BaseModel]:
-    """Return what a plugin is called with for a layerwise form, of which it knows nothing."""
+    """Return what a plugin is called with for a layerwise form: the eager spec and arguments."""
     if spec.eager_spec is None:
         return spec, arguments
     spec = spec.eager_spec
@@ -247,7 +247,7 @@ def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, Ba
 
 
 def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
-    """Return the arguments that are neither the low-rank groups' nor the engine's."""
+    """Return the arguments, without those of low-rank groups and of the engine."""
     elsewhere = {*spec.low_rank, *InBackward.model_fields}
     return {key: value for key, value in arguments if key not in elsewhere}
 
@@ -255,7 +255,7 @@ def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any
 def _plugin_findings(
     plugin: Plugin, spec: OptimizerSpec, options: ResolvedArguments, context: BuildContext
 ) -> tuple[Finding, ...]:
-    """Return what the plugin itself finds."""
+    """Return the plugin's own findings."""
     eager, arguments = _eager(spec, options.model)
     try:
         results = plugin.hooks.hub_validate_precision(
@@ -264,12 +264,12 @@ def _plugin_findings(
         return tuple(finding for result in results for finding in result or ())
     except HubError:
         raise
-    except Exception as error:  # a stranger's code
+    except Exception as error:  # third-party code
         raise PluginError(
-            f"the plugin of {spec.name} fails to check the build: {type(error).__name__}: {error}",
+            f"the plugin of {spec.name} failed to check the build: {type(error).__name__}: {error}",
             where="hub_validate_precision",
             fix=for_author(
-                "return findings; hub_validate_precision gets arguments that are validated",
+                "return findings; hub_validate_precision gets validated arguments",
                 plugin.source.distribution,
             ),
             plugin=plugin.source.distribution,
@@ -289,7 +289,7 @@ def _live(
     spec: OptimizerSpec,
     arguments: BaseModel,
 ) -> ParameterGroup:
-    """Return a planned group with its parameters, and all arguments that it has to itself."""
+    """Return a planned group with its parameters, and all arguments that it overrides."""
     own = {
         key: value
         for key, value in arguments
@@ -307,7 +307,7 @@ def _live(
 
 
 def _learning_rates(arguments: BaseModel, groups: Iterable[PlannedGroup]) -> list[float]:
-    """Return the learning rate of each group, where the optimizer has one."""
+    """Return the learning rate of each group, if the optimizer has one."""
     base = getattr(arguments, "lr", None)
     rates = [group.overrides.get("lr", base) for group in groups]
     return [rate for rate in rates if rate]

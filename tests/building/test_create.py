@@ -72,7 +72,9 @@ def test_three_betas_keep_their_third():
 
 
 def test_what_is_given_in_vain_is_told(model):
-    with pytest.warns(hub.HubWarning, match="adagrad does not take adam_beta2; give what") as told:
+    with pytest.warns(
+        hub.HubWarning, match="adagrad does not take adam_beta2; pass its own"
+    ) as told:
         hub.create_optimizer(model, {"optim": "adagrad", "adam_beta2": 0.95})
     assert told[0].filename == __file__
 
@@ -264,9 +266,9 @@ def other_parameters(groups):
             (other_parameters, {}),
             {},
             hub.PluginError,
-            "that the plan does not have|left out|changed the order",
+            "that is not in the plan|left out|changed the order",
         ),
-        ((torch.optim.SGD,), {}, hub.OptimArgsError, "give .class_or_factory, {argument"),
+        ((torch.optim.SGD,), {}, hub.OptimArgsError, "pass .class_or_factory, {argument"),
         (("sgd", {}), {}, hub.OptimArgsError, "is not a valid optimizer"),
         ((torch.optim.SGD, "lr=1"), {}, hub.OptimArgsError, "is not a valid optimizer"),
         (torch.optim.SGD, {}, hub.OptimArgsError, "is not a valid optimizer"),
@@ -274,13 +276,13 @@ def other_parameters(groups):
             (torch.optim.SGD, {}),
             {"optim_target_modules": "all-linear"},
             hub.OptimArgsError,
-            "and another optimizer is given",
+            "but another optimizer is given",
         ),
         (
             (torch.optim.SGD, {}),
             {"optim_args": "rank=4"},
             hub.OptimArgsError,
-            "and another optimizer is given",
+            "but another optimizer is given",
         ),
         (None, {"optim": "adamw_torsh"}, hub.UnknownOptimizerError, "did you mean adamw_torch"),
         (None, {"optim_args": "rank=4"}, hub.OptimArgsError, "has no argument 'rank'"),
@@ -307,7 +309,7 @@ def test_build_takes_a_class_and_keywords(model):
     assert (resolved(optimizer)["lr"].origin, optimizer.defaults["lr"]) == ("keyword", 0.5)
     with pytest.raises(hub.OptimArgsError, match="given twice"):
         hub.build((torch.optim.SGD, {"lr": 0.9}), model, lr=0.5)
-    with pytest.raises(hub.OptimArgsError, match="comes with arguments of its own"):
+    with pytest.raises(hub.OptimArgsError, match="already has its arguments"):
         hub.build((torch.optim.SGD, {"lr": 0.9}), model, optim_args="momentum=0.9")
 
 

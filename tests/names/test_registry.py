@@ -336,7 +336,7 @@ def test_a_name_of_the_other_kind_is_told(ask, name, says):
         ),
         (
             with_groups(lambda _, model: [{"params": [*model.parameters()]}]),
-            "that the plan does not have|lost name|changed the order",
+            "that is not in the plan|lost name|changed the order",
         ),
         (lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),  # noqa: ARG005
         (lambda context: __import__("no_such_backend"), "cannot import its package"),  # noqa: ARG005
