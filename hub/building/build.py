@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.building.verify import verified
 from hub.errors import HubError, HubWarning, PluginError
 from hub.names.catalogue import EXTRA_OF, install_command
 from hub.names.registry import default_registry
+from hub.planning.call import takes_build_arguments
 from hub.planning.prepare import prepare
 from hub.running.attach import attach_behavior
 from hub.spec import Level
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from torch.nn import Module
     from torch.optim import Optimizer
 
-    from hub.groups.split import Rules
-    from hub.names.by_class import OptimizerClass
     from hub.names.registry import Plugin
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import Prepared
     from hub.plans import Plan
 
 
-def build(
-    name: str | OptimizerClass,
-    model: Module,
-    *,
-    optim_args: str | Mapping[str, Any] | None = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    **hyperparameters: Any,
-) -> Optimizer:
+@takes_build_arguments
+def build(call: BuildCall) -> Optimizer:  # noqa: D417 - the decorator spreads `call`
     """Build the optimizer with this name for a model's trainable parameters.
 
     Args:
@@ -78,23 +66,22 @@ def build(
         PluginError: The plugin, or the package behind it, fails.
         HubError: There is nothing to train, or the plan's `refusal` is of another class.
     """
-    prepared = prepare(
-        name,
-        model,
-        optim_args=optim_args,
-        target_modules=target_modules,
-        defaults=defaults,
-        param_rules=param_rules,
-        precision=precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        max_grad_norm=max_grad_norm,
-        hyperparameters=hyperparameters,
-    )
-    return build_prepared(prepared, default_registry().observers())
+    return build_prepared(prepare(call), default_registry().observers(), stacklevel=4)
 
 
-def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) -> Optimizer:
-    """Execute a plan and notify the observers; raise as `build` does."""
+def build_prepared(
+    prepared: Prepared,
+    observers: Iterable[Plugin | PluginError] = (),
+    *,
+    stacklevel: int = 2,
+) -> Optimizer:
+    """Execute a plan and notify the observers; raise as `build` does.
+
+    Args:
+        prepared: The plan and what it is about.
+        observers: From the registry.
+        stacklevel: As for `warnings.warn`.
+    """
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
@@ -102,8 +89,8 @@ def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError]
     attach_behavior(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
-            warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=3)
-    _notify(observers, optimizer, prepared)
+            warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=stacklevel)
+    _notify(observers, optimizer, prepared, stacklevel + 1)
     return optimizer
 
 
@@ -136,12 +123,15 @@ def _how_to_install(plan: Plan, error: Exception) -> str:
 
 
 def _notify(
-    observers: Iterable[Plugin | PluginError], optimizer: Optimizer, prepared: Prepared
+    observers: Iterable[Plugin | PluginError],
+    optimizer: Optimizer,
+    prepared: Prepared,
+    stacklevel: int,
 ) -> None:
     """Call every observer once; a broken one costs a warning, not the optimizer."""
     for plugin in observers:
         if isinstance(plugin, PluginError):
-            warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=4)
+            warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=stacklevel)
             continue
         try:
             plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
@@ -149,5 +139,5 @@ def _notify(
             warnings.warn(
                 f"the observer {plugin.source.distribution} failed: {shown(error)}",
                 HubWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )

@@ -16,6 +16,7 @@ from hub.errors import HubWarning, OptimArgsError
 from hub.groups.modules import trainable_parameters
 from hub.names.by_class import arguments_from_signature, checked_pair, qualified_name
 from hub.names.registry import default_registry
+from hub.planning.call import BuildCall
 from hub.planning.precision import detect_precision
 from hub.planning.prepare import find_optimizer, prepare
 from hub.planning.processes import refuse_deepspeed
@@ -120,7 +121,7 @@ def create_from_settings(
             HubWarning,
             stacklevel=stacklevel,
         )
-    prepared = prepare(
+    call = BuildCall(
         what,
         model,
         optim_args=settings.optim_args,
@@ -130,10 +131,10 @@ def create_from_settings(
         precision=_precision(settings, model),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
-        hyperparameters=hyperparameters,
-        given=given,
+        **(hyperparameters or {}),
     )
-    return build_prepared(prepared, default_registry().observers())
+    observers = default_registry().observers()
+    return build_prepared(prepare(call, given=given), observers, stacklevel=stacklevel + 1)
 
 
 def create_scheduler(

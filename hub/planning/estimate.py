@@ -15,7 +15,8 @@ from torch.nn import Parameter
 from hub import backend
 from hub.errors import HubError, UnsupportedError
 from hub.measuring import plain_tensors, tensor_bytes
-from hub.planning.prepare import OF_BUILD, prepare
+from hub.planning.call import takes_build_arguments
+from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.quiet import no_warnings
 from hub.running.attach import optimizers_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hub.names.by_class import OptimizerClass
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import Prepared
     from hub.spec import ParameterGroup
 
@@ -56,31 +57,28 @@ class Estimate:
         return self.parameters + self.gradients + self.state + self.evaluation
 
 
-def estimate(name: str | OptimizerClass, model: Module, **arguments: Any) -> Estimate:
+@takes_build_arguments
+def estimate(call: BuildCall) -> Estimate:
     """Return the memory that training a model with an optimizer takes, allocating none of it.
 
     The optimizer is built and takes a step on fake tensors, which have shapes but no values. If its
     code reads values (8-bit state, APOLLO, StableAdamW), one real tensor of each shape is created
     on the CPU instead, one after the other.
 
-    Args:
-        name: As for `hub.build`.
-        model: The model, which may be on the meta device. It is not changed.
-        arguments: As for `hub.build`.
+    The arguments are those of `hub.build`. The model may be on the meta device; it is not changed.
 
     Raises:
         UnsupportedError: The optimizer cannot take a step on the CPU, or needs the real model.
         HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
-    call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
-    prepared = prepare(name, model, **call, hyperparameters=arguments)
+    prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
     each = [tensor_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
     return Estimate(
-        parameters=sum(tensor_bytes(p) for p in model.parameters()),
+        parameters=sum(tensor_bytes(p) for p in call.model.parameters()),
         gradients=_gradients(prepared, each),
         state=_state(prepared),
         evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,

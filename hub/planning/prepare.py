@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub import backend
@@ -16,6 +15,7 @@ from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.names.by_class import adopt_class
 from hub.names.registry import default_registry
+from hub.planning.call import takes_build_arguments
 from hub.planning.coverage import coverage_findings
 from hub.planning.precision import detect_precision, precision_findings
 from hub.planning.readiness import readiness_findings
@@ -30,24 +30,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.groups.given import GivenGroups
-    from hub.groups.split import Rules
+    from hub.groups.split import Named
+    from hub.groups.targets import Targets
     from hub.names.by_class import OptimizerClass
     from hub.names.registry import Plugin, Registry
+    from hub.planning.call import BuildCall, OptimArgs
     from hub.plans import PlannedGroup
-    from hub.spec import OptimizerSpec
-
-    OptimArgs = str | Mapping[str, Any] | None
-
-OF_BUILD = (
-    "optim_args",
-    "target_modules",
-    "defaults",
-    "param_rules",
-    "precision",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-)
-"""The arguments of `hub.build` that are not the optimizer's."""
+    from hub.spec import OptimizerSpec, Precision
 
 
 @dataclass(frozen=True)
@@ -77,19 +66,8 @@ class Prepared:
         return optimizer
 
 
-def plan(
-    name: str | OptimizerClass,
-    model: nn.Module,
-    *,
-    optim_args: OptimArgs = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    **hyperparameters: Any,
-) -> Plan:
+@takes_build_arguments
+def plan(call: BuildCall) -> Plan:
     """Return what `hub.build` would do with the same arguments, without building anything.
 
     See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
@@ -97,18 +75,7 @@ def plan(
     `plan.refusal` is the error. A model on the meta device can be planned, but not built. Failures
     of the package itself, such as of its import, only show in a build.
     """
-    return prepare(
-        name,
-        model,
-        optim_args=optim_args,
-        target_modules=target_modules,
-        defaults=defaults,
-        param_rules=param_rules,
-        precision=precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        max_grad_norm=max_grad_norm,
-        hyperparameters=hyperparameters,
-    ).plan
+    return prepare(call).plan
 
 
 def find_optimizer(
@@ -131,99 +98,113 @@ def find_optimizer(
     return plugin, plugin.optimizers[found], arguments
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """What groups and findings are made from, whatever the arguments will be."""
+
+    call: BuildCall
+    given: GivenGroups | None
+    spec: OptimizerSpec
+    trainable: Named
+    targets: Targets
+    precision: Precision
+
+    def groups(self, arguments: BaseModel) -> tuple[PlannedGroup, ...]:
+        low_rank = self.targets.weights
+        if self.given is not None:
+            return self.given.split(self.spec, arguments, low_rank=low_rank)
+        return split_into_groups(
+            self.call.model,
+            self.spec,
+            arguments,
+            trainable=self.trainable,
+            low_rank=low_rank,
+            param_rules=self.call.param_rules,
+        )
+
+    def context(self, arguments: BaseModel, groups: Iterable[PlannedGroup]) -> BuildContext:
+        parameters = dict(self.trainable)
+        return BuildContext(
+            model=self.call.model,
+            groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
+            precision=self.precision,
+            embeddings=frozenset(embedding_weights(self.call.model)),
+        )
+
+    def findings(
+        self, arguments: BaseModel, groups: Sequence[PlannedGroup], own: Sequence[Finding]
+    ) -> tuple[Finding, ...]:
+        """Return all findings, with the plugin's own among them."""
+        lost = {trait for finding in own for trait in finding.without_traits}
+        rates = _learning_rates(arguments, groups)
+        return (
+            *readiness_findings(self.spec, self.trainable),
+            *precision_findings(self.spec, self.precision, self.trainable, rates, lost),
+            *own,
+            *self.targets.findings,
+            *coverage_findings(self.spec, arguments, groups),
+            *_known_failures(self.spec),
+        )
+
+
 def prepare(
-    name: str | OptimizerClass,
-    model: nn.Module,
-    *,
-    optim_args: OptimArgs = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-    given: GivenGroups | None = None,
-    registry: Registry | None = None,
+    call: BuildCall, *, given: GivenGroups | None = None, registry: Registry | None = None
 ) -> Prepared:
-    """Resolve a name and its arguments against a model; see `hub.build` for both and the errors.
+    """Resolve a call's name and arguments against its model; raise as `hub.build` does.
 
-    `given` groups, of the same model, take the place of those that hub makes.
+    Args:
+        call: The arguments of `hub.build`.
+        given: Groups of the same model, in place of those that hub makes.
+        registry: Where to look the name up.
     """
-    check_build_call(model, gradient_accumulation_steps, max_grad_norm)
-    plugin, spec, optim_args = find_optimizer(name, optim_args, registry or default_registry())
-    options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
-    if Trait.STEPS_IN_BACKWARD in spec.traits:
-        check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
-    trainable = trainable_parameters(model) if given is None else given.trainable
-    targets = targets_for(spec, model, target_modules)
-    split = (
-        partial(
-            split_into_groups,
-            model,
-            spec,
-            trainable=trainable,
-            low_rank=targets.weights,
-            param_rules=param_rules,
-        )
-        if given is None
-        else partial(given.split, spec, low_rank=targets.weights)
+    check_build_call(call.model, call.gradient_accumulation_steps, call.max_grad_norm)
+    plugin, spec, optim_args = find_optimizer(
+        call.name, call.optim_args, registry or default_registry()
     )
-    facts = detect_precision(trainable, precision)
-    embeddings = frozenset(embedding_weights(model))
-
-    def grouped(arguments: BaseModel) -> tuple[tuple[PlannedGroup, ...], BuildContext]:
-        groups = split(arguments)
-        return groups, BuildContext(
-            model=model,
-            groups=tuple(_live(group, dict(trainable), spec, arguments) for group in groups),
-            precision=facts,
-            embeddings=embeddings,
+    options = _options(plugin, spec, optim_args, call)
+    if Trait.STEPS_IN_BACKWARD in spec.traits:
+        check_clipping(
+            spec.name, options.model, call.max_grad_norm, call.gradient_accumulation_steps
         )
-
-    groups, context = grouped(options.model)
-    asked = _plugin_findings(plugin, spec, options, context)
-    changes = {key: value for finding in asked for key, value in finding.instead.items()}
+    draft = _draft(call, given, spec)
+    groups = draft.groups(options.model)
+    context = draft.context(options.model, groups)
+    own = _plugin_findings(plugin, spec, options, context)
+    changes = {key: value for finding in own for key, value in finding.instead.items()}
     if changes:
         options = with_changes(spec.name, options, changes)
-        groups, context = grouped(options.model)
-    lacking = {trait for finding in asked for trait in finding.without_traits}
-    checked = precision_findings(
-        spec, facts, trainable, _learning_rates(options.model, groups), lacking
-    )
+        groups = draft.groups(options.model)
+        context = draft.context(options.model, groups)
     return Prepared(
         plan=Plan(
             optimizer=spec.name,
             distribution=plugin.source.distribution,
             arguments=options.arguments,
-            target_modules=tuple(targets.modules),
+            target_modules=tuple(draft.targets.modules),
             groups=groups,
-            precision=facts,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            max_grad_norm=max_grad_norm,
-            findings=(
-                *readiness_findings(spec, trainable),
-                *checked,
-                *asked,
-                *targets.findings,
-                *coverage_findings(spec, options.model, groups),
-                *_known_failures(spec),
-            ),
+            precision=draft.precision,
+            gradient_accumulation_steps=call.gradient_accumulation_steps,
+            max_grad_norm=call.max_grad_norm,
+            findings=draft.findings(options.model, groups, own),
         ),
         plugin=plugin,
         spec=spec,
         optim_args=options.model,
-        targets=targets.modules,
+        targets=draft.targets.modules,
         context=context,
     )
 
 
+def _draft(call: BuildCall, given: GivenGroups | None, spec: OptimizerSpec) -> _Draft:
+    trainable = trainable_parameters(call.model) if given is None else given.trainable
+    targets = targets_for(spec, call.model, call.target_modules)
+    return _Draft(
+        call, given, spec, trainable, targets, detect_precision(trainable, call.precision)
+    )
+
+
 def _options(
-    plugin: Plugin,
-    spec: OptimizerSpec,
-    optim_args: OptimArgs,
-    hyperparameters: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None,
+    plugin: Plugin, spec: OptimizerSpec, optim_args: OptimArgs, call: BuildCall
 ) -> ResolvedArguments:
     if isinstance(optim_args, str):
         parsed = plugin.hooks.hub_parse_optim_args(name=spec.name, text=optim_args)
@@ -232,8 +213,8 @@ def _options(
         spec.name,
         spec.arguments,
         optim_args=optim_args,
-        hyperparameters=hyperparameters,
-        defaults=defaults,
+        hyperparameters=call.hyperparameters,
+        defaults=call.defaults,
     )
 
 
