@@ -69,7 +69,7 @@ class CheckpointError(HubError):
 
 
 class HubWarning(UserWarning):
-    """hub's category of warnings: something is legal, but probably not what was meant."""
+    """The category of hub's warnings: something is legal, but probably not what was meant."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(clean(message))

@@ -34,7 +34,7 @@ def check_model(model: object) -> None:
 
 
 def check_clipping(name: str, arguments: Any, max_grad_norm: object, accumulation: int) -> None:
-    """Require `clipping` with `max_grad_norm`, and the reverse, for steps during backward."""
+    """Check that `clipping` and `max_grad_norm` are set together, and fit accumulation."""
     if (max_grad_norm is None) != (arguments.clipping is None):
         raise OptimArgsError(
             f"{name} updates before the norm of all gradients is known"

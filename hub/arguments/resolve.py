@@ -147,7 +147,7 @@ def _read(value: Any, depth: int = 0) -> Any:
 
 
 def _equal(a: object, b: object) -> bool:
-    """Whether two values are equal; False for arrays, which compare element by element."""
+    """Whether two values are equal; False for arrays, which are compared by element."""
     try:
         return bool(a == b)
     except (ValueError, RuntimeError, TypeError):

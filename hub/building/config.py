@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Source = Mapping[str, Any] | str | PathLike[str] | DataclassInstance
-    """What holds a configuration, besides a `TrainingConfig`."""
+    """Sources of a configuration, besides a `TrainingConfig`."""
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -106,8 +106,8 @@ class _Fields(Arguments):
 class TrainingConfig(_Fields):
     """A trainer's arguments, as far as the optimizer and the schedule depend on them.
 
-    Strings are read like `optim_args`, so "5e-5", as YAML reads it, is a number. All steps are
-    optimizer steps. None counts as not given, except for `max_grad_norm`: there it means no
+    Strings are read like `optim_args`, so "5e-5", which YAML takes for text, is a number. All steps
+    are optimizer steps. None counts as not given, except for `max_grad_norm`: there it means no
     clipping.
 
     Raises:
@@ -166,7 +166,7 @@ class TrainingConfig(_Fields):
             return self.max_steps
         if dataset_length is None:
             raise OptimArgsError(
-                "the number of steps per epoch is unknown, as the length of the data is",
+                "the number of steps per epoch is unknown for data of unknown length",
                 where="argument 'max_steps' of TrainingConfig",
                 fix="set max_steps",
             )

@@ -47,7 +47,7 @@ def create_optimizer(
     """Build the optimizer that a trainer's arguments ask for, by `hub.build`.
 
     `learning_rate` and `weight_decay` go to every optimizer that takes them. `adam_beta1`,
-    `adam_beta2` and `adam_epsilon` go to those with both `betas` and `eps`, and only where they
+    `adam_beta2` and `adam_epsilon` go to those with both `betas` and `eps`, and only if they
     were given: otherwise the optimizer's own defaults apply, which differ (StableAdamW's second
     beta is 0.99). A given `adam_beta1` is the `momentum` of optimizers with `nesterov`, as
     Transformers documents for SGD, although its Trainer (5.23) does not pass it. hub warns if one

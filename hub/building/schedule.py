@@ -59,7 +59,7 @@ def build_scheduler_from(
     *,
     evaluates: bool = True,
 ) -> LRScheduler:
-    """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
+    """Build as `build_scheduler` does; `evaluates` says whether a metric is ever measured."""
     spec = default_registry().scheduler(name)
     unwrapped(optimizer)  # raises if it is not an optimizer
     options = resolve_arguments(name, spec.arguments, hyperparameters=arguments)

@@ -1,1 +1,1 @@
-"""Sort parameters and modules: kinds of modules, low-rank targets, parameter groups."""
+"""Classify modules, select low-rank targets and group parameters."""

@@ -35,7 +35,7 @@ _CONTAINER = "a container"
 
 @dataclass(frozen=True)
 class Targets:
-    """The selected linear layers by name, and findings about matched layers that were not."""
+    """The selected linear layers by name, and findings about matched layers that are skipped."""
 
     modules: Mapping[str, Module]
     findings: tuple[Finding, ...]

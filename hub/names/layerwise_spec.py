@@ -20,7 +20,7 @@ def has_layerwise_form(spec: OptimizerSpec) -> bool:
 
 
 def layerwise_spec(spec: OptimizerSpec) -> OptimizerSpec:
-    """Return the spec of an optimizer's step-in-backward form.
+    """Return the spec of an optimizer's layerwise form.
 
     Raises:
         UnsupportedError: It has none; the error says why.
@@ -30,7 +30,7 @@ def layerwise_spec(spec: OptimizerSpec) -> OptimizerSpec:
             f"{spec.name} already steps inside the backward pass"
             if Trait.STEPS_IN_BACKWARD in spec.traits
             else f"{spec.name} cannot update one parameter at a time: "
-            + (spec.why_not_layerwise or "its plugin does not declare updates independent"),
+            + (spec.why_not_layerwise or "its plugin does not declare Trait.PER_PARAMETER"),
             where=spec.name + LAYERWISE_SUFFIX,
             fix=f"use '{spec.name}'",
         )

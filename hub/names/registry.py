@@ -177,8 +177,8 @@ class Registry:
         """Import a plugin and check it against its metadata, once.
 
         Raises:
-            PluginError: It does not import, misspells a hook, its specs differ from its metadata,
-                or a requirement of it is not met.
+            PluginError: It cannot be imported, misspells a hook, contradicts its metadata, or
+                has unmet requirements.
         """
         if source not in self._loaded:
             try:
@@ -359,7 +359,7 @@ def _source(point: metadata.EntryPoint) -> Source:
 
 
 def _normalized(name: str) -> str:
-    """Return a distribution name, normalized as PyPI does to compare names."""
+    """Normalize a distribution name as PyPI does."""
     return name.strip().lower().replace("_", "-").replace(".", "-")
 
 

@@ -63,7 +63,7 @@ def estimate(call: BuildCall) -> Estimate:
 
     The optimizer is built and takes a step on fake tensors, which have shapes but no values. If its
     code reads values (8-bit state, APOLLO, StableAdamW), one real tensor of each shape is created
-    on the CPU instead, one after the other.
+    on the CPU instead, one at a time.
 
     The arguments are those of `hub.build`. The model may be on the meta device; it is not changed.
 

@@ -100,7 +100,7 @@ def find_optimizer(
 
 @dataclass(frozen=True)
 class _Draft:
-    """What groups and findings are made from, whatever the arguments will be."""
+    """What does not depend on the final arguments; makes groups and findings from them."""
 
     call: BuildCall
     given: GivenGroups | None
@@ -155,7 +155,7 @@ def prepare(
     Args:
         call: The arguments of `hub.build`.
         given: Groups of the same model, in place of those that hub makes.
-        registry: Where to look the name up.
+        registry: Where to look the name up; by default, that of this environment.
     """
     check_build_call(call.model, call.gradient_accumulation_steps, call.max_grad_norm)
     plugin, spec, optim_args = find_optimizer(
