@@ -1,6 +1,6 @@
-"""What can go wrong: every error says what, where and the fix, in that order.
+"""hub's errors and warning: every error says what, where and the fix, in that order.
 
-What they say can be printed as it is, also where parts of it come from outside.
+Their messages are safe to print, even if parts of them come from outside.
 """
 
 from hub.text import clean
@@ -13,7 +13,7 @@ class HubError(Exception):
         what: What is wrong, in one sentence.
         where: The name, argument, module or distribution it is about.
         fix: What to do about it.
-        plugin: The distribution that owns the optimizer, where one is to blame.
+        plugin: The distribution that owns the optimizer, if it is at fault.
     """
 
     def __init__(self, what: str, where: str = "", fix: str = "", plugin: str = "") -> None:
@@ -36,7 +36,7 @@ class HubError(Exception):
 
 
 def for_author(advice: str, distribution: str) -> str:
-    """Return a fix that only the author of a plugin can make, for the author and for all others."""
+    """Word a fix that only a plugin's author can make, for the author and for users."""
     return f"if you write {distribution}: {advice}; if not, report it to its author"
 
 
@@ -57,7 +57,7 @@ class PrecisionError(HubError):
 
 
 class UnsupportedError(HubError):
-    """It cannot be done with this optimizer, or with the model or the process as it is."""
+    """The optimizer, or the current model or process, does not allow this."""
 
 
 class PluginError(HubError):
@@ -69,7 +69,7 @@ class CheckpointError(HubError):
 
 
 class HubWarning(UserWarning):
-    """What hub reports through `warnings`: legal, but probably not what was meant."""
+    """The category of hub's warnings: something is legal, but probably not what was meant."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(clean(message))

@@ -44,7 +44,7 @@ def hub_build_optimizer(  # type: ignore[empty-body]
 
 @hookspec(firstresult=True)
 def hub_parse_optim_args(name: str, text: str) -> Mapping[str, object] | None:
-    """Parse an `optim_args` string, if hub's own syntax does not serve."""
+    """Parse an `optim_args` string, if hub's own syntax does not fit."""
 
 
 @hookspec
@@ -53,8 +53,8 @@ def hub_validate_precision(  # type: ignore[empty-body]
 ) -> Iterable[Finding]:
     """Return findings that refuse, warn about or adjust this build, before anything is built.
 
-    Called for every plan; for a layerwise form with the eager name and arguments. Everything that
-    would make the factory refuse belongs here: dtypes, devices, target weights. See `Finding`.
+    Called for every plan, and for a layerwise form with the eager name and arguments. Everything
+    that would make the factory refuse belongs here: dtypes, devices, target weights. See `Finding`.
     """
 
 

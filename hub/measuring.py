@@ -1,4 +1,4 @@
-"""How much memory tensors take: those of a value, and gradients while they are computed."""
+"""Measure the memory of tensors: of those in a value, and of gradients in a backward pass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def tensor_bytes(value: Any) -> int:
 
 
 def plain_tensors(value: Any) -> Iterator[Tensor]:
-    """Yield all tensors in a value that have memory of their own.
+    """Yield all tensors in a value that own memory.
 
-    Looked into are mappings, lists, tuples, objects, and tensors that are made of others: quantized
-    ones, and a DTensor, of which it is this rank's part.
+    The search covers mappings, lists, tuples, objects, and tensors made of others: quantized ones,
+    and a DTensor, which yields this rank's part.
     """
     items: Any
     if hasattr(value, "to_local"):
@@ -45,13 +45,14 @@ def plain_tensors(value: Any) -> Iterator[Tensor]:
 
 
 class GradientMeter:
-    """Counts the storages that autograd makes `.grad` of, inside a `with` block.
+    """Count the storages that autograd turns into `.grad`, inside a `with` block.
 
-    A hook on each parameter keeps a weak reference to the storage of what arrives, and counts those
-    that are still alive then. So what frees gradients shows, and nothing is kept for it.
+    A hook on each parameter keeps a weak reference to the storage of the gradient that arrives, and
+    counts the storages still alive then. So the meter sees gradients being freed, and keeps none
+    alive.
 
     Args:
-        parameters: Whose gradients are counted.
+        parameters: The parameters whose gradients are counted.
     """
 
     most: int = 0
@@ -74,7 +75,7 @@ class GradientMeter:
             handle.remove()
 
     def left(self) -> list[int]:
-        """Return the bytes of each gradient that is there now."""
+        """Return the bytes of each gradient that is alive now."""
         return [size for _, size in self._alive.values()]
 
     def _arrives(self, index: int) -> Callable[[Tensor], None]:
@@ -83,7 +84,7 @@ class GradientMeter:
                 self._bytes -= self._alive.pop(index)[1]
 
         def hook(gradient: Tensor) -> None:
-            if index in self._alive:  # of an earlier pass, to which this one is added
+            if index in self._alive:  # from an earlier pass; this one is added to it
                 self._bytes -= self._alive[index][1]
             self._alive[index] = weakref.ref(gradient.untyped_storage(), gone), gradient.nbytes
             self._bytes += gradient.nbytes

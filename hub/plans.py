@@ -1,4 +1,4 @@
-"""The data of a plan: what `hub.plan` returns, how it prints, and how it goes through JSON."""
+"""The data of a plan, as `hub.plan` returns it, with its printed and its JSON form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ON_META = Finding.refuse(
         fix="materialize it first; hub.plan and hub.estimate work on the meta device",
     )
 )
-"""The one refusal that does not matter to a plan made on the meta device on purpose."""
+"""The refusal to ignore for a plan that is made on the meta device on purpose."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PlannedParameter:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """One parameter group: its parameters, and the arguments it has to itself."""
+    """One parameter group: its parameters, and the arguments that it overrides."""
 
     name: str
     overrides: dict[str, Value]
@@ -105,19 +105,19 @@ class Plan:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
-        """Return the plan that `to_dict` was called on, also after a trip through JSON.
+        """Return the plan from the data of `to_dict`, also after a trip through JSON.
 
         Raises:
-            HubError: The data are not a plan's.
+            HubError: The data do not describe a plan.
         """
         try:
             return _adapter().validate_python(from_json(as_tuples(data)))
         except ValidationError as error:
             first = error.errors()[0]
             raise HubError(
-                f"the data of a plan do not fit: {first['msg']}",
+                f"the data do not describe a plan: {first['msg']}",
                 where=".".join(map(str, first["loc"])) or "Plan.from_dict",
-                fix="give what Plan.to_dict returned",
+                fix="pass what Plan.to_dict returned",
             ) from error
 
     def __str__(self) -> str:
@@ -134,14 +134,14 @@ def _adapter() -> TypeAdapter[Plan]:
 
 def _tables(plan: Plan) -> Group:
     """Return a plan as tables that rich can print."""
-    facts = plan.precision
+    precision = plan.precision
     title = (
-        f"{plan.optimizer} ({plan.distribution})  precision {facts.mode}, "
-        f"parameters {'+'.join(facts.dtypes)} on {'+'.join(facts.devices)}"
+        f"{plan.optimizer} ({plan.distribution})  precision {precision.mode}, "
+        f"parameters {'+'.join(precision.dtypes)} on {'+'.join(precision.devices)}"
     )
     extras = [f"{len(plan.target_modules)} target modules"] if plan.target_modules else []
     if plan.gradient_accumulation_steps > 1:
-        extras.append(f"{plan.gradient_accumulation_steps} micro-batches a step")
+        extras.append(f"{plan.gradient_accumulation_steps} micro-batches per step")
     if plan.max_grad_norm is not None:
         extras.append(f"gradient norm clipped to {plan.max_grad_norm:g}")
     findings = [
@@ -162,7 +162,7 @@ def _arguments(plan: Plan) -> Table:
 
 
 def _groups(plan: Plan) -> Table:
-    table = Table("group", "of its own", "tensors", "elements", "why", "parameters")
+    table = Table("group", "overrides", "tensors", "elements", "why", "parameters")
     for group in plan.groups:
         table.add_row(
             literal(group.name),

@@ -1,7 +1,8 @@
-"""Silence for one thread, while all others are heard.
+"""Silence one thread, and no other.
 
-Warnings filters, streams and log handlers belong to the whole process. What is put into them here
-asks which thread is calling, and is inert once the block is over, whoever still holds it.
+Warnings filters, streams and log handlers belong to the whole process. What this
+module adds to them asks which thread is calling, and does nothing once its block is over, even if
+something still holds it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Hush:
-    """Is on in the thread that made it, until `end` is called."""
+    """A switch that is on for the thread that created it, until `end` is called."""
 
     def __init__(self) -> None:
         self._thread: int | None = get_ident()
@@ -33,35 +34,35 @@ class _Hush:
         self._thread = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a log handler may show a record."""
+        """Return whether a log handler may show a record."""
         return record.levelno > logging.WARNING or not self.is_on()
 
 
 class _Patterns:
-    """What each thread ignores of one category, in the place of a warnings filter's pattern.
+    """What each thread ignores of one category, in place of a warnings filter's pattern.
 
-    One for all threads, which stays in the filters as long as one of them is in a block.
+    All threads share one, which stays in the filters while any of them is in a block.
     """
 
     def __init__(self) -> None:
         self.of: dict[int, list[re.Pattern[str]]] = {}
-        """By thread, the innermost block last."""
+        """The patterns of each thread, the innermost block's last."""
 
     def match(self, text: str) -> bool:
-        """Say whether a warning is one that its thread ignores: `warnings` asks this."""
+        """Return whether the calling thread ignores a warning; `warnings` calls this."""
         return any(pattern.match(text) for pattern in self.of.get(get_ident(), ()))
 
 
 _lock = Lock()
-"""Held where the warnings filters change here."""
+"""Held while the warnings filters are changed here."""
 _patterns: dict[type[Warning], _Patterns] = {}
 
 
 class _Stream:
-    """A text stream that drops what the hushed thread writes, and is the real one otherwise.
+    """A text stream that drops what the hushed thread writes, and passes on everything else.
 
-    Handlers of loggers keep the stream that was there when they were made, so this one has to work
-    for as long as the process lives.
+    Log handlers keep the stream they were created with, so this one has to work for as long as
+    the process lives.
     """
 
     def __init__(self, real: Any, hush: _Hush) -> None:
@@ -86,8 +87,8 @@ class _Stream:
 def no_warnings(category: type[Warning] = Warning, message: str = "") -> Iterator[None]:
     """Ignore some warnings of this thread inside the block.
 
-    `warnings.catch_warnings` replaces the filters of all threads, and two blocks that overlap leave
-    those of either behind.
+    `warnings.catch_warnings` replaces the filters of all threads, and of two blocks that overlap,
+    one leaves its filters behind.
 
     Args:
         category: Of the warnings.
@@ -111,9 +112,9 @@ def no_warnings(category: type[Warning] = Warning, message: str = "") -> Iterato
 
 @contextlib.contextmanager
 def no_output() -> Iterator[None]:
-    """Drop what this thread prints and logs inside the block, up to and with warnings.
+    """Drop what this thread prints, and what it logs up to the level of warnings, in the block.
 
-    For one thread at a time: of two that overlap, one would put the other's stream back.
+    For one thread at a time: of two that overlap, one would restore the other's stream.
     """
     hush = _Hush()
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
@@ -128,7 +129,7 @@ def no_output() -> Iterator[None]:
     finally:
         hush.end()
         for name, stream in hushed.items():
-            if getattr(sys, name) is stream:  # else another thread has its own there
+            if getattr(sys, name) is stream:  # otherwise another thread has set its own
                 setattr(sys, name, streams[name])
         for handler in handlers:
             handler.removeFilter(hush)
@@ -157,24 +158,24 @@ def settings_kept() -> Iterator[None]:
 
 
 def _lasting(filters: Any) -> list[Any]:
-    """Return the filters that no `no_warnings` block, of any thread, is going to remove."""
+    """Return the filters that no `no_warnings` block of any thread will remove."""
     return [entry for entry in filters if not isinstance(entry[1], _Patterns)]
 
 
 def _show(entry: Any) -> Any:
-    """Put a filter before all others but ours, and return the list that it is in.
+    """Insert a filter before all others except ours, and return the list that it is in.
 
-    In place: `warnings` of Python 3.11 crashes where the list that it walks is replaced. Behind
-    ours, as an entry that leaves has a thread that has come to it leave out the next one.
+    In place: `warnings` of Python 3.11 crashes if the list is replaced while it iterates. After
+    ours: if an entry is removed, a thread that has just reached it skips the next one.
     """
     filters: Any = warnings.filters
-    if entry not in filters:  # `simplefilter` makes Python forget what it has shown once
+    if entry not in filters:  # `simplefilter` would make Python forget which warnings it has shown
         filters.insert(sum(isinstance(other[1], _Patterns) for other in filters), entry)
     return filters
 
 
 def _hide(patterns: _Patterns, filters: Any) -> None:
-    """Take a filter out of the list it was put into, and out of a copy that is in use by now."""
+    """Remove a filter from the list it was inserted into, and from a copy that replaced it."""
     in_use: Any = warnings.filters
     for entries in (filters, in_use):
         for entry in [entry for entry in entries if entry[1] is patterns]:

@@ -1,4 +1,4 @@
-"""Plans as tables, and the terminal that all of hub's output goes through."""
+"""The terminal that all of hub's output goes through."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console for text of any origin: it is printed as it is, whatever is written in it.
+    """A console that prints text from any source literally.
 
-    Control characters are written out, and "[bold]" is not markup.
+    It escapes control characters, and "[bold]" is not markup.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Return a text to measure and to render; rich itself leaves a few of them out."""
+        """Return a text to measure and render; rich itself drops a few control characters."""
         return super().render_str(clean(text), **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render as rich does, where its own control codes are segments of their own."""
+        """Render as rich does; its own control codes are separate segments."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else clean(text), style, control)
 
 
 def literal(text: str, style: str = "") -> Text:
-    """Return a text that any console prints as it is."""
+    """Return a text that any console prints literally."""
     return Text(clean(text), style)
 
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:
-    """Return what rich can print as plain text, `width` characters wide."""
+    """Render what rich can print as plain text, `width` characters wide."""
     console = Terminal(file=StringIO(), width=width, color_system=None)
     console.print(renderable)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]

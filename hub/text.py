@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal.
+"""Make text from outside safe to print, and short.
 
 Names, versions, messages and values come from plugins, files and callers. An escape sequence in one
-of them could recolor a terminal, rename its window, or make a line read as another one.
+of them could recolor a terminal, rename its window, or make a line look like another one.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _LONGEST = 80
 
 
 def clean(text: str) -> str:
-    r"""Return a text with every character that is not printed written out, as "\x1b" is.
+    r"""Return a text with every unprintable character escaped, such as "\x1b".
 
-    Those are control characters, marks that turn the direction of writing, and lone surrogates, as
-    `str.isprintable` has them. Newlines stay.
+    These are the ones that `str.isprintable` rejects: control characters, marks that change the
+    direction of writing, and lone surrogates. Newlines stay.
     """
     if text.isprintable():
         return text
@@ -29,20 +29,25 @@ def clean(text: str) -> str:
 
 
 def shown(value: object, longest: int = _LONGEST) -> str:
-    """Return how a value is written in a message: its `repr`, as far as that works, in one line."""
+    """Return a value's `repr` for a message, on one line; its class name if that fails."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - deep nesting, 5000 digits, a stranger's class
+    except Exception:  # noqa: BLE001 - deep nesting, 5000 digits, third-party classes
         text = f"<{type(value).__name__}>"
     return shortened(clean(text).replace("\n", " "), longest)
 
 
 def listed(names: Sequence[str], longest: int = 3) -> str:
-    """Return the first of some names, and how many more there are."""
+    """List the first few names, and count the rest."""
     more = f" and {len(names) - longest} more" if len(names) > longest else ""
     return ", ".join(names[:longest]) + more
 
 
+def shape_text(shape: Iterable[int]) -> str:
+    """Return a shape as text, such as "16×4"; "scalar" if it has no dimensions."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Return the start of a text that is too long for a message."""
+    """Cut off a text that is too long for a message."""
     return text if len(text) <= longest else text[: longest - 1] + "…"

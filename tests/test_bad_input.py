@@ -115,7 +115,7 @@ CASES = [
     Case(
         "targets missing",
         hub.TargetModulesError,
-        ("needs to know which linear layers", "all-linear"),
+        ("requires target_modules", "all-linear"),
         {},
         LOW_RANK,
     ),
@@ -185,7 +185,7 @@ CASES = [
     Case(
         "targets without use",
         hub.TargetModulesError,
-        ("has no use for target_modules",),
+        ("does not accept target_modules",),
         {"target_modules": "mlp"},
     ),
     Case(
@@ -197,7 +197,7 @@ CASES = [
     Case(
         "rule is shadowed",
         hub.TargetModulesError,
-        ("comes after rules that take all",),
+        ("shadowed by earlier rules",),
         {"param_rules": [("mlp", {"lr": 1.0}), ("mlp.0", {"lr": 2.0})]},
     ),
     Case(
@@ -210,7 +210,7 @@ CASES = [
     Case(
         "rule sets what no group can have",
         hub.OptimArgsError,
-        ("'foreach' of its own", "lr_scale"),
+        ("cannot set 'foreach'", "lr_scale"),
         {"param_rules": {"mlp": {"foreach": True}}},
     ),
     Case(
@@ -251,7 +251,9 @@ CASES = [
         ("is not a number of micro-batches",),
         {"gradient_accumulation_steps": 10**400},
     ),
-    Case("name of a wrong kind", hub.UnknownOptimizerError, ("['sgd'] is no name",), {}, ["sgd"]),
+    Case(
+        "name of a wrong kind", hub.UnknownOptimizerError, ("['sgd'] is not a name",), {}, ["sgd"]
+    ),
     Case(
         "rules are a number", hub.OptimArgsError, ("5 is not a parameter rule",), {"param_rules": 5}
     ),
@@ -366,21 +368,24 @@ def test_what_the_optimizer_cannot_train_in_is_in_the_plan_and_refused_by_build(
     ("call", "says"),
     [
         (lambda: hub.build_scheduler("linear", None, num_training_steps=9), "None is no optimizer"),
-        (lambda: hub.build_scheduler(["linear"], None), "is no name"),
+        (lambda: hub.build_scheduler(["linear"], None), "is not a name"),
         (lambda: hub.create_scheduler(3, {}, 9), "3 is no optimizer"),
         (lambda: hub.grad_norm(None), "None is no optimizer"),
         (lambda: hub.describe_groups([]), r"\[\] is no optimizer"),
         (lambda: hub.describe_groups(nn.Linear(2, 2)), "is no optimizer"),
-        (lambda: hub.describe(None), "None is no name"),
-        (lambda: hub.list_optimizers(3), "3 is no pattern"),
-        (lambda: hub.list_schedulers(None), "None is no pattern"),
-        (lambda: hub.Plan.from_dict({"optimizer": 3}), "the data of a plan do not fit"),
-        (lambda: hub.Plan.from_dict(None), "the data of a plan do not fit"),
+        (lambda: hub.describe(None), "None is not a name"),
+        (lambda: hub.list_optimizers(3), "3 is not a pattern"),
+        (lambda: hub.list_schedulers(None), "None is not a pattern"),
+        (lambda: hub.Plan.from_dict({"optimizer": 3}), "the data do not describe a plan"),
+        (lambda: hub.Plan.from_dict(None), "the data do not describe a plan"),
         (lambda: hub.TrainingConfig(learning_rate=ENDLESS), "levels deep"),
-        (lambda: hub.TrainingConfig(max_steps=10).warmup(10**400), "is not a number of steps"),
+        (
+            lambda: hub.TrainingConfig(max_steps=10).resolved_warmup_steps(10**400),
+            "is not a number of steps",
+        ),
         (lambda: hub.create_optimizer(nn.Linear(2, 2), {"optim_args": LOOP}), "levels deep"),
-        (lambda: hub.create_optimizer(nn.Linear(2, 2), None), "holds no training configuration"),
-        (lambda: hub.estimate(3, nn.Linear(2, 2)), "3 is no name"),
+        (lambda: hub.create_optimizer(nn.Linear(2, 2), None), "is not a training configuration"),
+        (lambda: hub.estimate(3, nn.Linear(2, 2)), "3 is not a name"),
         (lambda: hub.estimate("sgd", None), "model is a NoneType"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How an argument is written for a person: its type, bounds, default and meaning."""
+"""Describe an argument in words: its type, bounds, default and meaning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe_field(key: str, field: FieldInfo | None) -> str:
 
 
 def type_name(field: FieldInfo) -> str:
-    """Return how an argument's type is written, bounds included: "float >= 0"."""
+    """Return an argument's type as text, bounds included: "float >= 0"."""
     bounds = [
         f"{sign} {getattr(bound, attribute)}"
         for bound in field.metadata

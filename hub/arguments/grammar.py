@@ -1,4 +1,4 @@
-"""The text form of arguments: `key=value, key=value`, with the place of every mistake."""
+"""The text form of arguments, `key=value, key=value`, with errors that point at the mistake."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LITERAL = re.compile(
     )*+""".replace("ESCAPE", r"""(?:[\\'"abfnrtvxNuU] | [0-3][0-7]{0,2} | [4-7][0-7]?(?![0-7]))"""),
     re.VERBOSE | re.ASCII,
 )
-"""The tokens of plain literals. Python warns about others that it reads, such as "0in" and "\\d",
-and what becomes of a warning is up to filters that all threads share."""
+"""The tokens of plain literals. Python warns about others that it accepts, such as "0in" and
+"\\d", and the filters that decide about a warning are shared by all threads."""
 _CONSTANTS = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -42,10 +42,10 @@ def parse_arguments(text: str) -> dict[str, str]:
     """Split `key=value, key=value` into keys and the texts of their values.
 
     Values are Python literals or bare words; brackets and quotes protect commas. Nothing is
-    evaluated; what a text means is decided by the schema, in `validate`.
+    evaluated; the arguments model decides what a text means.
 
     Raises:
-        OptimArgsError: With the place in the text where it stops making sense.
+        OptimArgsError: The text is malformed; the error points at the place.
     """
     values: dict[str, str] = {}
     for item in _items(text):
@@ -65,7 +65,7 @@ def parse_arguments(text: str) -> dict[str, str]:
 
 
 def read_value(text: str) -> Any:
-    """Return the Python literal that the text is, else None, True, False or the word itself.
+    """Read a text as None, True, False, a Python literal or else a bare word.
 
     Raises:
         ValueError: It is none of these.
@@ -84,7 +84,7 @@ def read_value(text: str) -> Any:
 
 
 def pointer(text: str | None, key: str) -> str:
-    """Return the text with a mark under a key, where the key came from a text."""
+    """Return the text with a mark under a key; "" if the key did not come from a text."""
     if text is None:
         return ""
     places = [item.key_at for item in _items(text) if item.key == key]
@@ -130,7 +130,7 @@ def _item(text: str, piece: str, start: int) -> Item:
 
 
 def _commas(text: str) -> Iterator[int]:
-    """Yield the places of the commas outside brackets and quotes, and the end of the text."""
+    """Yield the positions of the commas outside brackets and quotes, and the end of the text."""
     opened: list[tuple[str, int]] = []
     quote: tuple[str, int] | None = None
     skip = False
@@ -155,7 +155,7 @@ def _commas(text: str) -> Iterator[int]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value if it is made of None, bool, int, float, str and sequences; tuples only."""
+    """Return the value with lists as tuples, if it consists of plain values only."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):

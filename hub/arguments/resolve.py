@@ -49,16 +49,16 @@ def resolve_arguments(
     hyperparameters: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> ResolvedArguments:
-    """Merge what the user asked for with a trainer's defaults, and validate it.
+    """Merge the user's arguments with a trainer's defaults, and validate the result.
 
     Args:
         name: The optimizer or schedule, for messages.
         arguments: Its arguments model.
         optim_args: A string in hub's grammar, or a mapping.
         hyperparameters: Keywords.
-        defaults: What a trainer passes to every optimizer. Ignored are keys that this one has not,
-            values of another shape than its own, such as one number where it takes a pair, and
-            those that contradict what is asked for, such as `lr` beside `relative_step=True`.
+        defaults: What a trainer passes to every optimizer. Keys that this one lacks are ignored, as
+            are values of the wrong shape, such as one number instead of a pair, and values that
+            contradict the user's, such as `lr` beside `relative_step=True`.
 
     Raises:
         OptimArgsError: A key is unknown, given twice with two values, of the wrong type or out
@@ -100,7 +100,7 @@ def resolve_arguments(
 def with_changes(
     name: str, options: ResolvedArguments, changes: Mapping[str, Any]
 ) -> ResolvedArguments:
-    """Return the options with some arguments replaced, as a precision finding demands."""
+    """Return the arguments with some of them replaced, as a precision finding demands."""
     values = {argument.name: argument.value for argument in options.arguments}
     origins: dict[str, Origin] = {a.name: a.origin for a in options.arguments}
     origins.update(dict.fromkeys(changes, "precision"))
@@ -118,7 +118,8 @@ def validate_arguments(
     """Validate values strictly. Text is read by the grammar first; lists count as tuples.
 
     Raises:
-        OptimArgsError: With the argument, the value, the reason and what is allowed.
+        OptimArgsError: A value is invalid; the error has the argument, the value, the reason and
+            what is allowed.
     """
     read = {key: _read(value) for key, value in values.items()}
     try:
@@ -146,7 +147,7 @@ def _read(value: Any, depth: int = 0) -> Any:
 
 
 def _equal(a: object, b: object) -> bool:
-    """Whether two values are equal; arrays say so element by element, and have no answer."""
+    """Whether two values are equal; False for arrays, which are compared by element."""
     try:
         return bool(a == b)
     except (ValueError, RuntimeError, TypeError):
@@ -162,7 +163,7 @@ def _has_wrong_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:
 def _contradicts(
     arguments: type[BaseModel], default: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> bool:
-    """Whether a trainer's value is good by itself, and not beside what is asked for."""
+    """Whether a trainer's value is valid alone, but not with the user's arguments."""
     by_itself, beside = (
         any(not details["loc"] for details in _errors(arguments, values))
         for values in (default, {**default, **asked})
@@ -192,7 +193,7 @@ def _as_mapping(name: str, argument: str, value: Any) -> dict[str, Any]:
     raise OptimArgsError(
         f"{argument} is a {type(value).__name__}",
         where=f"{argument} of {name}",
-        fix=f"give {text}a mapping",
+        fix=f"pass {text}a mapping",
     )
 
 

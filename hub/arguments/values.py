@@ -1,4 +1,4 @@
-"""Plain values: what arguments, plans and checkpoints are made of, also as JSON."""
+"""Plain values, which arguments, plans and checkpoints consist of, and their JSON form."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pydantic import BeforeValidator, WrapSerializer
 from hub.errors import OptimArgsError
 
 DEEPEST = 50
-"""How many values may be one inside the other; a list that holds itself has no end of them."""
+"""The deepest nesting of a value; a list that contains itself would never end."""
 
 
 def as_tuples(value: Any, *, depth: int = 0) -> Any:
     """Return sequences as tuples and mappings as dicts, all the way down.
 
-    A file has lists, and OmegaConf (Hydra) classes of its own for both.
+    Files have lists, and OmegaConf (Hydra) has its own classes for both.
 
     Raises:
-        OptimArgsError: The value has no end, or goes deeper than any that makes sense.
+        OptimArgsError: The value contains itself, or is nested more than `DEEPEST` levels deep.
     """
     if depth > DEEPEST:
         raise OptimArgsError(
-            f"a value goes more than {DEEPEST} levels deep",
+            f"a value is nested more than {DEEPEST} levels deep",
             where="arguments",
-            fix="give numbers, texts, and sequences or mappings of them",
+            fix="pass numbers, strings, and sequences or mappings of them",
         )
     if isinstance(value, Mapping):
         return {key: as_tuples(item, depth=depth + 1) for key, item in value.items()}
@@ -40,7 +40,7 @@ def as_tuples(value: Any, *, depth: int = 0) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """Return plain data with what JSON has no number for as a mapping: `{"float": "inf"}`."""
+    """Return plain data for JSON, with inf and nan as mappings: `{"float": "inf"}`."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if isinstance(value, Mapping):
@@ -51,7 +51,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Return what `to_json` was called on, but for tuples, which are lists."""
+    """Undo `to_json`, except that tuples come back as lists."""
     if isinstance(value, Mapping):
         if value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan"):
             return float(value["float"])
@@ -60,7 +60,7 @@ def from_json(value: Any) -> Any:
 
 
 def _dumped(value: Any, dump: Callable[[Any], Any]) -> Any:
-    return dump(to_json(value))  # pydantic 2.12 makes None of inf in what may be anything
+    return dump(to_json(value))  # pydantic 2.12 turns inf into None where any value is allowed
 
 
 Value = Annotated[Any, BeforeValidator(as_tuples), WrapSerializer(_dumped, when_used="json")]
@@ -68,7 +68,7 @@ Value = Annotated[Any, BeforeValidator(as_tuples), WrapSerializer(_dumped, when_
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number that a float can be; a boolean is none."""
+    """Whether a value is a number that fits a float; booleans and nan are not."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:

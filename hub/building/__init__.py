@@ -1,1 +1,1 @@
-"""From a plan to an optimizer, and from a trainer's arguments to an optimizer and a schedule."""
+"""Build an optimizer from a plan, and optimizer and schedule from a trainer's arguments."""

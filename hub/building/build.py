@@ -3,67 +3,57 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.building.verify import verified
 from hub.errors import HubError, HubWarning, PluginError
 from hub.names.catalogue import EXTRA_OF, install_command
 from hub.names.registry import default_registry
+from hub.planning.call import takes_build_arguments
 from hub.planning.prepare import prepare
 from hub.running.attach import attach_behavior
 from hub.spec import Level
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from torch.nn import Module
     from torch.optim import Optimizer
 
-    from hub.groups.split import Rules
-    from hub.names.by_class import OptimizerClass
     from hub.names.registry import Plugin
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import Prepared
     from hub.plans import Plan
 
 
-def build(
-    name: str | OptimizerClass,
-    model: Module,
-    *,
-    optim_args: str | Mapping[str, Any] | None = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    **hyperparameters: Any,
-) -> Optimizer:
+@takes_build_arguments
+def build(call: BuildCall) -> Optimizer:  # noqa: D417 - the decorator spreads `call`
     """Build the optimizer with this name for a model's trainable parameters.
 
     Args:
-        name: One of `hub.list_optimizers()`, with `_layerwise` after it for the form that steps
-            inside the backward pass; or what no plugin offers, as `(class_or_factory, arguments)`.
+        name: One of `hub.list_optimizers()`, followed by `_layerwise` for the form that steps
+            inside the backward pass; or `(class_or_factory, arguments)` for one without a plugin.
         model: The model, on its device and in the dtype it will be trained in.
-        optim_args: What the user asks for, as `"key=value, key=value"` or a mapping.
+        optim_args: The optimizer's arguments, as `"key=value, key=value"` or a mapping.
         target_modules: For low-rank optimizers: "all-linear", a module name or regular
             expression, or several; see `hub.groups.targets.select_targets`.
-        defaults: What a trainer passes to every optimizer (learning rate, betas, …): used where
-            this one has the argument, overridden by everything else.
+        defaults: What a trainer passes to every optimizer (learning rate, betas, …): used if
+            this one has the argument, and overridden by everything else.
         param_rules: Ordered `{pattern: {argument: value}}`; the first match wins. Besides the
-            optimizer's own per-group arguments, `lr_scale` multiplies the learning rate.
-            A rule's `weight_decay` replaces the coefficient of decayed parameters only.
+            optimizer's per-group arguments, a rule may have `lr_scale`, which multiplies the
+            learning rate. A rule's `weight_decay` only replaces the coefficient of decayed
+            parameters.
         precision: "fp32", "bf16" (bf16 parameters), "bf16-mixed" (fp32 parameters under
-            autocast), and so on, see `hub.spec.MODES`; None: as the parameters are.
+            autocast), and so on, see `hub.spec.MODES`; None: the parameters' dtype.
         gradient_accumulation_steps: Micro-batches per step. Gradients accumulate in `.grad` as
             always; an optimizer that steps inside the backward pass does so in the last of them.
-        max_grad_norm: Clip the total gradient norm to this before each step. Leave it out where a
-            trainer clips. Inside the backward pass `clipping` has to say how.
-        hyperparameters: What the user asks for, as keywords.
+        max_grad_norm: Clip the total gradient norm to this before each step. Leave it out if a
+            trainer clips. With an optimizer that steps inside the backward pass, also choose
+            `clipping`.
+        hyperparameters: The optimizer's arguments, as keywords.
 
     Returns:
-        An instance of the optimizer's own class. Its groups carry `name` and `param_names`.
+        An instance of the optimizer's own class. Its groups have `name` and `param_names`.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
@@ -73,26 +63,25 @@ def build(
         UnsupportedError: The model is on the meta device, the optimizer has no layerwise form,
             another optimizer still steps the model's parameters inside the backward pass or
             switches them for evaluation, or the optimizer cannot train in this process.
-        PluginError: The plugin or the package behind it fails.
-        HubError: There is nothing to train, or the plan's `refusal` is another one.
+        PluginError: The plugin, or the package behind it, fails.
+        HubError: There is nothing to train, or the plan's `refusal` is of another class.
     """
-    prepared = prepare(
-        name,
-        model,
-        optim_args=optim_args,
-        target_modules=target_modules,
-        defaults=defaults,
-        param_rules=param_rules,
-        precision=precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        max_grad_norm=max_grad_norm,
-        hyperparameters=hyperparameters,
-    )
-    return build_prepared(prepared, default_registry().observers())
+    return build_prepared(prepare(call), default_registry().observers(), stacklevel=4)
 
 
-def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError] = ()) -> Optimizer:
-    """Build what a plan says, and tell the observers; raises as `build` does."""
+def build_prepared(
+    prepared: Prepared,
+    observers: Iterable[Plugin | PluginError] = (),
+    *,
+    stacklevel: int = 2,
+) -> Optimizer:
+    """Execute a plan and notify the observers; raise as `build` does.
+
+    Args:
+        prepared: The plan and what it is about.
+        observers: From the registry.
+        stacklevel: As for `warnings.warn`.
+    """
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
@@ -100,8 +89,8 @@ def build_prepared(prepared: Prepared, observers: Iterable[Plugin | PluginError]
     attach_behavior(optimizer, plan, prepared.spec, prepared.context.model)
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
-            warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=3)
-    _notify(observers, optimizer, prepared)
+            warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=stacklevel)
+    _notify(observers, optimizer, prepared, stacklevel + 1)
     return optimizer
 
 
@@ -128,24 +117,27 @@ def _how_to_install(plan: Plan, error: Exception) -> str:
     if extra:
         return f"{install_command(extra)}, and see `hub doctor`"
     return (
-        f"install {getattr(error, 'name', None) or 'what is missing'}, and ask the author of "
+        f"install {getattr(error, 'name', None) or 'the missing package'}, and ask the author of "
         f"{plan.distribution} to declare it"
     )
 
 
 def _notify(
-    observers: Iterable[Plugin | PluginError], optimizer: Optimizer, prepared: Prepared
+    observers: Iterable[Plugin | PluginError],
+    optimizer: Optimizer,
+    prepared: Prepared,
+    stacklevel: int,
 ) -> None:
     """Call every observer once; a broken one costs a warning, not the optimizer."""
     for plugin in observers:
         if isinstance(plugin, PluginError):
-            warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=4)
+            warnings.warn(f"an observer is ignored: {plugin}", HubWarning, stacklevel=stacklevel)
             continue
         try:
             plugin.hooks.hub_optimizer_built(optimizer=optimizer, plan=prepared.plan)
-        except Exception as error:  # noqa: BLE001 - a stranger's code
+        except Exception as error:  # noqa: BLE001 - third-party code
             warnings.warn(
                 f"the observer {plugin.source.distribution} failed: {shown(error)}",
                 HubWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Source = Mapping[str, Any] | str | PathLike[str] | DataclassInstance
-    """What holds a configuration, besides a `TrainingConfig`."""
+    """Sources of a configuration, besides a `TrainingConfig`."""
 
 NonNegative = Annotated[float, Field(ge=0)]
 
 
 def _default_optimizer() -> str:
-    """Return what Transformers 5.23 takes, whose fused AdamW starts with torch 2.8."""
+    """Return Transformers' default (5.23), which is fused from torch 2.8 on."""
     fused = Version(metadata.version("torch")) >= Version("2.8")
     return "adamw_torch_fused" if fused else "adamw_torch"
 
@@ -43,7 +43,7 @@ def _read_arguments(value: Any) -> Any:
         return value
     try:
         return parse_arguments(value)
-    except OptimArgsError as error:  # as pydantic wants it, which adds the place
+    except OptimArgsError as error:  # for pydantic, which adds the place
         raise ValueError(error.what) from error
 
 
@@ -59,7 +59,7 @@ class _Fields(Arguments):
     learning_rate: NonNegative = 5e-5
     """The peak of the schedule."""
     weight_decay: NonNegative = 0.0
-    """For all parameters but biases, norms and what else is never decayed."""
+    """For all parameters except biases, norms and others that are never decayed."""
     adam_beta1: Beta = 0.9
     """First decay rate of Adam-like optimizers; if given, the momentum of SGD-like ones."""
     adam_beta2: Beta = 0.999
@@ -75,21 +75,21 @@ class _Fields(Arguments):
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
     """Warm-up as a share of the whole training, as before Transformers 5; `warmup_steps` wins."""
     max_grad_norm: NonNegative | None = 1.0
-    """Gradients are clipped to this norm; 0 or None: never."""
+    """The norm that gradients are clipped to; 0 or None: no clipping."""
     gradient_accumulation_steps: PositiveInt = 1
     """Micro-batches per optimizer step."""
     bf16: bool = False
-    """Train in bf16: under autocast where the parameters are fp32."""
+    """Train in bf16: under autocast if the parameters are fp32."""
     fp16: bool = False
     """Train in fp16: under autocast, with a gradient scaler."""
     num_train_epochs: float = Field(default=3.0, gt=0)
-    """Passes over the data, where `max_steps` is not given."""
+    """Passes over the data, if `max_steps` is not given."""
     max_steps: int = -1
     """Optimizer steps in all; below 0: as many as the epochs take."""
     per_device_train_batch_size: PositiveInt = 8
-    """Samples of a micro-batch on one device."""
+    """Samples per micro-batch on one device."""
     dataloader_drop_last: bool = False
-    """Leave out a last micro-batch that is not full."""
+    """Drop the last micro-batch if it is incomplete."""
     # YAML 1.1 reads a bare `no` as False.
     eval_strategy: Annotated[
         Literal["no", "steps", "epoch"], BeforeValidator(lambda v: "no" if v is False else v)
@@ -106,11 +106,12 @@ class _Fields(Arguments):
 class TrainingConfig(_Fields):
     """A trainer's arguments, as far as the optimizer and the schedule depend on them.
 
-    Texts are read like `optim_args`, so "5e-5" is a number, as YAML files have it. All steps are
-    optimizer steps. None counts as not given, but for `max_grad_norm`, where it means no clipping.
+    Strings are read like `optim_args`, so "5e-5", which YAML takes for text, is a number. All steps
+    are optimizer steps. None counts as not given, except for `max_grad_norm`: there it means no
+    clipping.
 
     Raises:
-        OptimArgsError: A key is unknown, or a value of the wrong type or out of range.
+        OptimArgsError: A key is unknown, or a value is of the wrong type or out of range.
     """
 
     def __init__(self, /, **values: Any) -> None:
@@ -120,13 +121,13 @@ class TrainingConfig(_Fields):
 
     @classmethod
     def load(cls, source: TrainingConfig | Source) -> TrainingConfig:
-        """Return the configuration that a source holds.
+        """Return a configuration from a mapping, a file or a dataclass.
 
         Args:
             source: A mapping; the path of a JSON or YAML file; a `TrainingConfig`; or an instance
-                of a dataclass, such as `transformers.TrainingArguments`. Of a dataclass, fields of
-                other names are ignored, and a value that equals the default counts as not given;
-                but for those that its `hub_given` names, as that of `hub_arguments` does.
+                of a dataclass, such as `transformers.TrainingArguments`. Other fields of a
+                dataclass are ignored, and a value that equals the default counts as not given,
+                unless its `hub_given` names the field, as that of `hub_arguments` does.
 
         Raises:
             OptimArgsError: As for the constructor; or the file cannot be read.
@@ -140,23 +141,23 @@ class TrainingConfig(_Fields):
         if is_dataclass(source) and not isinstance(source, type):
             return cls(**_non_defaults(source))
         raise OptimArgsError(
-            f"a {type(source).__name__} holds no training configuration",
+            f"a {type(source).__name__} is not a training configuration",
             where="TrainingConfig.load",
-            fix="give a mapping, the path of a JSON or YAML file, or TrainingArguments",
+            fix="pass a mapping, the path of a JSON or YAML file, or TrainingArguments",
         )
 
     def training_steps(self, dataset_length: int | None, world_size: int = 1) -> int:
         """Return how many optimizer steps the training takes, as Transformers' Trainer counts them.
 
-        Its `set_initial_training_values` (trainer.py, 5.23): what is left of an epoch after the
-        last full accumulation is a step of its own.
+        As in its `set_initial_training_values` (trainer.py, 5.23), the rest of an epoch after the
+        last full accumulation is a separate step.
 
         Args:
             dataset_length: Samples in the data set; None for a stream, which needs `max_steps`.
             world_size: Devices that share each epoch.
 
         Raises:
-            OptimArgsError: A number makes no sense, or the data give no batch.
+            OptimArgsError: A number is out of range, or the data do not fill a batch.
         """
         check_whole_number("world_size", world_size, "devices", lowest=1)
         if dataset_length is not None:
@@ -165,26 +166,26 @@ class TrainingConfig(_Fields):
             return self.max_steps
         if dataset_length is None:
             raise OptimArgsError(
-                "epochs over data of unknown length have no number of steps",
+                "the number of steps per epoch is unknown for data of unknown length",
                 where="argument 'max_steps' of TrainingConfig",
-                fix="give max_steps",
+                fix="set max_steps",
             )
         samples = self.per_device_train_batch_size * world_size
         full, rest = divmod(dataset_length, samples)
         batches = full + (rest > 0 and not self.dataloader_drop_last)
         if not batches:
             raise OptimArgsError(
-                f"{dataset_length} samples fill no batch of {samples}, and dataloader_drop_last "
-                "leaves out what is not full",
+                f"{dataset_length} samples do not fill a batch of {samples}, and "
+                "dataloader_drop_last drops incomplete batches",
                 where="argument 'dataloader_drop_last' of TrainingConfig",
-                fix="give a smaller per_device_train_batch_size, or dataloader_drop_last=False",
+                fix="use a smaller per_device_train_batch_size, or dataloader_drop_last=False",
             )
         return math.ceil(
             self.num_train_epochs * math.ceil(batches / self.gradient_accumulation_steps)
         )
 
-    def warmup(self, num_training_steps: int) -> int:
-        """Return how many optimizer steps the warm-up takes, of this many in all."""
+    def resolved_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the number of warm-up steps in a training of this many optimizer steps."""
         check_whole_number("num_training_steps", num_training_steps, "steps", lowest=1)
         if self.warmup_steps >= 1:
             return int(self.warmup_steps)
@@ -192,14 +193,23 @@ class TrainingConfig(_Fields):
         return math.ceil(num_training_steps * share) if share else 0
 
 
+def is_adam_like(arguments: Mapping[str, Any]) -> bool:
+    """Whether `adam_beta1`, `adam_beta2` and `adam_epsilon` are for an optimizer's arguments.
+
+    They are if it has betas and one eps: Lion has no eps, CAME has two.
+    """
+    betas, eps = arguments.get("betas"), arguments.get("eps")
+    return isinstance(betas, tuple) and len(betas) > 1 and isinstance(eps, float)
+
+
 def _is_given(key: str, value: Any) -> bool:
-    """Whether a value is one: None is, where the argument has a meaning for it."""
+    """Whether a value counts as given; None does only if the argument can be None."""
     field = _Fields.model_fields.get(key)
     return value is not None or field is None or type(None) in get_args(field.annotation)
 
 
 def _plain(value: Any) -> Any:
-    """Return an enum member's value, and a list as a tuple: "0" then stays a name."""
+    """Return an enum member's value, and a list as a tuple, in which "0" stays a string."""
     return value.value if isinstance(value, Enum) else as_tuples(value)
 
 
@@ -227,11 +237,11 @@ def _from_file(path: Path) -> TrainingConfig:
         raise OptimArgsError(
             f"the configuration cannot be read: {'neither .json nor .yaml' if unknown else error}",
             where=str(path),
-            fix="give the path of a JSON or YAML file",
+            fix="pass the path of a JSON or YAML file",
         ) from error
     if not isinstance(values, Mapping):
         raise OptimArgsError(
-            f"the file holds a {type(values).__name__}, not keys with values", where=str(path)
+            f"the file contains a {type(values).__name__}, not a mapping", where=str(path)
         )
     try:
         return TrainingConfig.load(values)
@@ -246,7 +256,7 @@ def _yaml(text: str) -> Any:
         raise OptimArgsError(
             "YAML files need PyYAML, which is not installed",
             where="TrainingConfig.load",
-            fix='pip install "hub[yaml]", or give a JSON file',
+            fix='pip install "hub[yaml]", or use a JSON file',
         ) from error
     try:
         return yaml.safe_load(text)

@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 from hub.arguments.checks import check_model
 from hub.arguments.resolve import resolve_arguments
 from hub.building.build import build_prepared
-from hub.building.config import TrainingConfig
+from hub.building.config import TrainingConfig, is_adam_like
 from hub.building.schedule import build_scheduler_from
 from hub.errors import HubWarning, OptimArgsError
 from hub.groups.modules import trainable_parameters
 from hub.names.by_class import arguments_from_signature, checked_pair, qualified_name
 from hub.names.registry import default_registry
+from hub.planning.call import BuildCall
 from hub.planning.precision import detect_precision
 from hub.planning.prepare import find_optimizer, prepare
 from hub.planning.processes import refuse_deepspeed
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
     from torch.nn import Module
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -47,32 +47,32 @@ def create_optimizer(
     """Build the optimizer that a trainer's arguments ask for, by `hub.build`.
 
     `learning_rate` and `weight_decay` go to every optimizer that takes them. `adam_beta1`,
-    `adam_beta2` and `adam_epsilon` go to those with both `betas` and `eps`, and only where they
-    were given: otherwise the optimizer's own defaults hold, which differ (StableAdamW's second
-    beta is 0.99). A given `adam_beta1` is the `momentum` of those with `nesterov`, as Transformers'
-    documentation says of SGD; its Trainer (5.23) passes none. Others of the three that are given
-    and not taken cost a warning. `max_grad_norm` clips before each step; an optimizer that steps
-    inside the backward pass gets it only where it was given, or `clipping` says how.
+    `adam_beta2` and `adam_epsilon` go to those with both `betas` and `eps`, and only if they
+    were given: otherwise the optimizer's own defaults apply, which differ (StableAdamW's second
+    beta is 0.99). A given `adam_beta1` is the `momentum` of optimizers with `nesterov`, as
+    Transformers documents for SGD, although its Trainer (5.23) does not pass it. hub warns if one
+    of the three is given but not used. `max_grad_norm` clips before each step; an optimizer that
+    steps inside the backward pass gets it only if it was given, or if `clipping` is set.
 
     Args:
         model: The model, on its device and in the dtype it will be trained in.
         config: A `TrainingConfig`, or whatever its `load` takes.
-        optimizer: Instead of what `optim` names: a finished optimizer, used as it is; or
+        optimizer: Replaces `optim`: a finished optimizer, used as it is; or
             `(class_or_factory, arguments)`, called as `class_or_factory(param_groups, **arguments)`
-            with the same groups, and the trainer's learning rate where none is among its arguments.
+            with the same groups, and the trainer's learning rate if the arguments have none.
         param_rules: As for `hub.build`.
-        trainer_clips: A trainer clips gradients itself between the backward pass and the step.
+        trainer_clips: Whether the trainer itself clips gradients between backward pass and step.
 
     Raises:
         UnsupportedError: The arguments ask for DeepSpeed, under which the optimizer cannot train.
-        HubError: As for `hub.build`, and for a configuration that is not one.
+        HubError: As for `hub.build`, and for an invalid configuration.
     """
     if isinstance(optimizer, Optimizer):
         if param_rules:
             raise OptimArgsError(
                 "param_rules cannot regroup a finished optimizer",
                 where="param_rules",
-                fix="give its class and arguments instead, or leave out the rules",
+                fix="pass its class and arguments instead, or leave out the rules",
             )
         return optimizer
     check_model(model)
@@ -103,10 +103,10 @@ def create_from_settings(
         what: A name, or a class or factory with its arguments.
         settings: The trainer's arguments.
         model: The model.
-        given: Groups that the trainer has made. They say themselves what decays: `weight_decay` of
-            the settings is not used, and a group without one has the optimizer's own default, as
-            with an optimizer class of torch.
-        hyperparameters: What a caller adds to the optimizer's own arguments.
+        given: Groups made by the trainer. They define what decays: `weight_decay` of the settings
+            is not used, and a group without one gets the optimizer's default, as with torch's
+            optimizer classes.
+        hyperparameters: Further arguments of the optimizer.
         param_rules: As for `hub.build`.
         trainer_clips: As for `create_optimizer`.
         stacklevel: As for `warnings.warn`.
@@ -117,11 +117,11 @@ def create_from_settings(
         del defaults["weight_decay"]
     if unused:
         warnings.warn(
-            f"{spec.name} does not take {', '.join(unused)}; give what it takes in optim_args",
+            f"{spec.name} does not take {', '.join(unused)}; pass its own arguments in optim_args",
             HubWarning,
             stacklevel=stacklevel,
         )
-    prepared = prepare(
+    call = BuildCall(
         what,
         model,
         optim_args=settings.optim_args,
@@ -131,10 +131,10 @@ def create_from_settings(
         precision=_precision(settings, model),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
-        hyperparameters=hyperparameters,
-        given=given,
+        **(hyperparameters or {}),
     )
-    return build_prepared(prepared, default_registry().observers())
+    observers = default_registry().observers()
+    return build_prepared(prepare(call, given=given), observers, stacklevel=stacklevel + 1)
 
 
 def create_scheduler(
@@ -150,14 +150,14 @@ def create_scheduler(
         optimizer: Its groups' current learning rates are the peaks.
         config: A `TrainingConfig`, or whatever its `load` takes.
         num_training_steps: Optimizer steps, not batches: `config.training_steps(len(dataset))`.
-        scheduler: Instead of what `lr_scheduler_type` names: a finished one, used as it is; or
+        scheduler: Replaces `lr_scheduler_type`: a finished schedule, used as it is; or
             `(class_or_factory, arguments)`, called as `class_or_factory(optimizer, **arguments)`.
 
     Raises:
-        HubError: As for `hub.build_scheduler`, and for a configuration that is not one.
+        HubError: As for `hub.build_scheduler`, and for an invalid configuration.
     """
     if hasattr(scheduler, "step"):
-        return scheduler  # type: ignore[return-value]  # GreedyLR of Transformers is no LRScheduler
+        return scheduler  # type: ignore[return-value]  # Transformers' GreedyLR is not one
     if scheduler is not None:
         factory, arguments = checked_pair(scheduler, "schedule")
         resolve_arguments(
@@ -171,7 +171,7 @@ def create_scheduler(
     return build_scheduler_from(
         settings.lr_scheduler_type,
         optimizer,
-        settings.warmup(num_training_steps),
+        settings.resolved_warmup_steps(num_training_steps),
         num_training_steps,
         settings.lr_scheduler_kwargs or {},
         evaluates=settings.eval_strategy != "no",
@@ -194,15 +194,15 @@ def create_optimizer_and_scheduler(
 
 
 def _optimizer_or_name(config: TrainingConfig, given: OptimizerClass | None) -> Any:
-    """Return the name, or the class or factory with its arguments, to give to `hub.build`."""
+    """Return the name, or the class or factory with its arguments, to build."""
     if given is None:
         return config.optim
     if config.optim_args is not None or config.optim_target_modules is not None:
         raise OptimArgsError(
-            f"optim_args and optim_target_modules are for '{config.optim}', and another optimizer "
+            f"optim_args and optim_target_modules are for '{config.optim}', but another optimizer "
             "is given",
             where="argument 'optim_args' of TrainingConfig",
-            fix="leave them out, and give its arguments with the class",
+            fix="leave them out, and pass the arguments with the class",
         )
     return given
 
@@ -210,7 +210,7 @@ def _optimizer_or_name(config: TrainingConfig, given: OptimizerClass | None) -> 
 def _trainer_defaults(
     config: TrainingConfig, arguments: type[BaseModel]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what goes to an optimizer with these arguments, and what was given in vain."""
+    """Return the defaults for an optimizer, and the given arguments that it does not use."""
     fields = arguments.model_fields
     given = {
         key: getattr(config, key)
@@ -218,7 +218,7 @@ def _trainer_defaults(
         if key in config.model_fields_set
     }
     defaults: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if _is_adam_like(fields):
+    if is_adam_like({key: field.default for key, field in fields.items()}):
         first, second, *more = fields["betas"].default
         betas = (given.pop("adam_beta1", first), given.pop("adam_beta2", second), *more)
         if betas != (first, second, *more):
@@ -239,14 +239,8 @@ def _clipping(config: TrainingConfig, spec: OptimizerSpec, *, trainer_clips: boo
     return limit if given else None
 
 
-def _is_adam_like(fields: Mapping[str, FieldInfo]) -> bool:
-    """Whether there are betas and one eps: Lion has no eps, CAME has two."""
-    betas, eps = (fields[key].default if key in fields else None for key in ("betas", "eps"))
-    return isinstance(betas, tuple) and len(betas) > 1 and isinstance(eps, float)
-
-
 def _precision(config: TrainingConfig, model: Module) -> str | None:
-    """Return "bf16-mixed" where bf16 is asked for and the parameters are something else."""
+    """Return "bf16-mixed" or "fp16-mixed" if the parameters have another dtype than that."""
     if not (config.bf16 or config.fp16):
         return None
     asked = "bf16" if config.bf16 else "fp16"

@@ -1,8 +1,8 @@
-"""Which optimizers and schedules go together, each rule a function.
+"""Check that an optimizer and a schedule fit together, with one function per rule.
 
-What an optimizer schedules by itself is asked of its groups, where torch's optimizers have all
-their arguments: `warmup_steps`, and `relative_step` (Adafactor). So the rules hold for those too
-that hub did not build. That the schedule `adafactor` needs such an optimizer is its own business.
+What an optimizer schedules by itself is read from its groups, where torch's optimizers keep all
+their arguments: `warmup_steps`, and `relative_step` (Adafactor). So the rules also apply to
+optimizers that hub did not build. The schedule `adafactor` checks its optimizer itself.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairing:
-    """An optimizer and the schedule that is going to drive it."""
+    """An optimizer and the schedule that will drive it."""
 
     optimizer: Optimizer
     schedule: SchedulerSpec
     num_warmup_steps: int
     evaluates: bool = True
-    """False where the trainer's arguments say that no metric is ever measured."""
+    """False if the trainer's arguments say that no metric is ever measured."""
 
 
 def pairing_findings(pairing: Pairing) -> list[Finding]:
@@ -92,8 +92,7 @@ def _no_metric(pairing: Pairing) -> Finding | None:
     if pairing.evaluates or not pairing.schedule.needs_metric:
         return None
     return Finding.warn(
-        f"'{pairing.schedule.name}' changes the learning rate by a metric, and "
-        "eval_strategy='no' measures none",
+        f"'{pairing.schedule.name}' follows a metric, and eval_strategy='no' measures none",
         "set eval_strategy to 'steps' or 'epoch', and call step(metric) there",
     )
 
@@ -114,5 +113,5 @@ def _own(optimizer: Optimizer, argument: str) -> Any:
 def _traits(name: str) -> frozenset[Trait]:
     try:
         return default_registry().optimizer(name).traits
-    except UnknownOptimizerError:  # of a class or factory without a plugin
+    except UnknownOptimizerError:  # a class or factory without a plugin
         return frozenset()

@@ -36,7 +36,7 @@ def build_scheduler(
         name: One of `hub.list_schedulers()`.
         optimizer: Its groups' current learning rates are the peaks; with `last_epoch`, their
             `initial_lr`.
-        num_warmup_steps: Optimizer steps of warm-up; None is none.
+        num_warmup_steps: Optimizer steps of warm-up; None: no warm-up.
         num_training_steps: Optimizer steps of the whole run, warm-up included.
         kwargs: The schedule's own arguments, as in `transformers.get_scheduler`.
 
@@ -59,9 +59,9 @@ def build_scheduler_from(
     *,
     evaluates: bool = True,
 ) -> LRScheduler:
-    """Build as `build_scheduler` does, knowing whether the trainer evaluates."""
+    """Build as `build_scheduler` does; `evaluates` says whether a metric is ever measured."""
     spec = default_registry().scheduler(name)
-    unwrapped(optimizer)  # raises where there is none
+    unwrapped(optimizer)  # raises if it is not an optimizer
     options = resolve_arguments(name, spec.arguments, hyperparameters=arguments)
     _check_steps(spec, warmup, total)
     check_pairing(Pairing(optimizer, spec, warmup or 0, evaluates))
@@ -69,10 +69,10 @@ def build_scheduler_from(
 
 
 def check_pairing(pairing: Pairing) -> None:
-    """Report what is wrong with a pairing, by warnings.
+    """Warn about what is wrong with a pairing.
 
     Raises:
-        UnsupportedError: It cannot work.
+        UnsupportedError: The optimizer cannot follow the schedule.
     """
     findings = pairing_findings(pairing)
     for finding in findings:
@@ -89,13 +89,13 @@ def _check_steps(spec: SchedulerSpec, warmup: int | None, total: int | None) -> 
             check_whole_number(key, value, "steps", lowest=lowest, where=where)
     if spec.needs_training_steps and total is None:
         raise OptimArgsError(
-            f"the schedule '{spec.name}' needs to know how long the training is",
+            f"the schedule '{spec.name}' needs the length of the training",
             where=where,
-            fix="give num_training_steps",
+            fix="pass num_training_steps",
         )
     if warmup and total is not None and warmup > total:
         raise OptimArgsError(
             f"{warmup} warm-up steps do not fit into {total} training steps",
             where=where,
-            fix="give fewer num_warmup_steps, or train longer",
+            fix="use a smaller num_warmup_steps, or train longer",
         )

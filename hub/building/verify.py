@@ -1,4 +1,4 @@
-"""What a plugin's factory returns, held to the plan: P1, P3 and P4, at every build."""
+"""Check what a plugin's factory returns against the plan, at every build: P1, P3 and P4."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hub.errors import PluginError, for_author
+from hub.text import shape_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hub.spec import ParameterGroup
 
 ROUNDING = 1e-6
-"""Share of a learning rate that may be kept in an fp32 tensor."""
+"""Relative error of a learning rate that is kept in an fp32 tensor."""
 
 
 def verified(optimizer: object, prepared: Prepared) -> Optimizer:
@@ -27,7 +28,7 @@ def verified(optimizer: object, prepared: Prepared) -> Optimizer:
     groups have the planned names and values.
 
     Raises:
-        PluginError: With the group, the key and both values, or with the parameter.
+        PluginError: It is not; the error has the group, the key and both values, or the parameter.
     """
     if not isinstance(optimizer, Optimizer):
         kind = "nothing" if optimizer is None else f"a {type(optimizer).__name__}"
@@ -46,13 +47,13 @@ def _problem_of_order(optimizer: Optimizer, prepared: Prepared) -> str:
     found = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
     for place, parameter in enumerate(found):
         if id(parameter) not in names:
-            shape = "x".join(map(str, parameter.shape))
-            return f"put in a parameter of shape {shape or 'scalar'} that the plan does not have"
+            shape = shape_text(parameter.shape)
+            return f"added a parameter of shape {shape} that is not in the plan"
         if place >= len(planned) or parameter is not planned[place][1]:
-            wanted = f"has '{planned[place][0]}'" if place < len(planned) else "has ended"
+            wanted = f"has '{planned[place][0]}'" if place < len(planned) else "ends"
             return (
-                f"changed the order: '{names[id(parameter)]}' is in place {place}, where the plan "
-                f"{wanted}"
+                f"changed the order: '{names[id(parameter)]}' is at position {place}, where the "
+                f"plan {wanted}"
             )
     if len(found) < len(planned):
         return f"left out '{planned[len(found)][0]}'"
@@ -79,7 +80,7 @@ def _differences(
     label: object, group: dict[str, Any], planned: ParameterGroup, prepared: Prepared
 ) -> Iterator[str]:
     spec = prepared.spec
-    # From a rate of its own a factory may derive more, as hub-optimi does a group's `max_lr`.
+    # A factory may derive more from a group's own rate, as hub-optimi does its `max_lr`.
     keys = spec.per_group & {"lr", "weight_decay"} if "lr" in planned.overrides else spec.per_group
     wanted = {key: getattr(prepared.optim_args, key, None) for key in keys}
     wanted = {**wanted, **planned.overrides}
@@ -87,7 +88,7 @@ def _differences(
         yield _difference(label, "low_rank", bool(group.get("low_rank")), planned.low_rank)
     for key, value in wanted.items():
         if value is None or (key not in group and key not in ("lr", "weight_decay")):
-            continue  # None is for the optimizer to fill in, and not all groups have all keys
+            continue  # the optimizer fills in None, and not all groups have all keys
         values = [value, *(_other_rates(prepared, value) if key == "lr" else ())]
         if not any(_same(group.get(key), value) for value in values):
             yield _difference(label, key, group.get(key), value)
@@ -119,6 +120,6 @@ def _error(prepared: Prepared, problem: str) -> PluginError:
     return PluginError(
         f"the factory of {plan.optimizer} {problem}",
         where=prepared.plugin.source.module,
-        fix=for_author("build from context.param_groups(), as they are", plan.distribution),
+        fix=for_author("build from context.param_groups(), unchanged", plan.distribution),
         plugin=plan.distribution,
     )

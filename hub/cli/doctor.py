@@ -87,6 +87,7 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
     from torch import nn
 
     from hub.building.build import build_prepared
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import prepare
 
     required = [
@@ -99,14 +100,13 @@ def _trial(plugin: Plugin, registry: Registry, name: str) -> tuple[bool, str]:
     low_rank = Trait.LOW_RANK in plugin.optimizers[name].traits
     try:
         with no_warnings():
-            prepared = prepare(
+            call = BuildCall(
                 name,
                 nn.Sequential(nn.Linear(256, 256, device="cpu"), nn.Linear(256, 256, device="cpu")),
                 target_modules="all-linear" if low_rank else None,
-                hyperparameters=plugin.optimizers[name].example_arguments,
-                registry=registry,
+                **plugin.optimizers[name].example_arguments,
             )
-            build_prepared(prepared)
+            build_prepared(prepare(call, registry=registry))
     except PrecisionError as error:
         return False, f"{name}: {error.what}"
     except HubError as error:

@@ -1,1 +1,1 @@
-"""Which parameters and modules belong together: kinds of modules, targets, parameter groups."""
+"""Classify modules, select low-rank targets and group parameters."""

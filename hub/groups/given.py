@@ -1,4 +1,4 @@
-"""Parameter groups that somebody else has made, such as a subclass of a Trainer."""
+"""Parameter groups made by others, such as a subclass of a Trainer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
 
 _OWN_KEYS = ("params", "param_names", "name")
-_FIX = 'give parameters, or groups such as [{"params": [...], "lr": 1e-4}]'
+_FIX = 'pass parameters, or groups such as [{"params": [...], "lr": 1e-4}]'
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class GivenGroups:
-    """Groups in place of those that hub makes, and the model whose parameters they hold."""
+    """Groups that replace hub's own, and the model whose parameters they hold."""
 
     model: Module
     groups: tuple[_Group, ...]
@@ -45,11 +45,11 @@ class GivenGroups:
     def split(
         self, spec: OptimizerSpec, arguments: BaseModel, *, low_rank: set[Parameter]
     ) -> tuple[PlannedGroup, ...]:
-        """Return the groups as they were given, low-rank targets in groups of their own.
+        """Return the groups as given, with low-rank targets in separate groups.
 
         Raises:
-            OptimArgsError: A group sets what cannot be set per group, or a wrong value.
-            TargetModulesError: The optimizer has low-rank groups, and no target is in any group.
+            OptimArgsError: A group sets an argument that cannot be set per group, or a wrong value.
+            TargetModulesError: The optimizer has low-rank groups, but no group has a target.
         """
         planned = tuple(
             part for group in self.groups for part in _planned(group, spec, arguments, low_rank)
@@ -58,7 +58,7 @@ class GivenGroups:
             raise TargetModulesError(
                 "the parameter groups hold none of the target modules' weights",
                 where="target_modules",
-                fix="put them into a group, or choose an optimizer without low-rank groups",
+                fix="add them to a group, or choose an optimizer without low-rank groups",
             )
         return planned
 
@@ -66,19 +66,19 @@ class GivenGroups:
 def read_given_groups(
     params: object, spec: OptimizerSpec, model: Module | None = None
 ) -> GivenGroups:
-    """Return what `torch.optim.Optimizer` takes as `params`, with names.
+    """Read what `torch.optim.Optimizer` takes as `params`, and name every parameter.
 
     Args:
         params: Parameters, pairs of a name and a parameter, or groups of either. Frozen parameters
             and empty groups are left out.
-        spec: The optimizer that they are for.
+        spec: The optimizer.
         model: Where names and kinds of layers are looked up. Parameters that it does not own are
-            named by their place, as those of `add_param_group` are.
+            named by position, like those of `add_param_group`.
 
     Raises:
-        OptimArgsError: They are no such thing, or hold a parameter or a name twice.
-        TargetModulesError: The optimizer projects linear layers, and there is no model.
-        UnsupportedError: The optimizer switches a model's weights, and there is no model.
+        OptimArgsError: `params` is something else, or has a parameter or a name twice.
+        TargetModulesError: The optimizer projects linear layers, and `model` is None.
+        UnsupportedError: The optimizer switches a model's weights, and `model` is None.
         HubError: There is nothing to train.
     """
     _check_needs(spec, model)
@@ -97,21 +97,21 @@ def read_given_groups(
 
 
 def _check_needs(spec: OptimizerSpec, model: Module | None) -> None:
-    """Refuse what cannot be done without the model."""
+    """Refuse an optimizer that needs the model if there is none."""
     if model is not None:
         return
     if Trait.LOW_RANK in spec.traits:
         raise TargetModulesError(
-            f"{spec.name} finds its target modules in the model, and got parameter groups only",
+            f"{spec.name} finds its target modules in the model, but got only parameter groups",
             where="params",
-            fix="give the model instead of groups",
+            fix="pass the model instead of groups",
         )
     if Trait.TRAIN_EVAL_MODES in spec.traits:
         raise UnsupportedError(
-            f"{spec.name} has other weights for evaluation, which it switches with the model, and "
-            "got parameter groups only",
+            f"{spec.name} switches the model to other weights for evaluation, but got only "
+            "parameter groups",
             where="params",
-            fix="give the model instead of groups",
+            fix="pass the model instead of groups",
         )
 
 
@@ -120,7 +120,7 @@ def _check_once(things: Collection[object], what: str) -> None:
         raise OptimArgsError(
             f"{what} is in the groups twice",
             where="params",
-            fix="leave one of them out, or give it another name",
+            fix="remove one of them, or rename it",
         )
 
 
@@ -129,13 +129,13 @@ def _as_groups(params: object) -> list[dict[str, Any]]:
     if isinstance(params, Mapping):
         params = [params]
     if isinstance(params, Parameter | str) or not isinstance(params, Iterable):
-        raise _no_parameters(params)
+        raise _not_a_group(params)
     items = list(params)
     if not any(isinstance(item, Mapping) for item in items):
         items = [{"params": items}]
     for item in items:
         if not (isinstance(item, Mapping) and "params" in item):
-            raise _no_parameters(item)
+            raise _not_a_group(item)
     return [dict(item) for item in items]
 
 
@@ -147,7 +147,7 @@ def _read_group(group: dict[str, Any], number: int, known: Mapping[int, str]) ->
     for index, item in enumerate(items):
         name, parameter = item if isinstance(item, tuple) and len(item) == 2 else (None, item)  # noqa: PLR2004
         if not (isinstance(parameter, Parameter) and isinstance(name, str | None)):
-            raise _no_parameters(item)
+            raise _not_a_group(item)
         if parameter.requires_grad:
             name = name or known.get(id(parameter), f"added.{number}.{index}")
             parameters.append((name, parameter))
@@ -159,7 +159,7 @@ def _as_list(value: object) -> list[Any]:
     if isinstance(value, Parameter):
         return [value]
     if not isinstance(value, Iterable):
-        raise _no_parameters(value)
+        raise _not_a_group(value)
     return list(value)
 
 
@@ -169,7 +169,7 @@ def _planned(
     unknown = [key for key in group.overrides if key not in spec.per_group]
     if unknown:
         raise OptimArgsError(
-            f"{spec.name} cannot have '{unknown[0]}' of its own for some parameters",
+            f"{spec.name} cannot set '{unknown[0]}' per parameter group",
             where=f"parameter group '{group.name}'",
             fix=f"a group sets {', '.join(sorted(spec.per_group))}",
         )
@@ -180,18 +180,18 @@ def _planned(
         chosen = [pair for pair in group.parameters if (pair[1] in low_rank) is is_low_rank]
         if chosen:
             name = group.name + ".low_rank" * is_low_rank
-            parts.append(PlannedGroup(name, overrides, _described(chosen), is_low_rank))
+            parts.append(PlannedGroup(name, overrides, _planned_parameters(chosen), is_low_rank))
     return parts
 
 
-def _described(pairs: Iterable[tuple[str, Parameter]]) -> tuple[PlannedParameter, ...]:
+def _planned_parameters(pairs: Iterable[tuple[str, Parameter]]) -> tuple[PlannedParameter, ...]:
     return tuple(
         PlannedParameter(name, tuple(parameter.shape), dtype_name(parameter.dtype), "as given")
         for name, parameter in pairs
     )
 
 
-def _no_parameters(thing: object) -> OptimArgsError:
+def _not_a_group(thing: object) -> OptimArgsError:
     return OptimArgsError(
-        f"a {type(thing).__name__} is no parameter group", where="params", fix=_FIX
+        f"a {type(thing).__name__} is not a parameter group", where="params", fix=_FIX
     )

@@ -1,4 +1,4 @@
-"""What kind of thing a module is: linear layer, norm, embedding, output head."""
+"""Tell linear layers, norms, embeddings and output heads apart."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     """Return each parameter that requires a gradient once, under its first name.
 
     Raises:
-        HubError: There is none, or a lazy module has not made its own yet.
+        HubError: There are none, or a lazy module has not created its own yet.
     """
     plain = plain_names(model)
     found = [(plain(name), p) for name, p in model.named_parameters() if p.requires_grad]
@@ -43,24 +43,24 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
         raise HubError(
             "all parameters of the model are frozen" if frozen else "the model has no parameters",
             where=type(model).__name__,
-            fix="set requires_grad=True on what is to be trained" if frozen else "",
+            fix="set requires_grad=True on the parameters to train" if frozen else "",
         )
     lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
     if lazy is not None:
         raise HubError(
             f"{lazy} has no shape yet",
             where=type(model).__name__,
-            fix="run the model on an example batch first, which makes its lazy parameters",
+            fix="run the model on an example batch first, to initialize its lazy parameters",
         )
     return found
 
 
 def plain_names(model: Module) -> Callable[[str], str]:
-    """Return what takes a dotted name in this model to the one that it has without wrappers.
+    """Return a function that removes wrappers from dotted names of this model.
 
-    A checkpoint then fits the wrapped and the plain model. Gone are the names under which
-    `torch.compile`, FSDP1 and `checkpoint_wrapper` keep a module, wherever they stand, and the
-    `module` of data-parallel wrappers; a module of the user's own that has this name keeps it.
+    A checkpoint then fits both the wrapped and the plain model. The function removes the names
+    under which `torch.compile`, FSDP1 and `checkpoint_wrapper` keep a module, wherever they occur,
+    and the `module` of data-parallel wrappers. A user's module called `module` keeps its name.
     """
     inside = [
         f"{name}.module." if name else "module."
@@ -85,7 +85,7 @@ def names_by_id(model: Module) -> dict[int, str]:
 
 
 def without_wrappers(model: Module) -> Module:
-    """Return the model inside of `torch.compile`'s and data parallelism's wrappers."""
+    """Return the model inside the wrappers of `torch.compile` and data parallelism."""
     while True:
         if isinstance(model, _PARALLEL):
             model = cast("Module", model.module)
@@ -99,7 +99,7 @@ def is_linear(module: Module) -> bool:
     """Whether the module multiplies by a 2-D `weight`: `nn.Linear`, or GPT-2's `Conv1D`.
 
     `Conv1D` (transformers/pytorch_utils.py, 5.23) is a linear layer with its weight transposed.
-    A parametrized layer is one too, although its weight is no parameter: see `own_matrix`.
+    A parametrized layer counts too, although its weight is not a parameter; see `own_matrix`.
     """
     linear = isinstance(module, nn.Linear) or any(
         cls.__name__ == "Conv1D" for cls in type(module).__mro__
@@ -108,7 +108,7 @@ def is_linear(module: Module) -> bool:
 
 
 def own_matrix(module: Module) -> Parameter | None:
-    """Return the 2-D parameter `weight` of a module, None if it has none.
+    """Return a module's 2-D parameter `weight`, or None.
 
     A parametrized layer (`torch.nn.utils.parametrizations`, the older `weight_norm`) has none: its
     `weight` is computed from other parameters whenever it is read.
@@ -124,21 +124,21 @@ def _own_weight(module: Module) -> Parameter | None:
 
 
 def is_norm(module: Module) -> bool:
-    """Whether the module is a normalisation layer: one of torch's, or a class named `…Norm`."""
+    """Whether the module is a normalization layer: one of torch's, or a class named `…Norm`."""
     return isinstance(module, _NORMS) or _NORM_CLASS.fullmatch(type(module).__name__) is not None
 
 
 def embedding_weights(model: Module) -> set[Parameter]:
-    """Return the weights of all embeddings, but for parametrized ones."""
+    """Return the weights of all embeddings, except parametrized ones."""
     weights = (_own_weight(module) for module in model.modules() if isinstance(module, _EMBEDDINGS))
     return {weight for weight in weights if weight is not None}
 
 
 def output_heads(model: Module) -> set[Module]:
-    """Return the layers that turn features into predictions, where models tell them.
+    """Return the layers that turn features into predictions, if the model declares them.
 
-    They tell them by `get_output_embeddings()`, the method of Transformers' models, also inside of
-    what has none of its own: a `LightningModule`, or `DistributedDataParallel`.
+    Transformers' models do so by `get_output_embeddings()`. In a module without this method, such
+    as a `LightningModule` or `DistributedDataParallel`, the children are searched for it.
     """
     get = getattr(model, "get_output_embeddings", None)
     if callable(get):

@@ -1,4 +1,4 @@
-"""How names of modules and parameters are chosen, the same for targets and for rules."""
+"""Match the names of modules and parameters, for targets and rules alike."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PLAIN = re.compile(r"[\w.\-]*")
 
 
 def name_matcher(pattern: object, where: str) -> Callable[[str], bool]:
-    """Return a test of dotted names.
+    """Return a function that tests dotted names.
 
     A plain name (letters, digits, `_`, `-` and dots) matches every name that contains it, as in
     Transformers' `optim_target_modules`, so "q_proj" finds "layers.0.attn.q_proj"; unlike there,
     numbers stay whole, so "layers.1" does not find "layers.10". Anything else is a regular
-    expression that has to match the whole name.
+    expression that must match the whole name.
 
     Raises:
         TargetModulesError: The pattern is not a string, is empty, or does not compile.
@@ -30,7 +30,7 @@ def name_matcher(pattern: object, where: str) -> Callable[[str], bool]:
         raise TargetModulesError(
             f"{shown(pattern)} is not a pattern",
             where=where,
-            fix='give a module name or a regular expression such as r".*\\.mlp\\..*"',
+            fix='pass a module name or a regular expression such as r".*\\.mlp\\..*"',
         )
     try:
         whole = re.compile(pattern).fullmatch
@@ -47,7 +47,7 @@ def name_matcher(pattern: object, where: str) -> Callable[[str], bool]:
 
 
 def closest_names(pattern: str, names: Iterable[str], count: int = 3) -> str:
-    """Return the names most like a pattern that matched nothing, as a sentence."""
+    """Name the closest names to a pattern that matched nothing, in a sentence."""
     candidates = list(dict.fromkeys(names))
     last_parts = {name.rpartition(".")[2]: name for name in reversed(candidates)}
     wanted = re.sub(r"[^\w.\-]+", "", pattern).strip(".")

@@ -1,4 +1,4 @@
-"""Which parameters share which hyperparameters: decay, rules, low-rank."""
+"""Split parameters into groups, by weight decay, rule and low-rank training."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Named = Sequence[tuple[str, "Parameter"]]
 Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
 
 # The names that Transformers' Trainer never decays (trainer_pt_utils.py and trainer.py, 5.23,
-# `get_decay_parameter_names`), so that one run splits the same in both.
-_UNDECAYED_NAME = re.compile(
+# `get_decay_parameter_names`), so that both split a model the same way.
+_NO_DECAY_NAME = re.compile(
     r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE
 )
 
@@ -60,23 +60,24 @@ def split_into_groups(
     low_rank: set[Parameter],
     param_rules: Rules | None = None,
 ) -> tuple[PlannedGroup, ...]:
-    """Put every trainable parameter into exactly one group, in a deterministic order.
+    """Assign every trainable parameter to exactly one group, in a deterministic order.
 
-    Groups without a rule come first, then those of each rule in order; plain ones before low-rank
-    ones; decayed ones before the others. Within a group the model's order holds. Biases, norm
-    layers, parameters of fewer than two dimensions and whatever `no_weight_decay()` of the model
-    or of one of its modules names are never decayed.
+    Groups without a rule come first, then those of each rule in order; plain groups before
+    low-rank ones; decayed groups before the others. Within a group, parameters keep the model's
+    order. Biases, norm layers, parameters of fewer than two dimensions and those named by
+    `no_weight_decay()` of the model or one of its modules are never decayed.
 
     Raises:
-        TargetModulesError: A rule matches nothing that an earlier one has not taken.
-        OptimArgsError: A rule sets what cannot be set per group, or a wrong value.
+        TargetModulesError: A rule selects nothing: no parameter matches, or earlier rules have
+            matched them all.
+        OptimArgsError: A rule sets an argument that cannot be set per group, or a wrong value.
     """
     rules = [_rule(item, spec, arguments) for item in _pairs(param_rules)]
-    undecayed = _undecayed(model)
+    reasons = _no_decay_reasons(model)
     drafts: dict[tuple[int, bool, bool], _Draft] = {}
     for name, parameter in trainable:
         index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
-        why = undecayed.get(name) or _undecayed_by_name_or_shape(name, parameter)
+        why = reasons.get(name) or _no_decay_by_name_or_shape(name, parameter)
         key = (index, parameter in low_rank, why is not None)
         draft = drafts.setdefault(
             key, _Draft(rules[index] if index >= 0 else None, key[1], not why)
@@ -90,13 +91,13 @@ def split_into_groups(
     return tuple(_group(drafts[key], spec, arguments) for key in sorted(drafts))
 
 
-def _undecayed(model: Module) -> dict[str, str]:
-    """Return the parameters that their modules say not to decay, and why, in one walk."""
+def _no_decay_reasons(model: Module) -> dict[str, str]:
+    """Return, by parameter name, why modules exempt parameters from decay, in one walk."""
     reasons: dict[str, str] = {}
     plain = plain_names(model)
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
-        # `module.named_parameters(recurse=False)` does the same at twenty times the cost.
+        # `module.named_parameters(recurse=False)` does the same, twenty times slower.
         for name, parameter in module._parameters.items():  # noqa: SLF001
             if is_norm(module):
                 reasons[plain(dot + name)] = f"norm ({type(module).__name__})"
@@ -108,8 +109,8 @@ def _undecayed(model: Module) -> dict[str, str]:
     return reasons
 
 
-def _undecayed_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
-    if _UNDECAYED_NAME.search(name):
+def _no_decay_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
+    if _NO_DECAY_NAME.search(name):
         return "bias or norm, by name"
     return f"{parameter.ndim}-D" if parameter.ndim < 2 else None  # noqa: PLR2004
 
@@ -138,13 +139,13 @@ def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: B
             raise OptimArgsError(
                 f"lr_scale={shown(scale)} cannot be applied",
                 where=where,
-                fix="give a number, an optimizer with an lr, and not lr in the same rule",
+                fix="use a number, an optimizer with an lr, and no lr in the same rule",
             )
         values["lr"] = base * scale
     unknown = [key for key in overrides if key not in _settable(spec)]
     if unknown or not values:
         raise OptimArgsError(
-            f"{spec.name} cannot have '{unknown[0]}' of its own for some parameters"
+            f"{spec.name} cannot set '{unknown[0]}' per parameter group"
             if unknown
             else "the rule sets nothing",
             where=where,
@@ -157,7 +158,7 @@ def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: B
 
 
 def _settable(spec: OptimizerSpec) -> set[str]:
-    """Return the keys of a rule; without a learning rate per group there is none to scale."""
+    """Return the keys that a rule may set; `lr_scale` needs a learning rate per group."""
     return {*spec.per_group} | ({"lr_scale"} if "lr" in spec.per_group else set())
 
 
@@ -176,9 +177,7 @@ def _check_all_used(
         shadowed = any(rule.matches(name) for name in names)
         raise TargetModulesError(
             f"the parameter rule {rule.pattern!r} "
-            + (
-                "comes after rules that take all it matches" if shadowed else "matches no parameter"
-            ),
+            + ("is shadowed by earlier rules" if shadowed else "matches no parameter"),
             where=f"param_rules {rule.pattern!r}",
             fix="put it first; the first match wins"
             if shadowed

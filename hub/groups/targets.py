@@ -1,4 +1,4 @@
-"""`target_modules`: which linear layers an optimizer with low-rank groups takes."""
+"""`target_modules`: the linear layers that an optimizer trains in low rank."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 ALL_LINEAR = ("all-linear", "all_linear")
 _FIX = 'target_modules="all-linear", or target_modules=["attn", "mlp"]'
 _COMPUTED = "weight computed from other parameters"
+_CONTAINER = "a container"
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The linear layers that were taken, by name, and what was matched but not taken."""
+    """The selected linear layers by name, and findings about matched layers that are skipped."""
 
     modules: Mapping[str, Module]
     findings: tuple[Finding, ...]
@@ -48,23 +49,23 @@ class Targets:
 def targets_for(
     spec: OptimizerSpec, model: Module, target_modules: str | Sequence[str] | None
 ) -> Targets:
-    """Return the targets of an optimizer: none for one without low-rank groups.
+    """Return the targets of an optimizer, none if it has no low-rank groups.
 
     Raises:
-        TargetModulesError: `target_modules` is missing, of no use to this optimizer, or as in
-            `select`.
+        TargetModulesError: `target_modules` is missing, is not accepted by this optimizer, or is
+            wrong as in `select_targets`.
     """
     if Trait.LOW_RANK in spec.traits:
         if target_modules is None:
             raise TargetModulesError(
-                f"{spec.name} needs to know which linear layers to train in low rank",
+                f"{spec.name} requires target_modules: the linear layers to train in low rank",
                 where="target_modules",
                 fix=_FIX,
             )
         return select_targets(model, target_modules)
     if target_modules is not None:
         raise TargetModulesError(
-            f"{spec.name} has no use for target_modules",
+            f"{spec.name} does not accept target_modules",
             where="target_modules",
             fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
         )
@@ -74,20 +75,20 @@ def targets_for(
 def select_targets(model: Module, target_modules: str | Sequence[str]) -> Targets:
     """Return the linear layers whose names match, in model order.
 
-    Only trainable 2-D weights are taken, each once. A weight that is shared with an embedding, or
-    computed from other parameters (`torch.nn.utils.parametrizations`), is never taken. "all-linear"
-    also leaves the output head out; a pattern that names an untied head takes it. A module of
-    another class that owns a 2-D `weight` is taken where a plain pattern ends its name, as "proj"
-    does that of "layers.0.proj".
+    Only trainable 2-D weights are selected, each once. A weight that is shared with an embedding,
+    or computed from other parameters (`torch.nn.utils.parametrizations`), is never selected.
+    "all-linear" also skips the output head; a pattern that names an untied head selects it. A
+    module of another class that owns a 2-D `weight` is selected if its name ends in a plain
+    pattern, as "layers.0.proj" ends in "proj".
 
     Args:
-        model: The model, or its meta-device twin.
+        model: The model, or a copy of it on the meta device.
         target_modules: "all-linear", alone or as a list of one; a pattern, or several, see
             `hub.groups.patterns.name_matcher`.
 
     Raises:
-        TargetModulesError: A pattern is malformed, or takes nothing; the error has the names
-            nearest to it.
+        TargetModulesError: A pattern is malformed, or selects nothing; the error has the closest
+            names.
     """
     plain = plain_names(model)
     named = {plain(name): module for name, module in model.named_modules()}
@@ -96,11 +97,11 @@ def select_targets(model: Module, target_modules: str | Sequence[str]) -> Target
     if len(patterns) == 1 and patterns[0] in ALL_LINEAR:
         return selection.all_linear(output_heads(model))
     matched: dict[str, bool] = {}
-    """By name, whether a pattern means the module itself."""
+    """By name, whether a pattern names the module itself."""
     for pattern in patterns:
         found = _matches(pattern, named)
         if not selection.take(found).modules:
-            raise selection.nothing(pattern, found)
+            raise selection.no_match_error(pattern, found)
         matched |= {name: meant or matched.get(name, False) for name, meant in found.items()}
     return selection.take({name: matched[name] for name in named if name in matched})
 
@@ -123,54 +124,53 @@ def _matches(pattern: str, names: Iterable[str]) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class _Selection:
-    """The modules to choose from."""
+    """The modules to select from."""
 
     named: Mapping[str, Module]
     embeddings: set[Parameter]
 
     def all_linear(self, heads: Collection[Module]) -> Targets:
-        """Take every linear layer but the heads.
+        """Select every linear layer except the heads.
 
         Raises:
-            TargetModulesError: None is left.
+            TargetModulesError: There are no others.
         """
         linear = [name for name, module in self.named.items() if is_linear(module)]
         targets = self.take(dict.fromkeys(linear, False), heads)
         if not targets.modules:
-            raise self._no_linear(linear, heads)
+            raise self._no_linear_error(linear, heads)
         return targets
 
     def take(self, names: Mapping[str, bool], heads: Collection[Module] = ()) -> Targets:
-        """Take what can be taken of the modules with these names.
+        """Select those of the named modules that can be trained in low rank.
 
         Args:
-            names: With each, whether a pattern means the module itself.
-            heads: Modules not to take.
+            names: The names, each with whether a pattern names the module itself.
+            heads: Modules to skip.
         """
         taken: dict[str, Module] = {}
         weights: set[object] = set()
-        left: dict[str, list[str]] = {}
+        skipped: dict[str, list[str]] = {}
         for name, meant in names.items():
             module = self.named[name]
-            reason = self.why_not(module, meant=meant, taken=weights, heads=heads)
+            reason = self.skip_reason(module, meant=meant, taken=weights, heads=heads)
             if reason is None:
                 taken[name] = module
                 weights.add(module.weight)
-            elif reason:
-                left.setdefault(reason, []).append(name)
-        return Targets(taken, tuple(_left_out(reason, found) for reason, found in left.items()))
+            elif reason != _CONTAINER:
+                skipped.setdefault(reason, []).append(name)
+        return Targets(taken, tuple(_skipped_finding(*item) for item in skipped.items()))
 
-    def why_not(
+    def skip_reason(
         self, module: Module, *, meant: bool, taken: set[object], heads: Collection[Module] = ()
     ) -> str | None:
-        """Return why a module is not taken, "" if it is only a container, None if it is."""
+        """Return why a module is not selected, None if it is."""
         if module in heads:
             return "output head"
         weight = own_matrix(module)
         could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
         if not is_linear(module) and not (meant and could_be):
-            owns = next(module.parameters(recurse=False), None) is not None
-            return f"not linear ({type(module).__name__})" if owns else ""
+            return _CONTAINER if is_container(module) else f"not linear ({type(module).__name__})"
         if weight is None:
             return f"{_COMPUTED} ({type(module).__name__})"
         if weight in self.embeddings:
@@ -179,15 +179,15 @@ class _Selection:
             return "frozen"
         return "weight shared with a layer already taken" if weight in taken else None
 
-    def nothing(self, pattern: str, found: Mapping[str, bool]) -> TargetModulesError:
-        """Return what to raise for a pattern that takes nothing of what it has found."""
+    def no_match_error(self, pattern: str, found: Mapping[str, bool]) -> TargetModulesError:
+        """Return the error for a pattern that selects none of the modules it matches."""
         if found:
             reasons = Counter(
-                self.why_not(self.named[name], meant=meant, taken=set()) or "a container"
+                self.skip_reason(self.named[name], meant=meant, taken=set())
                 for name, meant in found.items()
             )
             what = (
-                f"target_modules {pattern!r} matches no linear layer that can be taken, only "
+                f"target_modules {pattern!r} matches no linear layer to train in low rank, only "
                 f"{_counted(reasons)}"
             )
         else:
@@ -197,29 +197,35 @@ class _Selection:
             what, where="target_modules", fix=f"{closest_names(pattern, linear)}; or {_FIX}"
         )
 
-    def _no_linear(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:
-        """Return what to raise where "all-linear" takes nothing: what there is instead."""
+    def _no_linear_error(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:
+        """Return the error for "all-linear" selecting nothing, with what the model has instead."""
         owners = {
             name: module
             for name, module in self.named.items()
-            if name not in linear and next(module.parameters(recurse=False), None) is not None
+            if name not in linear and not is_container(module)
         }
         found = Counter(
-            self.why_not(self.named[name], meant=False, taken=set(), heads=heads) for name in linear
+            self.skip_reason(self.named[name], meant=False, taken=set(), heads=heads)
+            for name in linear
         ) + Counter(type(module).__name__ for module in owners.values())
         own = next((name for name in owners if self._could_be_meant(name)), None)
         return TargetModulesError(
-            '"all-linear" takes layers of the classes nn.Linear and Conv1D (of Transformers), and '
-            f"finds none to take, only {_counted(found)}",
+            '"all-linear" selects nn.Linear layers, and those of the class Conv1D of Transformers, '
+            f"but finds none to train, only {_counted(found)}",
             where="target_modules",
-            fix=f'name the modules: target_modules=["{own}"] takes one of any class that owns a '
+            fix=f'name the modules: target_modules=["{own}"] selects one of any class that owns a '
             "2-D weight"
             if own
             else "use an optimizer without low-rank groups, such as adamw_torch",
         )
 
     def _could_be_meant(self, name: str) -> bool:
-        return self.why_not(self.named[name], meant=True, taken=set()) is None
+        return self.skip_reason(self.named[name], meant=True, taken=set()) is None
+
+
+def is_container(module: Module) -> bool:
+    """Whether a module has no parameters except those of its children."""
+    return next(module.parameters(recurse=False), None) is None
 
 
 def _counted(found: Counter[Any], longest: int = 5) -> str:
@@ -227,7 +233,7 @@ def _counted(found: Counter[Any], longest: int = 5) -> str:
     return ", ".join(parts[:longest]) + (", …" if len(parts) > longest else "")
 
 
-def _left_out(reason: str, names: list[str]) -> Finding:
+def _skipped_finding(reason: str, names: list[str]) -> Finding:
     what = f"matched by target_modules but {reason}: {listed(names)}"
     if not reason.startswith(_COMPUTED):
         return Finding.note(what)

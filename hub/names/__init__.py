@@ -1,4 +1,4 @@
-"""What there is, by name: the part of the public surface that needs no torch."""
+"""List and describe installed optimizers and schedules, without importing torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def list_schedulers(pattern: str = "*") -> list[str]:
 
 
 def describe(name: str) -> OptimizerSpec:
-    """Return what an optimizer is, takes and can do. Imports its plugin, but not its backend.
+    """Return an optimizer's spec: what it is, takes and can do.
+
+    Imports its plugin, but not its backend.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.

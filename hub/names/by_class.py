@@ -1,4 +1,4 @@
-"""Optimizers and schedules that no plugin offers: a class or factory, with arguments."""
+"""Optimizers and schedules without a plugin: a class or factory, with arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hub.spec import BuildContext
 
 OptimizerClass = tuple[Callable[..., Any], Mapping[str, Any]]
-"""A class or factory, and what to call it with besides its first argument."""
+"""A class or factory, and its arguments after the first one."""
 
 
 class _Signature(BaseModel):
@@ -49,10 +49,10 @@ class _Adopted:
 def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping[str, Any]]:
     """Return a name, a plugin and the arguments for an optimizer class or factory.
 
-    Nothing is known of it but its signature: it has no traits, and trains wherever it is asked to.
+    Only its signature is known: it has no traits, and any precision and device is allowed.
 
     Raises:
-        OptimArgsError: It is no pair of a callable and a mapping.
+        OptimArgsError: `given` is not a pair of a callable and a mapping.
     """
     factory, arguments = checked_pair(given, "optimizer")
     name = qualified_name(factory)
@@ -60,7 +60,7 @@ def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping
     model = arguments_from_signature(factory, arguments)
     spec = OptimizerSpec(
         name=name,
-        summary=f"{name}, as its signature says",
+        summary=f"{name}, with the arguments of its signature",
         arguments=model,
         precisions=frozenset(MODES),
         devices=frozenset({"cpu", "cuda", "mps", "xpu"}),
@@ -71,24 +71,24 @@ def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping
 
 
 def checked_pair(given: object, where: str) -> OptimizerClass:
-    """Return a class or factory and its arguments, checked to be that.
+    """Check that a value is a class or factory with its arguments, and return both.
 
     Raises:
-        OptimArgsError: They are anything else.
+        OptimArgsError: It is anything else.
     """
     if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004
         factory, arguments = given
         if callable(factory) and isinstance(arguments, Mapping):
             return factory, arguments
     raise OptimArgsError(
-        f"{shown(given)} is no {where}",
+        f"{shown(given)} is not a valid {where}",
         where=where,
-        fix="give (class_or_factory, {argument: value})",
+        fix="pass (class_or_factory, {argument: value})",
     )
 
 
 def qualified_name(factory: Callable[..., Any]) -> str:
-    """Return where a class or function is defined; of a `functools.partial`, the one inside."""
+    """Return the dotted path of a class or function; of a `functools.partial`, the inner one's."""
     target = getattr(factory, "func", factory)
     named = target if hasattr(target, "__qualname__") else type(target)
     return f"{named.__module__}.{named.__qualname__}"
@@ -97,20 +97,20 @@ def qualified_name(factory: Callable[..., Any]) -> str:
 def arguments_from_signature(
     factory: Callable[..., Any], given: Mapping[str, Any]
 ) -> type[BaseModel]:
-    """Return a model of what a callable takes by keyword, its first argument aside.
+    """Return a pydantic model of a callable's keyword arguments, without its first argument.
 
-    Values are left to the callable to check. Where it takes any keyword, those given are fields.
+    The callable checks the values itself. If it takes any keyword, the given ones become fields.
 
     Raises:
-        OptimArgsError: It does not tell what it takes, as some builtins.
+        OptimArgsError: Its signature cannot be read, as with some builtins.
     """
     try:
         parameters = list(inspect.signature(factory).parameters.values())[1:]
     except ValueError as error:
         raise OptimArgsError(
-            f"{qualified_name(factory)} does not tell what it takes: {error}",
+            f"the signature of {qualified_name(factory)} cannot be read: {error}",
             where=qualified_name(factory),
-            fix="give a function that calls it",
+            fix="pass a function that calls it",
         ) from error
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     fields: dict[str, Any] = {

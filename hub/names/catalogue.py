@@ -1,6 +1,6 @@
-"""The names that plugins of this project offer, so that a missing one can say how to install it.
+"""Names of this project's plugins, so that an error can say how to install a missing one.
 
-`tests/names/test_catalogue.py` holds this table equal to the plugins' own metadata.
+`tests/names/test_catalogue.py` checks this table against the plugins' metadata.
 """
 
 NAMES_BY_EXTRA: dict[str, tuple[str, ...]] = {

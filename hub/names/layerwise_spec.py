@@ -1,4 +1,4 @@
-"""The layerwise form of an optimizer: its name, and its spec made from the eager one's."""
+"""The layerwise form of an optimizer: its name, and its spec derived from the eager one's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ LAYERWISE_SUFFIX = "_layerwise"
 
 
 def has_layerwise_form(spec: OptimizerSpec) -> bool:
-    """Whether an optimizer has a form that steps inside the backward pass, beside its own."""
+    """Whether an optimizer has a second form, which steps inside the backward pass."""
     return Trait.PER_PARAMETER in spec.traits and Trait.STEPS_IN_BACKWARD not in spec.traits
 
 
 def layerwise_spec(spec: OptimizerSpec) -> OptimizerSpec:
-    """Return the spec of an optimizer's step-in-backward form.
+    """Return the spec of an optimizer's layerwise form.
 
     Raises:
-        UnsupportedError: It has none, as the update of one parameter needs the others.
+        UnsupportedError: It has none; the error says why.
     """
     if not has_layerwise_form(spec):
         raise UnsupportedError(
-            f"{spec.name} steps inside the backward pass by itself"
+            f"{spec.name} already steps inside the backward pass"
             if Trait.STEPS_IN_BACKWARD in spec.traits
             else f"{spec.name} cannot update one parameter at a time: "
-            + (spec.why_not_layerwise or "its plugin does not say that one update needs no other"),
+            + (spec.why_not_layerwise or "its plugin does not declare Trait.PER_PARAMETER"),
             where=spec.name + LAYERWISE_SUFFIX,
             fix=f"use '{spec.name}'",
         )

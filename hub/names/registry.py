@@ -1,4 +1,4 @@
-"""Find the plugin that owns a name, from metadata alone, and load that plugin and no other."""
+"""Find the plugin that owns a name from metadata alone, and load only that plugin."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Plugin(NamedTuple):
 
 
 class Registry:
-    """All that is installed, by name. Nothing is imported before a name is asked for.
+    """Everything installed, by name. Nothing is imported until a name is looked up.
 
     Args:
-        entry_points: What to look names up in; by default the metadata of this environment.
+        entry_points: Where to look names up; by default the metadata of this environment.
         environ: Read for `HUB_DISABLE_PLUGINS` (distribution names, separated by commas) and
             `HUB_TRACE_PLUGINS` (set: hook calls are written to standard error).
     """
@@ -66,7 +66,7 @@ class Registry:
     ) -> None:
         self.given = None if entry_points is None else tuple(entry_points)
         self._disabled = {
-            _normalised(name) for name in environ.get("HUB_DISABLE_PLUGINS", "").split(",") if name
+            _normalized(name) for name in environ.get("HUB_DISABLE_PLUGINS", "").split(",") if name
         }
         self._trace = bool(environ.get("HUB_TRACE_PLUGINS"))
         self._loaded: dict[Source, Plugin | PluginError] = {}
@@ -74,7 +74,7 @@ class Registry:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the metadata again, for what was installed since; loaded plugins stay loaded."""
+        """Read the metadata again to find new installations; loaded plugins stay loaded."""
         given = self.given
         points = metadata.entry_points() if given is None else metadata.EntryPoints(given)
         self._points = {
@@ -86,25 +86,25 @@ class Registry:
         """Return the installed names that match a shell-style pattern, sorted."""
         if not isinstance(pattern, str):
             raise HubError(
-                f"{shown(pattern)} is no pattern",
+                f"{shown(pattern)} is not a pattern",
                 where=f"hub.list_{kind}s",
-                fix="give a shell-style pattern such as 'galore*'",
+                fix="pass a shell-style pattern such as 'galore*'",
             )
         names = {point.name for point in self._points[GROUPS[kind]]}
         return sorted(name for name in names if fnmatchcase(name, pattern))
 
     def source(self, kind: Kind, name: str) -> Source:
-        """Return which plugin owns a name, without importing it.
+        """Return the plugin that owns a name, without importing it.
 
         Raises:
             UnknownOptimizerError: No installed distribution has the name.
-            PluginError: Several have it.
+            PluginError: Several distributions have it.
         """
         if not isinstance(name, str):
             raise UnknownOptimizerError(
-                f"{shown(name)} is no name",
+                f"{shown(name)} is not a name",
                 where=kind,
-                fix=f"give one of hub.list_{kind}s()",
+                fix=f"use one of hub.list_{kind}s()",
             )
         eager = name.removesuffix(LAYERWISE_SUFFIX)
         is_layerwise = (
@@ -138,7 +138,7 @@ class Registry:
         return self.load(self.source(kind, name))
 
     def optimizer(self, name: str) -> OptimizerSpec:
-        """Return the spec of an optimizer, which may be the layerwise form of one.
+        """Return the spec of an optimizer or of its layerwise form.
 
         Raises:
             UnsupportedError: It has no layerwise form.
@@ -147,7 +147,7 @@ class Registry:
         specs = self.plugin("optimizer", name).optimizers
         if name in specs:
             return specs[name]
-        if name not in self._layerwise:  # its class of arguments takes milliseconds to make
+        if name not in self._layerwise:  # creating its arguments class takes milliseconds
             self._layerwise.setdefault(
                 name, layerwise_spec(specs[name.removesuffix(LAYERWISE_SUFFIX)])
             )
@@ -158,7 +158,7 @@ class Registry:
         return self.plugin("scheduler", name).schedulers[name]
 
     def observers(self) -> Iterator[Plugin | PluginError]:
-        """Yield the loaded observer plugins, or the error of each that does not load."""
+        """Yield each observer plugin, or the error that kept it from loading."""
         for source in sorted({_source(point) for point in self._points[OBSERVERS]}):
             try:
                 yield self.load(source)
@@ -177,8 +177,8 @@ class Registry:
         """Import a plugin and check it against its metadata, once.
 
         Raises:
-            PluginError: It does not import, misspells a hook, has other specs than its metadata
-                says, or needs another version of something.
+            PluginError: It cannot be imported, misspells a hook, contradicts its metadata, or
+                has unmet requirements.
         """
         if source not in self._loaded:
             try:
@@ -188,7 +188,7 @@ class Registry:
             self._loaded.setdefault(source, loaded)  # another thread may have been faster
         loaded = self._loaded[source]
         if isinstance(loaded, PluginError):
-            # A new one each time: what is raised holds the frames, and the models, of its callers.
+            # A new one each time: a raised error keeps its callers' frames, and thus their models.
             raise PluginError(*loaded.args) from loaded.__cause__
         return loaded
 
@@ -196,7 +196,7 @@ class Registry:
         problems = unmet_requirements(source.distribution)
         if problems:
             raise PluginError(
-                f"{source.distribution} does not fit what is installed: {'; '.join(problems)}",
+                f"{source.distribution} has unmet requirements: {'; '.join(problems)}",
                 where=source.distribution,
                 fix=f"pip install --upgrade {source.distribution}",
                 plugin=source.distribution,
@@ -205,7 +205,7 @@ class Registry:
             plugin = self.adopt(source, import_module(source.module))
         except PluginError:
             raise
-        except (Exception, SystemExit) as error:  # whatever a stranger does costs its names only
+        except (Exception, SystemExit) as error:  # a broken plugin only costs its own names
             raise PluginError(
                 f"{source.distribution} does not load: {type(error).__name__}: {error}",
                 where=source.module,
@@ -218,7 +218,7 @@ class Registry:
         return plugin
 
     def adopt(self, source: Source, hooks: object) -> Plugin:
-        """Return a plugin of hooks that are at hand, whatever the metadata says."""
+        """Return a plugin made from these hooks, without consulting metadata."""
         from hub import hookspecs
 
         check_hooks_are_marked(hooks, vars(hookspecs), source.distribution)
@@ -237,7 +237,7 @@ class Registry:
         return plugin
 
     def _manager(self, module: object) -> pluggy.PluginManager:
-        """Register one plugin with a manager of its own, so that no plugin answers for another."""
+        """Register a plugin with a separate manager, so that no plugin answers for another."""
         import pluggy
 
         from hub import hookspecs
@@ -270,11 +270,11 @@ class Registry:
         )
 
     def owners(self, kind: Kind, name: str) -> set[Source]:
-        """Return all plugins that claim a name: none, one, or a clash."""
+        """Return all plugins that claim a name; several are a conflict."""
         return {_source(point) for point in self._points[GROUPS[kind]] if point.name == name}
 
     def _is_disabled(self, point: metadata.EntryPoint) -> bool:
-        return bool(self._disabled) and _normalised(_source(point).distribution) in self._disabled
+        return bool(self._disabled) and _normalized(_source(point).distribution) in self._disabled
 
     def _unknown(self, kind: Kind, name: str) -> HubError:
         if kind == "optimizer" and name in EXTRA_OF:
@@ -289,7 +289,7 @@ class Registry:
             return UnknownOptimizerError(
                 f"'{name}' is {_A[other]}, not {_A[kind]}",
                 where=name,
-                fix=f"give it to {how}, or choose one of hub.list_{kind}s()",
+                fix=f"pass it to {how}, or choose one of hub.list_{kind}s()",
             )
         known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
         own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
@@ -297,15 +297,14 @@ class Registry:
         return UnknownOptimizerError(
             f"there is no {kind} '{name}'",
             where=name,
-            fix=(f"did you mean {' or '.join(near)}? " if near else "")
-            + f"hub.list_{kind}s() has all names",
+            fix=(f"did you mean {' or '.join(near)}? " if near else "") + f"see hub.list_{kind}s()",
         )
 
 
 def nearest_names(
     name: str, known: set[str], first: Collection[str] = (), count: int = 3
 ) -> list[str]:
-    """Return the names most like one that is not there: those that begin alike, then the others."""
+    """Return the known names most like an unknown one, those with the same beginning first."""
     from difflib import get_close_matches
 
     wanted = name.lower().replace("-", "_")
@@ -317,7 +316,7 @@ def nearest_names(
 
 
 def unmet_requirements(distribution: str) -> list[str]:
-    """Return which of a distribution's requirements this environment does not meet, in words."""
+    """Describe each requirement of a distribution that this environment does not meet."""
     from packaging.requirements import Requirement
 
     if not version_of(distribution):
@@ -338,7 +337,7 @@ def unmet_requirements(distribution: str) -> list[str]:
 
 
 def version_of(distribution: str) -> str:
-    """Return the version of an installed distribution, "" where its metadata cannot be found."""
+    """Return the version of an installed distribution, "" if it has no metadata."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -348,30 +347,30 @@ def version_of(distribution: str) -> str:
 def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:
     by_name = {spec.name: spec for specs in results for spec in specs}
     for name, spec in by_name.items():
-        if not hasattr(spec.arguments, "model_fields"):  # looked at without importing pydantic
-            raise TypeError(f"the arguments of '{name}' are no pydantic model")
+        if not hasattr(spec.arguments, "model_fields"):  # checked without importing pydantic
+            raise TypeError(f"the arguments of '{name}' are not a pydantic model")
     return by_name
 
 
 def _source(point: metadata.EntryPoint) -> Source:
-    # `point.module` raises AttributeError for what is no module at all; importing that is told.
+    # `point.module` raises AttributeError for a malformed value; importing it gives our error.
     module = re.split(r"[:\[]", point.value, maxsplit=1)[0].strip()
     return Source(point.dist.metadata["Name"] if point.dist else "", module)
 
 
-def _normalised(name: str) -> str:
-    """Return a distribution name as PyPI compares them."""
+def _normalized(name: str) -> str:
+    """Normalize a distribution name as PyPI does."""
     return name.strip().lower().replace("_", "-").replace(".", "-")
 
 
 _default: Registry | None = None
-_making = Lock()
+_creation = Lock()
 
 
 def default_registry() -> Registry:
     """Return the registry of this environment, made on first use."""
     global _default  # noqa: PLW0603 - the one place that holds it
     if _default is None:
-        with _making:
+        with _creation:
             _default = _default or Registry()
     return _default

@@ -1,4 +1,4 @@
-"""Checks of what a plugin says about itself, when it is loaded."""
+"""Check the specs and hooks of a plugin when it is loaded."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from hub.spec import OptimizerSpec, SchedulerSpec
 
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-"""What `factory` looks like: a module, a colon and a name in it."""
+"""A `factory` path: a module, a colon and a dotted attribute of it."""
 USUAL = frozenset({"lr", "weight_decay"})
-"""What `per_group` has by default, even if an optimizer has no such argument."""
+"""The default of `per_group`, valid even for an optimizer without these arguments."""
 
 
 def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
-    """Check that the keys of a spec are arguments, and that low-rank ones have low-rank groups.
+    """Check that a spec's keys are its arguments, and that `low_rank` comes with the trait.
 
     Raises:
-        PluginError: With the spec, the field, the key and the nearest argument.
+        PluginError: One is not; the error has the spec, the field and the nearest argument.
     """
     if spec.low_rank and Trait.LOW_RANK not in spec.traits:
         raise PluginError(
-            f"low_rank of '{spec.name}' has arguments that nothing gets: it has no low-rank groups",
+            f"low_rank of '{spec.name}' has no effect: the optimizer has no low-rank groups",
             where="OptimizerSpec.low_rank",
             fix=for_author("add Trait.LOW_RANK to its traits", distribution),
             plugin=distribution,
@@ -69,14 +69,14 @@ def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> No
         what,
         where="OptimizerSpec.factory",
         fix=for_author(
-            'write factory="package.module:Class", or a hub_build_optimizer', distribution
+            'set factory="package.module:Class", or implement hub_build_optimizer', distribution
         ),
         plugin=distribution,
     )
 
 
 def check_scheduler_spec(spec: SchedulerSpec, distribution: str) -> None:
-    """Check that the keys of a schedule's spec are arguments; raises likewise."""
+    """Check that the keys of a schedule's spec are its arguments; raise likewise."""
     _check_keys(spec, "example_arguments", spec.example_arguments, distribution)
 
 
@@ -88,7 +88,7 @@ def _check_keys(
         near = get_close_matches(key, known, n=1, cutoff=0.0)
         advice = f"write '{near[0]}'" if near else "leave it out: it has no arguments"
         raise PluginError(
-            f"{field} of '{spec.name}' has '{key}', which is not an argument of it",
+            f"{field} of '{spec.name}' has '{key}', which is not one of its arguments",
             where=f"{type(spec).__name__}.{field}",
             fix=for_author(advice, distribution),
             plugin=distribution,
@@ -96,10 +96,10 @@ def _check_keys(
 
 
 def check_hooks_are_marked(hooks: Any, specs: Mapping[str, Any], distribution: str) -> None:
-    """Check that functions with the name of a hook are marked as one.
+    """Check that every function named like a hook is marked as one.
 
     Raises:
-        PluginError: One is not, so hub would never call it.
+        PluginError: One is not, and would never be called.
     """
     for name in specs:
         function = getattr(hooks, name, None)

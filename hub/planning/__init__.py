@@ -1,1 +1,1 @@
-"""From a name and a model to a plan: everything that `hub.build` is going to do."""
+"""Make a plan from a name and a model: everything that `hub.build` will do."""

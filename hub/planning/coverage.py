@@ -1,4 +1,4 @@
-"""How much of a model a low-rank optimizer really trains in low rank."""
+"""Report how much of a model an optimizer with low-rank groups really trains in low rank."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 
 from hub.errors import OptimArgsError
 from hub.spec import Finding, Trait
+from hub.text import shape_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pydantic import BaseModel
 
-    from hub.plans import PlannedGroup, PlannedParameter
+    from hub.plans import PlannedGroup
     from hub.spec import OptimizerSpec
 
 
 def coverage_findings(
     spec: OptimizerSpec, arguments: BaseModel, groups: Sequence[PlannedGroup]
 ) -> Iterator[Finding]:
-    """Yield where less is low-rank than the optimizer's name promises.
+    """Yield findings if less is low-rank than the optimizer's name promises.
 
     Args:
         spec: The optimizer.
-        arguments: Its validated arguments; a `rank` among them counts, and that of a rule first.
+        arguments: Its validated arguments; a rule's `rank` overrides theirs.
         groups: All groups of the plan.
     """
     if Trait.LOW_RANK in spec.traits:
@@ -34,7 +35,7 @@ def coverage_findings(
 
 
 def _idle_rules(spec: OptimizerSpec, groups: Sequence[PlannedGroup]) -> Iterator[Finding]:
-    """Refuse rules that set an argument of low-rank groups for none of them."""
+    """Refuse rules that set a low-rank argument for parameters outside the low-rank groups."""
     used = [group.overrides.items() for group in groups if group.low_rank]
     for group in groups:
         idle = {key: value for key, value in group.overrides.items() if key in spec.low_rank}
@@ -60,14 +61,14 @@ def _high_ranks(rank: int | None, groups: Sequence[PlannedGroup]) -> Iterator[Fi
         parameter, own = min(high, key=lambda pair: min(pair[0].shape))
         yield Finding.note(
             f"rank={own} is not below the smaller side of {len(high)} of {len(targets)} "
-            f"target weights, such as {parameter.name} ({_shape(parameter)}): their state is not "
-            "low-rank, and saves no memory",
+            f"target weights, such as {parameter.name} ({shape_text(parameter.shape)}): their "
+            "state is not low-rank, and saves no memory",
             "use a lower rank, or leave them out of target_modules",
         )
 
 
 def _stacked_weights(name: str, groups: Sequence[PlannedGroup]) -> Iterator[Finding]:
-    """Warn where most of the model is in weights that no linear layer owns, as experts may be.
+    """Warn if most of the model is in weights that no linear layer owns, such as experts.
 
     Transformers 5 stacks the experts of a layer in one 3-D parameter (`MixtralExperts`).
     """
@@ -87,10 +88,6 @@ def _stacked_weights(name: str, groups: Sequence[PlannedGroup]) -> Iterator[Find
         yield Finding.warn(
             f"{sizes[True] / total:.1%} of the trainable parameters are low-rank: {share:.0%} "
             f"are in weights of more than two dimensions, such as {stacked[0].name} "
-            f"({_shape(stacked[0])}), which {name} trains at full rank",
-            "compare with other optimizers by hub.estimate",
+            f"({shape_text(stacked[0].shape)}), which {name} trains at full rank",
+            "compare its memory with that of other optimizers, by hub.estimate",
         )
-
-
-def _shape(parameter: PlannedParameter) -> str:
-    return "x".join(map(str, parameter.shape))

@@ -1,4 +1,4 @@
-"""`hub.describe_groups`: what an optimizer trains with which learning rate and decay."""
+"""`hub.describe_groups`: which parameters an optimizer trains with which settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hub.running.steps import unwrapped
 from hub.terminal import as_text, literal
-from hub.text import listed
+from hub.text import listed, shape_text
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -20,14 +20,14 @@ class GroupSummary:
     """One parameter group."""
 
     name: str
-    """What hub calls it, or its number."""
+    """The name that hub gave it, or its number."""
     lr: float | None
-    """As it is now; None where the optimizer has none, or computes it."""
+    """The current learning rate; None if the optimizer has none, or computes it."""
     weight_decay: float | None
     tensors: int
     elements: int
     parameters: tuple[str, ...]
-    """Their names, or shapes such as "16×4" where the optimizer has no names."""
+    """Their names, or shapes such as "16×4" if the optimizer has no names."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class GroupSummaries:
 
 
 def describe_groups(optimizer: Optimizer) -> GroupSummaries:
-    """Return the parameter groups of any torch optimizer, to print or to look at.
+    """Summarize the parameter groups of any torch optimizer.
 
     Args:
-        optimizer: Built by hub or not, and also when wrapped, as by Accelerate.
+        optimizer: Built by hub or not; it may be wrapped, for instance by Accelerate.
     """
     return GroupSummaries(
         tuple(
@@ -69,7 +69,7 @@ def describe_groups(optimizer: Optimizer) -> GroupSummaries:
 
 def _summary(number: int, group: dict[str, Any]) -> GroupSummary:
     parameters = group["params"]
-    shapes = ["×".join(map(str, parameter.shape)) or "scalar" for parameter in parameters]
+    shapes = [shape_text(parameter.shape) for parameter in parameters]
     return GroupSummary(
         name=str(group.get("name", number)),
         lr=_float(group.get("lr")),
@@ -81,7 +81,7 @@ def _summary(number: int, group: dict[str, Any]) -> GroupSummary:
 
 
 def _float(value: Any) -> float | None:
-    """Return a plain number; a tensor learning rate is one too."""
+    """Return a plain number, also of a learning rate in a tensor."""
     return None if value is None else float(value)
 
 

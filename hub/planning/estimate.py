@@ -1,4 +1,4 @@
-"""`hub.estimate`: how much memory an optimizer takes, before it is taken."""
+"""`hub.estimate`: the memory that training takes, without allocating it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch.nn import Parameter
 from hub import backend
 from hub.errors import HubError, UnsupportedError
 from hub.measuring import plain_tensors, tensor_bytes
-from hub.planning.prepare import OF_BUILD, prepare
+from hub.planning.call import takes_build_arguments
+from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.quiet import no_warnings
 from hub.running.attach import optimizers_of
@@ -27,60 +28,57 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hub.names.by_class import OptimizerClass
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import Prepared
     from hub.spec import ParameterGroup
 
 _one_at_a_time = RLock()
-"""Held while torch does not compile, which is a setting of the whole process."""
+"""Held while compilation is off, which is a process-wide setting."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, once training is under way."""
+    """Memory in bytes, once training is under way."""
 
     parameters: int
     """Of all parameters, frozen ones included; a tied one counts once."""
     gradients: int
-    """Of the trainable parameters, all of them at once; of the two largest where each is used and
-    freed in the backward pass, and none waits for other micro-batches."""
+    """Of all trainable parameters; of only the two largest if each gradient is used and freed in
+    the backward pass, without accumulation over micro-batches."""
     state: int
     """Of what the optimizer keeps, after its first step."""
     evaluation: int = 0
-    """Of the training weights, which are kept while a model is evaluated with others
+    """Of the training weights that are kept while a model has others for evaluation
     (ScheduleFree); a state dict of the model then takes as much."""
 
     @property
     def total(self) -> int:
-        """All of it; activations come on top."""
+        """The sum; activations come on top."""
         return self.parameters + self.gradients + self.state + self.evaluation
 
 
-def estimate(name: str | OptimizerClass, model: Module, **arguments: Any) -> Estimate:
+@takes_build_arguments
+def estimate(call: BuildCall) -> Estimate:
     """Return the memory that training a model with an optimizer takes, allocating none of it.
 
-    The optimizer is built and takes a step on fake tensors, which have shapes and no numbers. Where
-    its code looks at numbers (8-bit state, APOLLO, StableAdamW), one tensor of each shape is made
-    on the CPU instead, one after the other.
+    The optimizer is built and takes a step on fake tensors, which have shapes but no values. If its
+    code reads values (8-bit state, APOLLO, StableAdamW), one real tensor of each shape is created
+    on the CPU instead, one at a time.
 
-    Args:
-        name: As for `hub.build`.
-        model: The model, which may live on the meta device. It is not touched.
-        arguments: As for `hub.build`.
+    The arguments are those of `hub.build`. The model may be on the meta device; it is not changed.
 
     Raises:
-        UnsupportedError: The optimizer cannot take a step on the CPU, or not without the model.
-        HubError: As `hub.build` does, but not for a model on the meta device, nor for one that
+        UnsupportedError: The optimizer cannot take a step on the CPU, or needs the real model.
+        HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
-    call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
-    prepared = prepare(name, model, **call, hyperparameters=arguments)
+    prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
     each = [tensor_bytes(p) for group in prepared.context.groups for _, p in group.parameters]
     return Estimate(
-        parameters=sum(tensor_bytes(p) for p in model.parameters()),
+        parameters=sum(tensor_bytes(p) for p in call.model.parameters()),
         gradients=_gradients(prepared, each),
         state=_state(prepared),
         evaluation=sum(each) if Trait.TRAIN_EVAL_MODES in prepared.spec.traits else 0,
@@ -88,7 +86,7 @@ def estimate(name: str | OptimizerClass, model: Module, **arguments: Any) -> Est
 
 
 def _refusal(prepared: Prepared) -> HubError | None:
-    """Return what the build would raise for a model on a device that nothing else steps."""
+    """Return what the build would raise for a materialized model that no other optimizer holds."""
     in_the_way = list(model_findings(list(prepared.context.named_parameters())))
     return prepared.plan.without(in_the_way).refusal
 
@@ -100,18 +98,18 @@ def _gradients(prepared: Prepared, each: list[int]) -> int:
 
 
 def _state(prepared: Prepared) -> int:
-    """Return the bytes of state, without compiling: compiled code crashes on fake tensors."""
-    backend.load("torch._dynamo")  # before fake tensors import what it imports
+    """Return the bytes of state, with compilation off: compiled code crashes on fake tensors."""
+    backend.load("torch._dynamo")  # imported here, so that fake tensors do not import it
     with _one_at_a_time, torch.compiler.set_stance("force_eager"):
         try:
             return _on_fake_tensors(prepared)
-        except Exception:  # noqa: BLE001 - whatever code does that finds no numbers in a tensor
+        except Exception:  # noqa: BLE001 - code that reads a fake tensor may raise anything
             return _one_of_each_shape(prepared)
 
 
 def _on_fake_tensors(prepared: Prepared) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return _state_after_a_step(prepared, prepared.context.groups, made=None).total
+        return _state_after_a_step(prepared, prepared.context.groups, real=None).total
 
 
 def _one_of_each_shape(prepared: Prepared) -> int:
@@ -128,7 +126,7 @@ def _one_of_each_shape(prepared: Prepared) -> int:
             kind: _state_after_a_step(
                 prepared,
                 (replace(group, parameters=((name, example),)),),
-                made={id(example)},
+                real={id(example)},
             )
             for kind, (group, name, example) in examples.items()
         }
@@ -148,26 +146,26 @@ def _one_of_each_shape(prepared: Prepared) -> int:
 
 
 def _state_after_a_step(
-    prepared: Prepared, groups: tuple[ParameterGroup, ...], made: set[int] | None
+    prepared: Prepared, groups: tuple[ParameterGroup, ...], real: set[int] | None
 ) -> _State:
     """Return the bytes of state after a step over copies of some groups' parameters.
 
-    The copies are in a copy of the model, where a plugin that asks finds the same modules; what is
-    not `made`, by identity, is on the meta device there; None makes everything.
+    The copies belong to a copy of the model, so that a plugin finds the same modules there. Tensors
+    in `real`, by identity, are on the CPU and the others on the meta device; None: all on the CPU.
     """
     model = prepared.context.model
-    twins: dict[int, Any] = {
-        id(tensor): _twin(tensor, "cpu" if made is None or id(tensor) in made else "meta")
+    stand_ins: dict[int, Any] = {
+        id(tensor): _stand_in(tensor, "cpu" if real is None or id(tensor) in real else "meta")
         for tensor in (*model.parameters(), *model.buffers())
     }
     context = replace(
         prepared.context,
-        model=copy.deepcopy(model, {**twins, **_kept(model)}),
+        model=copy.deepcopy(model, {**stand_ins, **_kept(model)}),
         groups=tuple(
-            replace(group, parameters=tuple((n, twins[id(p)]) for n, p in group.parameters))
+            replace(group, parameters=tuple((n, stand_ins[id(p)]) for n, p in group.parameters))
             for group in groups
         ),
-        embeddings=frozenset(twins[id(p)] for p in prepared.context.embeddings),
+        embeddings=frozenset(stand_ins[id(p)] for p in prepared.context.embeddings),
     )
     with no_warnings():
         optimizer: Any = prepared.construct(context)
@@ -179,11 +177,11 @@ def _state_after_a_step(
 
 
 def _kept(model: Module) -> dict[int, Any]:
-    """Return, by identity, the optimizers that a model may hold and a copy of it keeps."""
+    """Return, by identity, the optimizers that a model may hold and its copy shares."""
     return {id(optimizer): optimizer for optimizer, _ in optimizers_of(model.parameters())}
 
 
-def _twin(tensor: Tensor, device: str) -> Tensor:
+def _stand_in(tensor: Tensor, device: str) -> Tensor:
     values = torch.full(tensor.shape, 0.1, dtype=tensor.dtype, device=device)
     if isinstance(tensor, Parameter):
         return Parameter(values, requires_grad=tensor.requires_grad)
@@ -192,11 +190,11 @@ def _twin(tensor: Tensor, device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class _State:
-    """The bytes of an optimizer's state, a storage that several tensors share counted once."""
+    """The bytes of an optimizer's state; a storage that several tensors share counts once."""
 
     own: int
     shared: Mapping[tuple[str, ...], int]
-    """Of tensors that the optimizer has as attributes too, by their path there: one for all
+    """Of tensors that are also attributes of the optimizer, by their path there: one for all
     parameters, such as the quantization maps of bitsandbytes."""
 
     @property
@@ -219,12 +217,12 @@ class _State:
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
-    """Return where a tensor's numbers are; a fake one has a storage, and no address."""
+    """Identify the memory of a tensor; a fake one has a storage, but no address."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
 
 
 def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Yield an optimizer's own tensors, alone or in a mapping, with the names they go by."""
+    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
     for name, value in vars(optimizer).items():
         if isinstance(value, torch.Tensor):
             yield (name,), value

@@ -1,4 +1,4 @@
-"""What a model trains in, against what an optimizer can do there."""
+"""Detect a model's precision, and check that an optimizer can train in it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _SPELLINGS = {  # Lightning's `precision` (lightning 2.6, `_PRECISION_INPUT`)
 }
 _FRACTION_BITS = {"bf16": 7, "fp16": 10}
 _TYPICAL_WEIGHT = 0.02
-"""Assumed where the values are not there to look at: the usual init of language models."""
+"""Assumed if the values cannot be read: the usual init of language models."""
 
 
 def detect_precision(trainable: Named, declared: str | None = None) -> Precision:
-    """Return what the trainable parameters are, and what the caller says about autocast.
+    """Return the precision of the trainable parameters, and of autocast if declared.
 
     Args:
         trainable: The parameters to be trained, by name; not empty.
-        declared: One of `MODES`, or Lightning's spelling of it; None: as the parameters say.
+        declared: One of `MODES`, or Lightning's spelling of it; None: the parameters' dtype.
 
     Raises:
-        PrecisionError: `declared` is no known mode.
+        PrecisionError: `declared` is not a known mode.
     """
     dtypes: Counter[str] = Counter()
     devices: Counter[str] = Counter()
@@ -52,7 +52,7 @@ def detect_precision(trainable: Named, declared: str | None = None) -> Precision
         raise PrecisionError(
             f"precision={shown(declared)} is unknown",
             where="precision",
-            fix=f"one of {', '.join(MODES)}",
+            fix=f"use one of {', '.join(MODES)}",
         )
     mode = names[0] if declared is None else _SPELLINGS.get(declared, declared)
     return Precision(
@@ -70,14 +70,14 @@ def precision_findings(
     rates: list[float],
     without_traits: Collection[Trait] = (),
 ) -> Iterator[Finding]:
-    """Yield what the spec alone says about this precision and device.
+    """Yield findings about precision and device that follow from the spec.
 
     Args:
         spec: The optimizer.
-        precision: From `detect`.
-        trainable: Looked at for the size of the weights.
+        precision: From `detect_precision`.
+        trainable: The parameters, whose magnitudes are sampled.
         rates: The learning rates of all groups.
-        without_traits: The traits that it has not with the arguments it is built with.
+        without_traits: Traits that it loses with the arguments it is built with.
     """
     yield from _unsupported(spec, precision)
     expected = MODES.get(precision.mode)
@@ -85,7 +85,7 @@ def precision_findings(
         yield Finding.warn(
             f"precision='{precision.mode}' keeps the weights in {expected}, but most "
             f"parameters of this model are {precision.dtypes[0]}",
-            f"convert the model, or say precision='{precision.dtypes[0]}'",
+            f"convert the model, or pass precision='{precision.dtypes[0]}'",
         )
     if Trait.COMPENSATED not in spec.traits - frozenset(without_traits):
         yield from _stalling(precision, trainable, rates)
@@ -103,7 +103,7 @@ def _unsupported(spec: OptimizerSpec, precision: Precision) -> Iterator[Finding]
         yield Finding.refuse(
             PrecisionError(
                 f"{spec.name} does not train correctly in {name}",
-                fix=f"it does in {', '.join(sorted(spec.precisions))}",
+                fix=f"it trains in {', '.join(sorted(spec.precisions))}",
             )
         )
     for device in sorted(set(precision.devices) - spec.devices - {"meta"}):
@@ -116,7 +116,7 @@ def _unsupported(spec: OptimizerSpec, precision: Precision) -> Iterator[Finding]
 
 
 def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Iterator[Finding]:
-    """Warn where an update of about lr is less than half the spacing of the weights' dtype.
+    """Warn if an update of about lr is less than half the spacing of the weights' dtype.
 
     Measured in pure bf16 with a weight of 1 and lr 1e-3: it never moves.
     """
@@ -128,16 +128,15 @@ def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Ite
     rate = max(rates)
     if rate < spacing / 2:
         yield Finding.warn(
-            f"{dtype} weights of about {weight:.2g} change in steps of {spacing:.2g}; "
-            f"updates of about lr={rate:.2g} are less than half of that and mostly round to "
-            "nothing",
+            f"{dtype} values near {weight:.2g} are spaced {spacing:.2g} apart; updates of about "
+            f"lr={rate:.2g} mostly round to zero",
             "keep the weights in fp32 and train with precision='bf16-mixed', raise lr, or use "
             "an optimizer with compensated updates (trait 'compensated' in `hub show`)",
         )
 
 
 def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: int = 1024) -> float:
-    """Return the median magnitude of some elements of the largest weights, or a usual value."""
+    """Return the median magnitude of some elements of the largest weights, or a typical value."""
     weights = [
         parameter
         for _, parameter in trainable

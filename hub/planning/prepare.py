@@ -1,9 +1,8 @@
-"""`hub.plan`: everything that `hub.build` will do, decided and written down beforehand."""
+"""`hub.plan`: decide everything that `hub.build` will do, before it does anything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hub import backend
@@ -16,6 +15,7 @@ from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.names.by_class import adopt_class
 from hub.names.registry import default_registry
+from hub.planning.call import takes_build_arguments
 from hub.planning.coverage import coverage_findings
 from hub.planning.precision import detect_precision, precision_findings
 from hub.planning.readiness import readiness_findings
@@ -30,29 +30,18 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.groups.given import GivenGroups
-    from hub.groups.split import Rules
+    from hub.groups.split import Named
+    from hub.groups.targets import Targets
     from hub.names.by_class import OptimizerClass
     from hub.names.registry import Plugin, Registry
+    from hub.planning.call import BuildCall, OptimArgs
     from hub.plans import PlannedGroup
-    from hub.spec import OptimizerSpec
-
-    OptimArgs = str | Mapping[str, Any] | None
-
-OF_BUILD = (
-    "optim_args",
-    "target_modules",
-    "defaults",
-    "param_rules",
-    "precision",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-)
-"""The arguments of `hub.build` that are not the optimizer's."""
+    from hub.spec import OptimizerSpec, Precision
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan together with the live things it is about, for `hub.build` to execute."""
+    """A plan with the live objects that `hub.build` needs to execute it."""
 
     plan: Plan
     plugin: Plugin
@@ -64,7 +53,7 @@ class Prepared:
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
         spec, arguments = _eager(self.spec, self.optim_args)
-        # Making a torch optimizer imports it (torch/_compile.py), and not in a lock.
+        # Creating a torch optimizer imports it (torch/_compile.py), without our lock.
         backend.load("torch._dynamo")
         optimizer: Optimizer | None
         if spec.factory:
@@ -77,154 +66,145 @@ class Prepared:
         return optimizer
 
 
-def plan(
-    name: str | OptimizerClass,
-    model: nn.Module,
-    *,
-    optim_args: OptimArgs = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    **hyperparameters: Any,
-) -> Plan:
-    """Return what `hub.build` would do with the same arguments, building nothing.
+@takes_build_arguments
+def plan(call: BuildCall) -> Plan:
+    """Return what `hub.build` would do with the same arguments, without building anything.
 
     See `hub.build` for the arguments, and for the errors that bad input raises in both. Whatever
     else makes `hub.build` refuse is a finding here: `plan.refused` says whether it will, and
-    `plan.refusal` is the error. A model on the meta device can be planned, but not built. Errors of
-    the package itself, such as a failing import, only show when building.
+    `plan.refusal` is the error. A model on the meta device can be planned, but not built. Failures
+    of the package itself, such as of its import, only show in a build.
     """
-    return prepare(
-        name,
-        model,
-        optim_args=optim_args,
-        target_modules=target_modules,
-        defaults=defaults,
-        param_rules=param_rules,
-        precision=precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        max_grad_norm=max_grad_norm,
-        hyperparameters=hyperparameters,
-    ).plan
+    return prepare(call).plan
 
 
 def find_optimizer(
     name: str | OptimizerClass, optim_args: OptimArgs, registry: Registry
 ) -> tuple[Plugin, OptimizerSpec, OptimArgs]:
-    """Return the plugin and spec of a name, or of a class or factory, and its `optim_args`.
+    """Return the plugin, spec and `optim_args` of a name, or of a class or factory.
 
     Raises:
-        HubError: As `hub.build` does for a name; also if both a class and `optim_args` have
-            arguments.
+        HubError: As `hub.build` does for a name; or a class comes with `optim_args` as well.
     """
     if not (isinstance(name, tuple) or callable(name)):
         return registry.plugin("optimizer", name), registry.optimizer(name), optim_args
     found, plugin, arguments = adopt_class(name, registry)
     if optim_args is not None:
         raise OptimArgsError(
-            f"{found} comes with arguments, and optim_args has more",
+            f"{found} already has its arguments, but optim_args are given too",
             where="optim_args",
-            fix="give all of them with the class",
+            fix="pass all of them with the class",
         )
     return plugin, plugin.optimizers[found], arguments
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """What does not depend on the final arguments; makes groups and findings from them."""
+
+    call: BuildCall
+    given: GivenGroups | None
+    spec: OptimizerSpec
+    trainable: Named
+    targets: Targets
+    precision: Precision
+
+    def groups(self, arguments: BaseModel) -> tuple[PlannedGroup, ...]:
+        low_rank = self.targets.weights
+        if self.given is not None:
+            return self.given.split(self.spec, arguments, low_rank=low_rank)
+        return split_into_groups(
+            self.call.model,
+            self.spec,
+            arguments,
+            trainable=self.trainable,
+            low_rank=low_rank,
+            param_rules=self.call.param_rules,
+        )
+
+    def context(self, arguments: BaseModel, groups: Iterable[PlannedGroup]) -> BuildContext:
+        parameters = dict(self.trainable)
+        return BuildContext(
+            model=self.call.model,
+            groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
+            precision=self.precision,
+            embeddings=frozenset(embedding_weights(self.call.model)),
+        )
+
+    def findings(
+        self, arguments: BaseModel, groups: Sequence[PlannedGroup], own: Sequence[Finding]
+    ) -> tuple[Finding, ...]:
+        """Return all findings, with the plugin's own among them."""
+        lost = {trait for finding in own for trait in finding.without_traits}
+        rates = _learning_rates(arguments, groups)
+        return (
+            *readiness_findings(self.spec, self.trainable),
+            *precision_findings(self.spec, self.precision, self.trainable, rates, lost),
+            *own,
+            *self.targets.findings,
+            *coverage_findings(self.spec, arguments, groups),
+            *_known_failures(self.spec),
+        )
+
+
 def prepare(
-    name: str | OptimizerClass,
-    model: nn.Module,
-    *,
-    optim_args: OptimArgs = None,
-    target_modules: str | Sequence[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    param_rules: Rules | None = None,
-    precision: str | None = None,
-    gradient_accumulation_steps: int = 1,
-    max_grad_norm: float | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-    given: GivenGroups | None = None,
-    registry: Registry | None = None,
+    call: BuildCall, *, given: GivenGroups | None = None, registry: Registry | None = None
 ) -> Prepared:
-    """Resolve a name and its arguments against a model; see `hub.build` for both and the errors.
+    """Resolve a call's name and arguments against its model; raise as `hub.build` does.
 
-    `given` groups, of the same model, replace those that hub makes.
+    Args:
+        call: The arguments of `hub.build`.
+        given: Groups of the same model, in place of those that hub makes.
+        registry: Where to look the name up; by default, that of this environment.
     """
-    check_build_call(model, gradient_accumulation_steps, max_grad_norm)
-    plugin, spec, optim_args = find_optimizer(name, optim_args, registry or default_registry())
-    options = _options(plugin, spec, optim_args, hyperparameters or {}, defaults)
-    if Trait.STEPS_IN_BACKWARD in spec.traits:
-        check_clipping(spec.name, options.model, max_grad_norm, gradient_accumulation_steps)
-    trainable = trainable_parameters(model) if given is None else given.trainable
-    targets = targets_for(spec, model, target_modules)
-    split = (
-        partial(
-            split_into_groups,
-            model,
-            spec,
-            trainable=trainable,
-            low_rank=targets.weights,
-            param_rules=param_rules,
-        )
-        if given is None
-        else partial(given.split, spec, low_rank=targets.weights)
+    check_build_call(call.model, call.gradient_accumulation_steps, call.max_grad_norm)
+    plugin, spec, optim_args = find_optimizer(
+        call.name, call.optim_args, registry or default_registry()
     )
-    facts = detect_precision(trainable, precision)
-    embeddings = frozenset(embedding_weights(model))
-
-    def grouped(arguments: BaseModel) -> tuple[tuple[PlannedGroup, ...], BuildContext]:
-        groups = split(arguments)
-        return groups, BuildContext(
-            model=model,
-            groups=tuple(_live(group, dict(trainable), spec, arguments) for group in groups),
-            precision=facts,
-            embeddings=embeddings,
+    options = _options(plugin, spec, optim_args, call)
+    if Trait.STEPS_IN_BACKWARD in spec.traits:
+        check_clipping(
+            spec.name, options.model, call.max_grad_norm, call.gradient_accumulation_steps
         )
-
-    groups, context = grouped(options.model)
-    asked = _plugin_findings(plugin, spec, options, context)
-    changes = {key: value for finding in asked for key, value in finding.instead.items()}
+    draft = _draft(call, given, spec)
+    groups = draft.groups(options.model)
+    context = draft.context(options.model, groups)
+    own = _plugin_findings(plugin, spec, options, context)
+    changes = {key: value for finding in own for key, value in finding.instead.items()}
     if changes:
         options = with_changes(spec.name, options, changes)
-        groups, context = grouped(options.model)
-    lacking = {trait for finding in asked for trait in finding.without_traits}
-    checked = precision_findings(
-        spec, facts, trainable, _learning_rates(options.model, groups), lacking
-    )
+        groups = draft.groups(options.model)
+        context = draft.context(options.model, groups)
     return Prepared(
         plan=Plan(
             optimizer=spec.name,
             distribution=plugin.source.distribution,
             arguments=options.arguments,
-            target_modules=tuple(targets.modules),
+            target_modules=tuple(draft.targets.modules),
             groups=groups,
-            precision=facts,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            max_grad_norm=max_grad_norm,
-            findings=(
-                *readiness_findings(spec, trainable),
-                *checked,
-                *asked,
-                *targets.findings,
-                *coverage_findings(spec, options.model, groups),
-                *_known_failures(spec),
-            ),
+            precision=draft.precision,
+            gradient_accumulation_steps=call.gradient_accumulation_steps,
+            max_grad_norm=call.max_grad_norm,
+            findings=draft.findings(options.model, groups, own),
         ),
         plugin=plugin,
         spec=spec,
         optim_args=options.model,
-        targets=targets.modules,
+        targets=draft.targets.modules,
         context=context,
     )
 
 
+def _draft(call: BuildCall, given: GivenGroups | None, spec: OptimizerSpec) -> _Draft:
+    trainable = trainable_parameters(call.model) if given is None else given.trainable
+    targets = targets_for(spec, call.model, call.target_modules)
+    return _Draft(
+        call, given, spec, trainable, targets, detect_precision(trainable, call.precision)
+    )
+
+
 def _options(
-    plugin: Plugin,
-    spec: OptimizerSpec,
-    optim_args: OptimArgs,
-    hyperparameters: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None,
+    plugin: Plugin, spec: OptimizerSpec, optim_args: OptimArgs, call: BuildCall
 ) -> ResolvedArguments:
     if isinstance(optim_args, str):
         parsed = plugin.hooks.hub_parse_optim_args(name=spec.name, text=optim_args)
@@ -233,13 +213,13 @@ def _options(
         spec.name,
         spec.arguments,
         optim_args=optim_args,
-        hyperparameters=hyperparameters,
-        defaults=defaults,
+        hyperparameters=call.hyperparameters,
+        defaults=call.defaults,
     )
 
 
 def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, BaseModel]:
-    """Return what a plugin is called with for a layerwise form, of which it knows nothing."""
+    """Return what a plugin is called with for a layerwise form: the eager spec and arguments."""
     if spec.eager_spec is None:
         return spec, arguments
     spec = spec.eager_spec
@@ -248,7 +228,7 @@ def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, Ba
 
 
 def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
-    """Return the arguments that are neither the low-rank groups' nor the engine's."""
+    """Return the arguments, without those of low-rank groups and of the engine."""
     elsewhere = {*spec.low_rank, *InBackward.model_fields}
     return {key: value for key, value in arguments if key not in elsewhere}
 
@@ -256,7 +236,7 @@ def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any
 def _plugin_findings(
     plugin: Plugin, spec: OptimizerSpec, options: ResolvedArguments, context: BuildContext
 ) -> tuple[Finding, ...]:
-    """Return what the plugin itself finds."""
+    """Return the plugin's own findings."""
     eager, arguments = _eager(spec, options.model)
     try:
         results = plugin.hooks.hub_validate_precision(
@@ -267,10 +247,10 @@ def _plugin_findings(
         raise
     except Exception as error:  # third-party code
         raise PluginError(
-            f"the plugin of {spec.name} fails to check the build: {type(error).__name__}: {error}",
+            f"the plugin of {spec.name} failed to check the build: {type(error).__name__}: {error}",
             where="hub_validate_precision",
             fix=for_author(
-                "return findings; hub_validate_precision gets arguments that are validated",
+                "return findings; hub_validate_precision gets validated arguments",
                 plugin.source.distribution,
             ),
             plugin=plugin.source.distribution,
@@ -290,7 +270,7 @@ def _live(
     spec: OptimizerSpec,
     arguments: BaseModel,
 ) -> ParameterGroup:
-    """Return a planned group with its parameters, and all arguments that it has to itself."""
+    """Return a planned group with its parameters, and all arguments that it overrides."""
     own = {
         key: value
         for key, value in arguments
@@ -308,7 +288,7 @@ def _live(
 
 
 def _learning_rates(arguments: BaseModel, groups: Iterable[PlannedGroup]) -> list[float]:
-    """Return the learning rate of each group, where the optimizer has one."""
+    """Return the learning rate of each group, if the optimizer has one."""
     base = getattr(arguments, "lr", None)
     rates = [group.overrides.get("lr", base) for group in groups]
     return [rate for rate in rates if rate]

@@ -1,4 +1,4 @@
-"""What several processes and DeepSpeed do to parameters that not every optimizer can train."""
+"""Refuse optimizers that cannot train under several processes, sharding or DeepSpeed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _REASONS = {
 
 
 def check_alone(spec: OptimizerSpec) -> None:
-    """Hold an optimizer that steps inside the backward pass to a single process.
+    """Check that an optimizer that steps inside the backward pass runs in a single process.
 
     Raises:
-        UnsupportedError: There are several, whose gradients nobody averages before the update.
+        UnsupportedError: There are several, and nothing averages their gradients before the update.
     """
     distributed = torch.distributed
     several = (
@@ -47,28 +47,28 @@ def check_alone(spec: OptimizerSpec) -> None:
 
 
 def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
-    """Hold parameters to not being DeepSpeed's, if the optimizer cannot train them there.
+    """Check that DeepSpeed does not run the training, if the optimizer cannot train under it.
 
-    It leaves its mark on parameters that ZeRO's third stage has partitioned, and Accelerate knows
-    in every stage, once there is an `Accelerator`.
+    DeepSpeed marks the parameters that ZeRO's third stage partitions; Accelerate knows of every
+    stage, once an `Accelerator` exists.
 
     Args:
-        spec: Of the optimizer.
+        spec: The optimizer.
         named: Names and parameters.
 
     Raises:
-        UnsupportedError: They are; the error says why it matters.
+        UnsupportedError: It does; the error says why the optimizer cannot train.
     """
     mark = next((name for name, parameter in named if hasattr(parameter, "ds_id")), None)
-    if mark is not None or _accelerate_runs_it():
+    if mark is not None or _accelerate_runs_deepspeed():
         refuse_deepspeed(spec, where=mark or spec.name)
 
 
 def check_unsharded(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
-    """Hold parameters to not being DTensors, if the optimizer says why it cannot train them.
+    """Check that no parameter is a DTensor, if the optimizer cannot train those.
 
     Args:
-        spec: Of the optimizer.
+        spec: The optimizer.
         named: Names and parameters.
 
     Raises:
@@ -85,9 +85,9 @@ def check_unsharded(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]])
 
 
 def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
-    """Refuse an optimizer that cannot train under DeepSpeed; let all others pass.
+    """Raise for an optimizer that cannot train under DeepSpeed, and let all others pass.
 
-    DeepSpeed's engine (0.19) runs the backward pass itself, and hands optimizers flat pieces of the
+    DeepSpeed's engine (0.19) runs the backward pass itself, and gives optimizers flat pieces of the
     parameters, from the first ZeRO stage on and in half precision.
 
     Raises:
@@ -102,9 +102,9 @@ def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
             )
 
 
-def _accelerate_runs_it() -> bool:
+def _accelerate_runs_deepspeed() -> bool:
     """Whether Accelerate (1.15, `PartialState`) runs this process under DeepSpeed."""
     module = sys.modules.get("accelerate.state")
-    shared = {} if module is None else module.PartialState._shared_state  # noqa: SLF001 - makes none
+    shared = {} if module is None else module.PartialState._shared_state  # noqa: SLF001 - creates no state
     kind = shared.get("distributed_type")
     return getattr(kind, "value", None) == "DEEPSPEED"

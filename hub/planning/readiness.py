@@ -1,4 +1,4 @@
-"""What in the model or the process prevents a build."""
+"""Find obstacles to a build in the current model and process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Finding]:
-    """Yield a refusal for each thing that must change before a build.
+    """Yield a refusal for each obstacle to building this optimizer now.
 
     Args:
         spec: The optimizer.
@@ -33,7 +33,7 @@ def readiness_findings(spec: OptimizerSpec, trainable: Named) -> Iterator[Findin
 
 
 def model_findings(trainable: Named) -> Iterator[Finding]:
-    """Yield a refusal for each thing that must change in the model, whatever is built.
+    """Yield a refusal for each obstacle in the model, whichever optimizer is built.
 
     Args:
         trainable: The parameters to be trained, by name.

@@ -11,7 +11,8 @@ from torch import nn
 from hub.building.build import build_prepared
 from hub.errors import HubWarning
 from hub.names.registry import Registry, default_registry
-from hub.planning.prepare import OF_BUILD, prepare
+from hub.planning.call import BuildCall
+from hub.planning.prepare import prepare
 from hub.quiet import no_warnings
 from hub.spec import Trait
 from hub.testing.kit_model import Model, batch, loss_of, make_model
@@ -81,19 +82,13 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        call = {key: arguments.pop(key) for key in OF_BUILD if key in arguments}
+        values: dict[str, Any] = {"lr": self.lr} if self.has("lr") else {}
         if self.low_rank:
-            call.setdefault("target_modules", "all-linear")
-        lr = {"lr": self.lr} if self.has("lr") else {}
+            values["target_modules"] = "all-linear"
+        values |= {**self.spec.example_arguments, **arguments}
         with no_warnings(HubWarning):
-            prepared = prepare(
-                self.name,
-                model,
-                hyperparameters={**lr, **self.spec.example_arguments, **arguments},
-                registry=self.registry,
-                **call,
-            )
-            return build_prepared(prepared)
+            call = BuildCall(self.name, model, **values)
+            return build_prepared(prepare(call, registry=self.registry))
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""

@@ -149,8 +149,8 @@ def test_arguments_of_the_schedule_as_text():
         ({"eval_strategy": "sometimes"}, "'no', 'steps' or 'epoch'"),
         ({"lr_scheduler_kwargs": "num_cycles"}, "'num_cycles' has no value"),
         ({"lr_scheduler_kwargs": 3}, "valid dict"),
-        (3, "a int holds no training configuration"),
-        (TrainingConfig, "holds no training configuration"),
+        (3, "a int is not a training configuration"),
+        (TrainingConfig, "is not a training configuration"),
         ("there_is_none.json", "No such file"),
         ("no_ending", "neither .json nor .yaml"),
     ],
@@ -167,8 +167,8 @@ def test_bad_input(source, says):
     [
         ("c.json", "{", "cannot be read"),
         ("c.yaml", "a: [", "cannot be read"),
-        ("c.yaml", "- 1", "holds a list"),
-        ("c.json", "null", "holds a NoneType"),
+        ("c.yaml", "- 1", "contains a list"),
+        ("c.json", "null", "contains a NoneType"),
         ("c.json", '{"adam_beta3": 1}', "did you mean 'adam_beta"),
         ("c.yaml", "learning_rate: fast", "learning_rate='fast'"),
         ("c.json", b"\xff", "cannot be read"),
@@ -218,8 +218,8 @@ def test_warmup_like_transformers(warmup, tmp_path):
     theirs = arguments(tmp_path, warmup_steps=warmup)
     for config in (TrainingConfig.load(theirs), TrainingConfig(warmup_steps=warmup)):
         for total in (1, 7, 10, 30, 100, 999, 1000):
-            assert config.warmup(total) == theirs.get_warmup_steps(total)
-            assert type(config.warmup(total)) is int
+            assert config.resolved_warmup_steps(total) == theirs.get_warmup_steps(total)
+            assert type(config.resolved_warmup_steps(total)) is int
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_warmup_like_transformers(warmup, tmp_path):
     ],
 )
 def test_warmup_ratio_as_before_transformers_5(values, expected):
-    assert TrainingConfig(**values).warmup(100) == expected
+    assert TrainingConfig(**values).resolved_warmup_steps(100) == expected
 
 
 @pytest.fixture(scope="module")
@@ -293,8 +293,8 @@ def test_steps_of_several_processes_as_accelerate_shards_them(drop):
         ({}, (True,), "dataset_length=True is not a number of samples"),
         ({}, (10.0,), "not a number of samples"),
         ({}, (10, 0), "world_size=0 is not a number of devices"),
-        ({}, (None,), "give max_steps"),
-        ({"dataloader_drop_last": True}, (7,), "fill no batch of 8"),
+        ({}, (None,), "set max_steps"),
+        ({"dataloader_drop_last": True}, (7,), "do not fill a batch of 8"),
     ],
 )
 def test_steps_that_cannot_be_counted(values, call, says):
@@ -309,4 +309,4 @@ def test_a_stream_has_max_steps():
 @pytest.mark.parametrize("steps", [0, 1.5, "10", None])
 def test_warmup_of_no_number(steps):
     with pytest.raises(hub.OptimArgsError, match="not a number of steps"):
-        TrainingConfig().warmup(steps)
+        TrainingConfig().resolved_warmup_steps(steps)

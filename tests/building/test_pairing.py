@@ -102,6 +102,6 @@ def test_schedules_that_need_a_metric(schedule, evaluates, warned, recwarn):
     config = {"lr_scheduler_type": schedule, "eval_strategy": evaluates}
     hub.create_scheduler(adamw(), config, 10)
     assert [str(w.message) for w in recwarn] == [
-        f"'{schedule}' changes the learning rate by a metric, and eval_strategy='no' measures "
+        f"'{schedule}' follows a metric, and eval_strategy='no' measures "
         "none; set eval_strategy to 'steps' or 'epoch', and call step(metric) there"
     ] * warned

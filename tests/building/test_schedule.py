@@ -273,7 +273,7 @@ def test_a_schedule_of_what_is_no_optimizer(of):
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("linear", {}, "needs to know how long"),
+        ("linear", {}, "needs the length of the training"),
         ("linear", {"num_training_steps": 10, "num_warmup_steps": 11}, "do not fit"),
         ("linear", {"num_training_steps": 0}, "not a number of steps"),
         ("linear", {"num_training_steps": 10, "num_warmup_steps": 0.1}, "not a number of steps"),

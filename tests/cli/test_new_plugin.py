@@ -18,6 +18,7 @@ from hub.building.build import build_prepared
 from hub.cli import app
 from hub.cli.scaffold.fields import fields_of
 from hub.names.registry import Registry, Source
+from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
 
 MODULE = '''
@@ -294,9 +295,7 @@ def test_a_new_plugin_builds_its_class(tmp_path, monkeypatch):
     _, plugin = registry_of(tmp_path / "new")
     monkeypatch.setattr(Registry, "plugin", lambda *_: plugin)
     monkeypatch.setattr(Registry, "optimizer", lambda *_: plugin.optimizers["nadam"])
-    optimizer = build_prepared(
-        prepare("nadam", nn.Linear(2, 2), hyperparameters={"momentum_decay": 0.5})
-    )
+    optimizer = build_prepared(prepare(BuildCall("nadam", nn.Linear(2, 2), momentum_decay=0.5)))
     assert type(optimizer).__name__ == "NAdam"
     assert optimizer.param_groups[0]["momentum_decay"] == 0.5
 

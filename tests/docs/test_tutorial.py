@@ -22,6 +22,7 @@ from hub import errors, hookspecs
 from hub.building.build import build_prepared
 from hub.cli import app
 from hub.names.registry import Registry
+from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
 from hub.testing import cases, run
 
@@ -144,7 +145,8 @@ def test_what_hub_says_of_a_broken_plugin(message, tmp_path, monkeypatch):
     with pytest.raises(hub.HubError) as raised:
         build_prepared(
             prepare(
-                "x", torch.nn.Sequential(*map(torch.nn.Linear, (2, 2), (2, 2))), registry=registry
+                BuildCall("x", torch.nn.Sequential(*map(torch.nn.Linear, (2, 2), (2, 2)))),
+                registry=registry,
             )
         )
     pattern = re.escape(message).replace("…", ".*")

@@ -125,7 +125,11 @@ BROKEN = (
         declares=("toy_untyped",),
         breaks="toy_untyped",
         put_in={"arguments": "dict"},
-        says=("hub-toy-untyped does not load", "'toy_untyped' are no pydantic model", "fix: pip"),
+        says=(
+            "hub-toy-untyped does not load",
+            "'toy_untyped' are not a pydantic model",
+            "fix: pip",
+        ),
     ),
     Toy(
         "hub-toy-future",

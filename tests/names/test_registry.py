@@ -172,9 +172,10 @@ class Observed(list):
 
 def build_with(registry, model, name="sgd"):
     from hub.building.build import build_prepared
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import prepare
 
-    return build_prepared(prepare(name, model, registry=registry), registry.observers())
+    return build_prepared(prepare(BuildCall(name, model), registry=registry), registry.observers())
 
 
 def sgd_and(*points):
@@ -257,7 +258,7 @@ def test_a_model_of_one_layer_has_groups_too(plugin):
             "low_rank of 'a' has 'lrs'",
             "'lr'",
         ),
-        ({"low_rank": frozenset({"momentum"})}, "that nothing gets", "Trait.LOW_RANK"),
+        ({"low_rank": frozenset({"momentum"})}, "has no effect", "Trait.LOW_RANK"),
         ({"without_effect": {"forech": "?"}}, "without_effect of 'a' has 'forech'", "'foreach'"),
         (
             {"contrasts": {"lr": (hub.Contrast(other={"maximise": True}),)}},
@@ -317,7 +318,7 @@ def test_a_name_of_the_other_kind_is_told(ask, name, says):
             lambda context: __import__("torch").optim.SGD(context.param_groups()[:1], lr=1.0),
             "left out",
         ),
-        (with_groups(lambda groups, _: groups[::-1]), "changed the order: '.*' is in place 0"),
+        (with_groups(lambda groups, _: groups[::-1]), "changed the order: '.*' is at position 0"),
         (
             with_groups(lambda groups, _: [{"params": g["params"]} for g in groups]),
             "lost name or param_names of group 0",
@@ -336,7 +337,7 @@ def test_a_name_of_the_other_kind_is_told(ask, name, says):
         ),
         (
             with_groups(lambda _, model: [{"params": [*model.parameters()]}]),
-            "that the plan does not have|lost name|changed the order",
+            "that is not in the plan|lost name|changed the order",
         ),
         (lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),  # noqa: ARG005
         (lambda context: __import__("no_such_backend"), "cannot import its package"),  # noqa: ARG005
@@ -427,15 +428,17 @@ def test_a_plugin_may_parse_its_own_arguments(plugin, model):
         hub_parse_optim_args=hub_parse_optim_args,
         hub_build_optimizer=hub_build_optimizer,
     )
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import prepare
 
     registry = Registry([point("a", "fake_parser", "hub-a")])
-    prepared = prepare("a", model, optim_args="a at 0.5", registry=registry)
+    prepared = prepare(BuildCall("a", model, optim_args="a at 0.5"), registry=registry)
     assert prepared.optim_args.lr == 0.5
 
 
 def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
     from hub.building.build import build_prepared
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import prepare
 
     found = []
@@ -459,13 +462,13 @@ def test_findings_of_a_plugin_adjust_warn_and_refuse(plugin, model):
     registry = Registry([point("a", "fake_finder", "hub-a")])
     found.append(hub.Finding.adjust("no foreach here", instead={"foreach": False}))
     with pytest.warns(hub.HubWarning, match="no foreach here"):
-        optimizer = build_prepared(prepare("a", model, registry=registry))
+        optimizer = build_prepared(prepare(BuildCall("a", model), registry=registry))
     assert optimizer.defaults["foreach"] is False
     origins = {a.name: a.origin for a in optimizer.hub_plan.arguments}
     assert origins["foreach"] == "precision"
     found.append(hub.Finding.refuse(hub.PrecisionError("not on a Sunday")))
     with pytest.raises(hub.PrecisionError, match="not on a Sunday"):
-        build_prepared(prepare("a", model, registry=registry))
+        build_prepared(prepare(BuildCall("a", model), registry=registry))
 
 
 class OwnError(hub.UnsupportedError):
@@ -500,6 +503,7 @@ def test_a_plan_with_another_error_is_not_read(error):
 
 
 def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
+    from hub.planning.call import BuildCall
     from hub.planning.prepare import prepare
 
     heard = []
@@ -514,7 +518,8 @@ def test_a_plugin_hears_of_a_layerwise_form_by_the_eager_name(plugin, model):
         hub_register_optimizers=registers("a"),
         hub_validate_precision=hub_validate_precision,
     )
-    prepared = prepare("a_layerwise", model, registry=Registry([point("a", "fake_eager", "hub-a")]))
+    registry = Registry([point("a", "fake_eager", "hub-a")])
+    prepared = prepare(BuildCall("a_layerwise", model), registry=registry)
     assert prepared.plan.refused
     assert heard == [("a", set(hub.describe("sgd").arguments.model_fields))]
 
@@ -548,7 +553,7 @@ def test_the_likeliest_name_comes_first(asked, first):
 def test_nothing_is_suggested_where_nothing_is_like_it(asked):
     with pytest.raises(hub.UnknownOptimizerError) as raised:
         hub.describe(asked)
-    assert raised.value.fix == "hub.list_optimizers() has all names"
+    assert raised.value.fix == "see hub.list_optimizers()"
 
 
 def test_metadata_that_name_no_module_or_another_distribution_cost_their_own_names(

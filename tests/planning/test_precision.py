@@ -6,7 +6,7 @@ from torch import nn
 
 import hub
 
-STALL = "round to nothing"
+STALL = "round to zero"
 
 
 def told(plan):

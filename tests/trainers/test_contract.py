@@ -117,7 +117,7 @@ def test_a_function_that_a_trainer_calls(tmp_path):
 def test_groups_without_a_model_are_refused_where_it_is_needed(name, values, error, tmp_path):
     config = settings(tmp_path, HubArguments, optim=name, **values)
     cls, keywords = Trainer.get_optimizer_cls_and_kwargs(config)
-    with pytest.raises(error, match="got parameter groups only"):
+    with pytest.raises(error, match="got only parameter groups"):
         cls(groups_of(make_model()), **keywords)
 
 

@@ -46,7 +46,7 @@ def test_target_modules(name, modules, count, tmp_path):
 
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_low_rank_needs_target_modules(name, tmp_path):
-    with pytest.raises(hub.TargetModulesError, match="needs to know which linear layers"):
+    with pytest.raises(hub.TargetModulesError, match="requires target_modules"):
         plan_of(tmp_path, optim=name)
 
 

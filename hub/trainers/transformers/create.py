@@ -315,6 +315,6 @@ def _check_schedule(built: Optimizer, config: TrainingConfig) -> None:
         return
     steps = config.max_steps
     # How long an epoch is, is not known here; that there is a warm-up, is.
-    warmup = config.warmup(steps if steps > 0 else 1)
+    warmup = config.resolved_warmup_steps(steps if steps > 0 else 1)
     schedule = default_registry().scheduler(config.lr_scheduler_type)
     check_pairing(Pairing(built, schedule, warmup))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from hub.building.config import is_adam_like
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import Trainer, TrainingArguments
@@ -65,7 +67,7 @@ def _shown(plan: Plan) -> dict[str, Any]:
         ),
         "optim_target_modules": list(plan.target_modules) or None,
     }
-    if isinstance(values.get("betas"), tuple) and isinstance(values.get("eps"), float):
+    if is_adam_like(values):
         shown |= {"adam_beta1": values["betas"][0], "adam_beta2": values["betas"][1]}
         shown |= {"adam_epsilon": values["eps"]}
     return shown

@@ -74,7 +74,7 @@ def test_turning_master_weights_off_is_warned_about(dtype, says):
 
 def test_narrow_weights_without_master_weights_are_warned_about_by_hub_alone():
     """Where the learning rate is too small for them, and nowhere else."""
-    with pytest.warns(hub.HubWarning, match="round to nothing") as caught:
+    with pytest.warns(hub.HubWarning, match="round to zero") as caught:
         hub.build("flash_adamw", small_model(BF16), lr=1e-6, master_weight_bits=None)
     assert len(caught) == 1
     with warnings.catch_warnings():

@@ -157,7 +157,7 @@ def test_clipping_each_parameter_by_itself_and_each_element():
         ({"optim_args": "clip_grad_value=0"}, "greater than 0"),
         (
             {"max_grad_norm": 1.0, "clipping": "exact", "gradient_accumulation_steps": 2},
-            "cannot be measured before",
+            "last micro-batch",
         ),
     ],
 )

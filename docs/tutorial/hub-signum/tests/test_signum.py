@@ -49,7 +49,7 @@ def test_a_step_is_the_papers():
         ({"momentum": 1.0}, "less than 1"),
         ({"lr": -0.1}, "greater than or equal to 0"),
         ({"optim_args": "momentun=0.9"}, "did you mean 'momentum'"),
-        ({"target_modules": "all-linear"}, "has no use for target_modules"),
+        ({"target_modules": "all-linear"}, "does not accept target_modules"),
     ],
     ids=["out of range", "negative", "misspelt", "without use"],
 )
