@@ -266,7 +266,7 @@ def test_a_state_of_something_else(name, state):
 
 @pytest.mark.parametrize("of", [None, 5, torch.nn.Linear(1, 1), "adamw_torch"])
 def test_a_schedule_of_what_is_no_optimizer(of):
-    with pytest.raises(hub.HubError, match="is no optimizer"):
+    with pytest.raises(hub.HubError, match="is not an optimizer"):
         hub.build_scheduler("constant", of)
 
 

@@ -115,7 +115,7 @@ def test_a_folder_whose_model_cannot_be_made_asks_for_names(configuration, tmp_p
     torch.save({"state": {}, "param_groups": [{"params": [0]}]}, tmp_path / "optimizer.pt")
     torch.save(SimpleNamespace(optim_target_modules=["mlp"]), tmp_path / "training_args.bin")
     (tmp_path / "config.json").write_text(configuration)
-    with pytest.raises(hub.CheckpointError, match="cannot be told") as caught:
+    with pytest.raises(hub.CheckpointError, match="cannot be determined") as caught:
         convert_checkpoint(
             "galore_adamw", tmp_path / "optimizer.pt", tmp_path / "new.pt", trust=True
         )

@@ -188,25 +188,25 @@ def test_of_malformed_state_dicts_nothing_comes_but_a_checkpoint_error(name):
     ("change", "says"),
     [
         (lambda _: {}, "has no 'param_groups'"),
-        (lambda _: None, "is of the type NoneType"),
+        (lambda _: None, "is of type NoneType"),
         (lambda s: {**s, "hub": {}}, "'hub' has no 'version'"),
-        (lambda s: {**s, "hub": 3}, "'hub' is of the type int"),
-        (lambda s: {**s, "state": [1]}, "'state' in the state dict is of the type list"),
-        (lambda s: {**s, "state": {0: 1}}, r"state\[0\] is of the type int"),
+        (lambda s: {**s, "hub": 3}, "'hub' is of type int"),
+        (lambda s: {**s, "state": [1]}, "'state' in the state dict is of type list"),
+        (lambda s: {**s, "state": {0: 1}}, r"state\[0\] is of type int"),
         (lambda s: {**s, "param_groups": [{}]}, r"param_groups\[0\] has no 'params'"),
         (lambda s: {"param_groups": s["param_groups"]}, "has no 'state'"),
-        (lambda s: {**s, "param_groups": s["param_groups"] * 2}, "is twice among the params"),
+        (lambda s: {**s, "param_groups": s["param_groups"] * 2}, "appears twice in params"),
         (
             lambda s: {**s, "param_groups": [{**g, "lr": "x"} for g in s["param_groups"]]},
-            "lr='x' of a group does not fit: it takes a number",
+            "a group has lr='x', which should be a number",
         ),
         (
             lambda s: {**s, "param_groups": [{**g, "betas": 0.9} for g in s["param_groups"]]},
-            "betas=0.9 of a group does not fit: it takes 2 values",
+            "a group has betas=0.9, which should be 2 values",
         ),
         (
             lambda s: {**s, "state": {n: {"step": v["step"]} for n, v in s["state"].items()}},
-            "is not what was saved: exp_avg, exp_avg_sq",
+            "has changed since it was saved: exp_avg, exp_avg_sq",
         ),
     ],
 )
