@@ -22,7 +22,8 @@ correct. `state_dict()` runs, after torch has collected the state:
 4. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
    replaces the groups.
 5. `keep_state_dtypes` puts back the tensors as they were before the cast.
-6. `translate_state` turns them into live state, which is why it is called after `keep_state_dtypes`.
+6. `translate_state` turns them into live state, which is why factories call it after
+   `keep_state_dtypes`.
 7. `Follower.after_load_of_state` takes the training weights out of the state again; it compares
    them by the live state that 6 returns.
 8. `load` copies tensors that still share memory with the state dict. If anything above raises, it
