@@ -70,7 +70,7 @@ CASES = [
     Case(
         "contradiction",
         hub.OptimArgsError,
-        ("fused=True cannot go with foreach=True",),
+        ("fused=True cannot be combined with foreach=True",),
         {"fused": True, "foreach": True},
     ),
     Case(

@@ -244,7 +244,8 @@ def test_a_least_rate_above_the_peak(name):
 
 
 @pytest.mark.parametrize(
-    ("stable", "says"), [(5, "12 of 20 training steps: the last 8 stay"), (15, "last 2 of the s")]
+    ("stable", "says"),
+    [(5, "12 steps, but the training has 20: the last 8 stay"), (15, "last 2 are never reached")],
 )
 def test_parts_that_do_not_add_up(stable, says):
     parts = {"num_warmup_steps": 2, "num_training_steps": 20, "num_decay_steps": 5}
@@ -288,7 +289,7 @@ def test_a_schedule_of_what_is_no_optimizer(of):
             "either min_lr or min_lr_rate",
         ),
         ("warmup_stable_decay", {"num_training_steps": 10}, "field required"),
-        ("warmup_stable_decay", {"num_decay_steps": 5}, "stable phase is not known"),
+        ("warmup_stable_decay", {"num_decay_steps": 5}, "stable phase is unknown"),
         (
             "warmup_stable_decay",
             {"num_decay_steps": 8, "num_warmup_steps": 5, "num_training_steps": 10},

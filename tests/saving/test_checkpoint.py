@@ -30,7 +30,7 @@ def test_another_optimizers_state_is_refused(make_model):
     _, adam = trained(make_model)
     _, sgd = trained(make_model, "sgd", momentum=0.9)
     before = sgd.state_dict()
-    with pytest.raises(hub.CheckpointError, match="checkpoint of adamw_torch, not of sgd"):
+    with pytest.raises(hub.CheckpointError, match="saved by adamw_torch, not sgd"):
         sgd.load_state_dict(adam.state_dict())
     assert str(sgd.state_dict()) == str(before)
 
