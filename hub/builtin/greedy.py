@@ -210,9 +210,9 @@ class GreedyLR(ReduceLROnPlateau):
             return
         self.reset_start -= 1
         if self.reset_start <= 0:
-            self._reset()
+            self._restart()
 
-    def _reset(self) -> None:
+    def _restart(self) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._init_lrs, strict=True):
             write_rate(group, lr)
         self.best = math.inf if self.mode == "min" else -math.inf
