@@ -127,7 +127,7 @@ class Adafactor(Optimizer):
             scale_parameter: Multiply the learning rate by the root mean square of the weight.
             relative_step: Compute the learning rate from the number of steps.
             warmup_init: Let the computed learning rate rise slowly from near zero.
-            foreach: Use the multi-tensor implementation; None: if torch expects it to be faster.
+            foreach: Use the multi-tensor implementation; None lets torch decide.
 
         Raises:
             OptimArgsError: An argument is invalid, or contradicts another.

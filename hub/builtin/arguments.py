@@ -15,7 +15,7 @@ class TorchArguments(Arguments):
     """Arguments of all of torch's optimizers; defaults as in torch 2.13."""
 
     foreach: bool | None = None
-    """Use the multi-tensor implementation; None: if torch expects it to be faster."""
+    """Use the multi-tensor implementation; None lets torch decide."""
     maximize: bool = False
     """Maximize the objective instead of minimizing it."""
     differentiable: bool = False
@@ -26,7 +26,7 @@ class Fused(TorchArguments):
     """Arguments of the optimizers that have a fused implementation."""
 
     fused: bool | None = None
-    """Use the fused implementation; None: if torch expects it to be faster."""
+    """Use the fused implementation; None lets torch decide."""
 
     @model_validator(mode="after")
     def _one_implementation(self) -> Self:
@@ -89,4 +89,4 @@ class AdafactorArguments(AdafactorBase):
     """Arguments of `transformers.Adafactor` (5.23), and `foreach`."""
 
     foreach: bool | None = None
-    """Use the multi-tensor implementation; None: if torch expects it to be faster."""
+    """Use the multi-tensor implementation; None lets torch decide."""

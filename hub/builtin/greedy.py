@@ -97,7 +97,7 @@ class GreedyLR(ReduceLROnPlateau):
         self._streaming_avg: dict[str, Any] = {"values": [], "sum": 0.0}
         self.reset_start = self.reset_start_original = reset_start
         self._init_lrs: list[float] = []
-        self._take_in_groups()
+        self._include_new_groups()
 
     def step(  # type: ignore[override]  # as in torch, metric-driven schedules take it first
         self, metrics: SupportsFloat | None = None, epoch: int | None = None
@@ -112,7 +112,7 @@ class GreedyLR(ReduceLROnPlateau):
             OptimArgsError: The metric is missing, or the bounds do not fit a group that has joined.
         """
         current = as_metric("greedy", metrics)
-        self._take_in_groups()
+        self._include_new_groups()
         if self.smooth:
             current = self._smoothed(current)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
@@ -137,7 +137,7 @@ class GreedyLR(ReduceLROnPlateau):
         super().load_state_dict(state_dict)
         restore_rates(self.optimizer, before, self._last_lr)
 
-    def _take_in_groups(self) -> None:
+    def _include_new_groups(self) -> None:
         """Record the bounds and the initial learning rates of groups that have joined."""
         groups = self.optimizer.param_groups
         known, count = len(self._init_lrs), len(groups)

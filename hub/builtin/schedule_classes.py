@@ -203,9 +203,9 @@ def check_state(state: object, *keys: str) -> None:
     lacking = [key for key in keys if not isinstance(state, Mapping) or key not in state]
     if lacking:
         raise CheckpointError(
-            f"the state dict has no '{lacking[0]}': it is not that of such a schedule",
+            f"the state dict has no '{lacking[0]}', so it is not from such a schedule",
             where="load_state_dict of a schedule",
-            fix="give what state_dict() of a schedule of the same name returned",
+            fix="pass what state_dict() of a schedule with the same name returned",
         )
 
 

@@ -171,12 +171,12 @@ def _curve(
 ) -> CurveSchedule:
     from hub.builtin.schedule_classes import CurveSchedule
 
-    run = curves.Run(warmup, total or 0, _base(optimizer))
+    run = curves.Run(warmup, total or 0, _learning_rate(optimizer))
     factor = partial(curve, run=run, arguments=arguments)
     return CurveSchedule(optimizer, factor, arguments.last_epoch)
 
 
-def _base(optimizer: Optimizer) -> float:
+def _learning_rate(optimizer: Optimizer) -> float:
     """Return the optimizer's learning rate, to turn an absolute learning rate into a factor."""
     return float(optimizer.defaults.get("lr") or 1.0)
 
@@ -190,7 +190,7 @@ def _with_minimum(
     arguments: MinLRArguments,
 ) -> CurveSchedule:
     """Build a schedule with a minimum learning rate, after checking it against the peak."""
-    lr = _base(optimizer)
+    lr = _learning_rate(optimizer)
     if arguments.min_lr is not None and arguments.min_lr > lr:
         raise OptimArgsError(
             f"min_lr={arguments.min_lr:g} is above the optimizer's learning rate, {lr:g}",
@@ -203,7 +203,7 @@ def _with_minimum(
 def _polynomial(
     optimizer: Optimizer, warmup: int, total: int | None, arguments: PolynomialArguments
 ) -> CurveSchedule:
-    lr = _base(optimizer)
+    lr = _learning_rate(optimizer)
     if arguments.lr_end >= lr:
         raise OptimArgsError(
             f"lr_end={arguments.lr_end:g} is not below the optimizer's learning rate, {lr:g}",

@@ -49,7 +49,7 @@ class Follower:
         self._owners: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._groups = 0
         self._shared: tuple[Any, Any] = (lambda: None, {})
-        self._strangers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._unrelated: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._removers: list[Callable[[], None]] = []
         self._place_on_roots()
         self._place_on_owners()
@@ -69,7 +69,7 @@ class Follower:
         else:
             self.weights.to_evaluation()
         self.followed.mode = self.weights.are_for_training
-        self._forget_gathered()
+        self._reshard()
 
     @contextmanager
     def holding_evaluation_weights(self) -> Iterator[None]:
@@ -114,7 +114,7 @@ class Follower:
         """Treat the loaded weights as evaluation weights."""
         self.weights.restore_after_load(module._parameters.values())  # type: ignore[arg-type]  # noqa: SLF001
 
-    def look_again(self, root: nn.Module, *_: object) -> None:
+    def after_root_load(self, root: nn.Module, *_: object) -> None:
         """Sync with a root that was just loaded, perhaps after its optimizer."""
         if self.followed.mode is None:
             self.sync_with_model(root.training)
@@ -150,12 +150,12 @@ class Follower:
     def before_any_step(self, stepping: Any, *_: object) -> None:
         """Release the model if another optimizer begins to step its parameters."""
         own = self._live()
-        if stepping is own or own is None or stepping in self._strangers:
+        if stepping is own or own is None or stepping in self._unrelated:
             return
         theirs = {id(p) for group in stepping.param_groups for p in group["params"]}
         wraps = any(value is own for value in vars(stepping).values())  # as SAM does
         if wraps or not any(id(p) in theirs for group in own.param_groups for p in group["params"]):
-            self._strangers.add(stepping)
+            self._unrelated.add(stepping)
             return
         self.remove()
         warnings.warn(
@@ -171,7 +171,7 @@ class Follower:
         for root in self._live_roots():
             self._removers += [
                 place_train(self, root),
-                root.register_load_state_dict_post_hook(Hook(self, root, "look_again")).remove,  # type: ignore[no-untyped-call]
+                root.register_load_state_dict_post_hook(Hook(self, root, "after_root_load")).remove,  # type: ignore[no-untyped-call]
             ]
 
     def _place_on_owners(self) -> None:
@@ -208,7 +208,7 @@ class Follower:
     def _flags(self) -> list[bool]:
         return [root.training for root in self._live_roots()]
 
-    def _forget_gathered(self) -> None:
+    def _reshard(self) -> None:
         """Make FSDP2 gather the weights again; it keeps its root's after a forward pass."""
         fsdp: Any = sys.modules.get("torch.distributed.fsdp")
         for root in self._live_roots() if fsdp else ():

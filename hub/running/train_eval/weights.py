@@ -53,7 +53,7 @@ class Weights:
     @property
     def saw_a_backward_pass(self) -> bool:
         """Whether gradients have changed since the evaluation weights were put in place."""
-        return not self.are_for_training and self._gradients != self._present_gradients()
+        return not self.are_for_training and self._gradients != self._gradient_versions()
 
     def has_both(self, parameter: Tensor | None) -> bool:
         """Return whether a parameter has two kinds of weights: it has, once it was stepped."""
@@ -66,12 +66,12 @@ class Weights:
         # the state of schedulefree 1.4.1.
         if not (self.are_for_training and optimizer.state):
             return
-        self._gradients = self._present_gradients()
+        self._gradients = self._gradient_versions()
         stepped = [p for p in self._parameters() if self.has_both(p)]
         self._kept = {parameter: parameter.detach().clone() for parameter in stepped}
         with only(optimizer, self._groups_of({p: p for p in stepped})):
             type(optimizer).eval(optimizer)
-        self._mark(is_training=False)
+        self._set_mode(is_training=False)
 
     def to_training(self) -> None:
         """Put the training weights back in place."""
@@ -84,7 +84,7 @@ class Weights:
                 self._restore(parameter, kept.get(parameter))
         with only(optimizer, self._groups_of({})):  # for what else upstream's method does
             type(optimizer).train(optimizer)
-        self._mark(is_training=True)
+        self._set_mode(is_training=True)
 
     def for_evaluation(self, parameter: Tensor) -> Tensor:
         """Return a copy of a parameter's evaluation weights, whichever kind is in place."""
@@ -147,30 +147,29 @@ class Weights:
             if TRAINING_WEIGHTS_KEY in state
         }
         self._is_training = not self._kept
-        self._gradients = self._present_gradients()
+        self._gradients = self._gradient_versions()
 
     def match_state(self) -> bool:
         """Return whether the weights in place belong to the training weights of the state."""
-        return all(self._is_known(p, kept) for p, kept in self._kept.items())
+        return all(self._is_unmodified(p, kept) for p, kept in self._kept.items())
 
     @torch.no_grad()
     def _restore(self, parameter: Tensor, kept: Tensor | None) -> None:
         """Replace a parameter's evaluation weights by its training weights.
 
-        Upstream's `train()` computes training from evaluation weights and rounds, so the copy that
-        was kept is the exact one: restoring it leaves no trace of the evaluation. But it is only
-        right while nobody has written to the evaluation weights since, by loading, averaging or
-        pruning, say, and such a write must survive. No version counter sees every write (`.data`,
-        foreign kernels), so the weights themselves are compared, with the evaluation weights that
-        the kept copy leads to. Those are computed again because keeping them would need a third
-        copy of the model; upstream's `eval()` gives the same bits each time.
+        Upstream's `train()` recomputes the training weights and rounds, so restore the exact copy
+        that `to_evaluation` kept. That copy is stale if the evaluation weights were modified
+        meanwhile, for example averaged or pruned, and such a change must survive. Version counters
+        miss writes through `.data` and by some kernels, so compare the weights themselves with the
+        evaluation weights of the copy. Recomputing these is deterministic; storing them would take
+        a third copy of the weights.
         """
-        if kept is None or not self._is_known(parameter, kept):
+        if kept is None or not self._is_unmodified(parameter, kept):
             self._convert("train", parameter, parameter)
         elif not _equal(parameter, kept):
             parameter.copy_(kept)
 
-    def _is_known(self, parameter: Tensor, kept: Tensor) -> bool:
+    def _is_unmodified(self, parameter: Tensor, kept: Tensor) -> bool:
         """Return whether a parameter equals the kept weights or their evaluation, bit for bit."""
         return _equal(parameter, kept) or _equal(parameter, self._evaluation_of(parameter, kept))
 
@@ -221,7 +220,7 @@ class Weights:
             self._groups = found
         return self._group_of
 
-    def _mark(self, *, is_training: bool) -> None:
+    def _set_mode(self, *, is_training: bool) -> None:
         self._is_training = is_training
         for group in self._live().param_groups:
             if TRAIN_MODE_KEY in group:
@@ -230,7 +229,7 @@ class Weights:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self._live().param_groups for p in group["params"]]
 
-    def _present_gradients(self) -> list[tuple[int, int] | None]:
+    def _gradient_versions(self) -> list[tuple[int, int] | None]:
         """Return each gradient's identity and version: a backward pass changes one of them."""
         grads = [p.grad for p in self._parameters()]
         return [None if g is None else (id(g), g._version) for g in grads]  # noqa: SLF001
