@@ -108,7 +108,7 @@ def polynomial(step: int, run: Run, arguments: Any) -> float:
 
 
 def inverse_sqrt(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly, then fall with the square root of the step."""
+    """Rise linearly, then fall with the inverse square root of the step."""
     warming = _warmup_factor(step, run)
     if warming is not None:
         return warming

@@ -1,4 +1,4 @@
-"""torch's own optimizers, and Adafactor: their names and typed arguments."""
+"""torch's optimizers and Adafactor: their specs, and what their plugin refuses."""
 
 from __future__ import annotations
 

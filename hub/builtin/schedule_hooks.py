@@ -285,7 +285,7 @@ def _spec(
 
 @hookimpl
 def hub_register_schedulers() -> list[SchedulerSpec]:
-    """Return the schedules."""
+    """Offer the schedules."""
     whole = {"needs_training_steps": True}
     return [
         _spec("linear", "Linear warm-up, then linear decay to 0", CurveArguments, **whole),

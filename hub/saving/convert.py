@@ -48,7 +48,7 @@ def convert_checkpoint(
     hooks = default_registry().plugin("optimizer", name).hooks
     if not trust:
         raise CheckpointError(
-            "reading this file runs the code that it names",
+            "unpickling this file runs the code that it names",
             where=str(source),
             fix="confirm that you trust it: --trust",
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SET_ON_TRAINER = {
     "max_grad_norm": "Trainer(gradient_clip_val=…)",
     "precision": "Trainer(precision=…)",
-    "defaults": "the arguments themselves",
+    "defaults": "keyword arguments",
 }
 """The arguments of `hub.build` that are not accepted here, and what to use instead."""
 

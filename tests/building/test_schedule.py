@@ -260,7 +260,7 @@ def test_a_state_of_something_else(name, state):
     of = optimizer((0.3,))
     schedule = hub.build_scheduler(name, of, num_training_steps=5)
     before = repr(schedule.state_dict())
-    with pytest.raises(hub.CheckpointError, match="it is not that of such a schedule"):
+    with pytest.raises(hub.CheckpointError, match="so it is not from such a schedule"):
         schedule.load_state_dict(state)
     assert repr(schedule.state_dict()) == before
 

@@ -23,7 +23,7 @@ PREVIOUS_NORM = "previous_grad_norm"
 def norm(gradient: Tensor) -> Tensor:
     """Return the Euclidean norm of a gradient, dense or sparse, a scalar."""
     values = gradient.coalesce().values() if gradient.is_sparse else gradient
-    # The norm of 65536 elements of 256 is beyond fp16.
+    # fp16 would overflow: the norm of 65536 elements of 256 is 65536.
     dtype = torch.float32 if values.dtype is torch.float16 else None
     length: Tensor = torch.linalg.vector_norm(values, dtype=dtype)
     return length

@@ -64,7 +64,7 @@ class Engine:
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
-        """In the order of the groups."""
+        """One slot for each parameter, in the order of the groups."""
         self._group_ids: list[int] = []
         """The identities of the groups that the slots refer to."""
         self._updated: list[Slot] = []
