@@ -1,4 +1,4 @@
-"""A step of hub's Adafactor, against `transformers.Adafactor`, on 400 parameters in one process."""
+"""Compare a step of hub's Adafactor with `transformers.Adafactor`: 400 parameters, one process."""
 
 import statistics
 from functools import partial
@@ -29,7 +29,7 @@ def model(width: int, dtype: torch.dtype) -> nn.Module:
 
 
 def one_round(module: nn.Module, foreach: bool, hub_first: bool, **arguments: object) -> float:
-    """Return the ratio of the medians, hub's over Transformers'; who goes first alternates."""
+    """Return the ratio of the median step times, hub's over Transformers'; the order alternates."""
     ours = hub.build("adafactor", module, foreach=foreach, **arguments)
     theirs = Adafactor(module.parameters(), **arguments)
     times: dict[object, list[float]] = {ours: [], theirs: []}

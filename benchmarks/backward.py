@@ -1,6 +1,7 @@
-"""A whole training step (forward, backward, update) inside the backward pass, against others.
+"""Compare training steps that update inside the backward pass with eager and upstream ones.
 
-Each pair alternates in one process, on one thread; the ratio is of the medians.
+A training step is forward, backward and update. Each pair alternates in one process on one thread;
+the ratio is that of the medians.
 """
 
 import statistics
@@ -16,14 +17,14 @@ import hub
 STEPS, ROUNDS = 20, 9
 BATCH = 32
 SMALL, LARGE = 32, 64
-"""Widths: the first keeps all weights in the processor's cache, whose limits would else decide how
-time grows with the number of parameters."""
+"""Widths. The first keeps all weights in the processor's cache, whose size would otherwise decide
+how the time grows with the number of parameters."""
 
 Step = Callable[[], object]
 
 
 def problem(parameters: int, width: int) -> tuple[nn.Module, Tensor]:
-    """Return linear layers with that many parameters, weights and biases, and their input."""
+    """Return linear layers with that many weights and biases, and an input batch."""
     torch.manual_seed(0)
     layers = [nn.Linear(width, width) for _ in range(parameters // 2)]
     return nn.Sequential(*layers), torch.randn(BATCH, width)
@@ -91,7 +92,7 @@ def seconds(step: Step) -> float:
 
 
 def medians(*steps: Step) -> list[float]:
-    """Return the median time of each, run in turns."""
+    """Return the median time of each step; the steps take turns."""
     for step in steps:
         step()
     rounds = []

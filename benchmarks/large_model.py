@@ -1,4 +1,4 @@
-"""A whole `hub.build` on 18,432 parameters with two regular expressions."""
+"""Time a whole `hub.build` on 18,432 parameters with two regular expressions."""
 
 import gc
 import statistics
@@ -29,7 +29,7 @@ def seconds(build: object) -> float:
 def main() -> None:
     model = nn.Sequential(*(Block() for _ in range(3072)))
     count = len(list(model.parameters()))
-    hub.build("sgd", nn.Linear(1, 1))  # torch imports its compiler when the first one is built
+    hub.build("sgd", nn.Linear(1, 1))  # torch imports its compiler for the first optimizer
     hub.build("galore_adamw", nn.Linear(4, 4), target_modules="all-linear", rank=1)
     for label, build in (
         ("rules", lambda: hub.build("adamw_torch", model, param_rules=RULES)),

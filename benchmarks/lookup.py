@@ -1,6 +1,6 @@
-"""Cold start: listing every optimizer, against reading entry points alone.
+"""Compare the cold start of listing all optimizers with only reading entry points.
 
-Prints the ratio of the medians of fresh processes, run in turns.
+Prints the ratio of the medians over fresh processes that take turns.
 """
 
 import statistics

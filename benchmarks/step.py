@@ -1,4 +1,4 @@
-"""A step of a hub-built optimizer, against the same class built by hand, in one process."""
+"""Compare a step of an optimizer built by hub with the same class built by hand, in one process."""
 
 import statistics
 import time
@@ -36,10 +36,10 @@ def seconds(step: Callable[[], object]) -> float:
 def one_round(
     build: tuple[Callable[[nn.Module], torch.optim.Optimizer], ...], hub_first: bool
 ) -> float:
-    """Return the ratio of the medians, hub's over the other's.
+    """Return the ratio of the median step times, hub's over the other's.
 
-    Both step the same parameters, and who is built and who goes first alternates: where state lies
-    in memory alone makes several percent.
+    Both step the same parameters, and the order of building and stepping alternates: the position
+    of the state in memory alone accounts for several percent.
     """
     module = model()
     order = (0, 1) if hub_first else (1, 0)

@@ -1,4 +1,4 @@
-"""Fixes for upstream classes, for the factories of plugins to call."""
+"""Fixes for upstream classes, to be called by plugins' factories."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hub.saving.plain import Group, State, StateDict
 
 
 def enable_grad_in_closures(optimizer: torch.optim.Optimizer) -> None:
-    """Let a closure call `backward()` where the class's `step` calls it with gradients disabled.
+    """Enable gradients in closures, for classes whose `step` calls them with gradients disabled.
 
-    galore_torch 1.0 and apollo_torch 1.0.3 do that.
+    galore_torch 1.0 and apollo_torch 1.0.3 are such classes.
     """
     optimizer.register_step_pre_hook(_with_grad)
 
@@ -32,12 +32,12 @@ def _with_grad(
 class HookedLoading:
     """Mixin for classes whose `load_state_dict` never calls torch's load hooks.
 
-    bitsandbytes 0.50.2 replaces the method whole (`optim/optimizer.py`, `Optimizer8bit`).
-    List it before the upstream class.
+    bitsandbytes 0.50.2 overrides the whole method (`optim/optimizer.py`, `Optimizer8bit`).
+    List the mixin before the upstream class.
     """
 
     def load_state_dict(self: Any, state_dict: StateDict, *args: Any, **kwargs: Any) -> None:
-        """Load as the class itself does, between torch's pre- and post-load hooks."""
+        """Load as the upstream class does, between torch's pre- and post-load hooks."""
         state_dict = state_dict.copy()
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = pre_hook(self, state_dict) or state_dict
@@ -51,14 +51,16 @@ def translate_state(
     save: Callable[[State, Group], State],
     load: Callable[[State, Group], State],
 ) -> None:
-    """Save each parameter's state in another form than the optimizer works with.
+    """Save each parameter's state in a different form from the live one.
+
+    `hub.saving` lists when this happens among the other hooks.
 
     Args:
         optimizer: The optimizer to attach to.
         save: Returns tensors and plain data for one live state; must not change its argument.
-        load: Returns the live state for one loaded state, whose tensors torch has already cast
-            and moved to the parameter. Must leave live states alone: plain upstream checkpoints
-            may hold those.
+        load: Returns the live state for one loaded state, whose tensors torch has already cast and
+            moved to the parameter's device. It must return live states unchanged, because
+            checkpoints of the upstream class may contain them.
     """
 
     def saved(_: torch.optim.Optimizer, state_dict: StateDict) -> StateDict:
@@ -85,8 +87,8 @@ def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
     """Load state tensors in the dtype they were saved in.
 
     `Optimizer.load_state_dict` (torch 2.13, `_process_value_according_to_param_policy`) casts them
-    to the parameter's dtype, which rounds moments that an optimizer keeps in fp32 for bf16
-    parameters. Attach before `translate_state`, whose hook then sees the exact tensors.
+    to the parameter's dtype, which rounds the fp32 moments of bf16 parameters. Call this before
+    `translate_state`, whose hook then receives the exact tensors.
     """
     pending: list[StateDict] = []
 
@@ -106,7 +108,7 @@ def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _on_device(value: Any, device: torch.device) -> Any:
-    """Copy a state value to the device, dtypes unchanged."""
+    """Copy a state value to the device without changing its dtype."""
     if isinstance(value, torch.Tensor):
         return value.detach().to(device, copy=True)
     if isinstance(value, list):
@@ -115,14 +117,14 @@ def _on_device(value: Any, device: torch.device) -> Any:
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Return a matrix in the order of its rows, and whether it was in that of its columns.
+    """Return a matrix in row-major order, and whether it was column-major.
 
-    torch's `broadcast` (2.13, as `set_optimizer_state_dict` with `broadcast_from_rank0` calls it)
-    sends memory as it lies, and what receives it has rows.
+    torch's `broadcast` (2.13, called by `set_optimizer_state_dict` with `broadcast_from_rank0`)
+    sends memory as it is, and the receiving tensor is row-major.
     """
     return matrix.contiguous(), matrix.stride(-2) < matrix.stride(-1)
 
 
 def with_strides(matrix: torch.Tensor, *, by_columns: bool) -> torch.Tensor:
-    """Return a matrix in the order that `row_major` found it in: products round by it."""
+    """Return a matrix in the order that `row_major` found, because products round differently."""
     return matrix.mT.contiguous().mT if by_columns else matrix

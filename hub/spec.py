@@ -1,6 +1,7 @@
-"""The vocabulary of the plugin contract: what a plugin says about itself and what it is given.
+"""The vocabulary of the plugin contract: what plugins declare and what they receive.
 
-Plain frozen data without torch, so that a plugin's `hooks.py` imports in milliseconds.
+All of it is plain frozen data that does not import torch, so a plugin's `hooks.py` imports in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ class Trait(StrEnum):
     """A property of an optimizer that decides how hub builds and runs it."""
 
     LOW_RANK = "low_rank"
-    """Projects the gradients of chosen linear layers: `target_modules` is required."""
+    """Projects the gradients of selected linear layers: `target_modules` is required."""
 
     PER_PARAMETER = "per_parameter"
-    """The update of one parameter does not depend on another: it has a layerwise form."""
+    """Updates each parameter independently of the others, so it has a layerwise form."""
 
     STEPS_IN_BACKWARD = "steps_in_backward"
-    """Updates each parameter in the backward pass and frees its gradient; see `hub.running`."""
+    """Updates each parameter during the backward pass and frees its gradient ("gradient release");
+    see `hub.running`."""
 
     COMPENSATED = "compensated"
-    """Small updates of bf16 and fp16 parameters are not rounded away."""
+    """Does not round away small updates of bf16 and fp16 parameters."""
 
     TRAIN_EVAL_MODES = "train_eval_modes"
     """Has separate weights for evaluation, and `train()` and `eval()`; see `hub.running`."""
@@ -53,13 +55,13 @@ class Level(StrEnum):
     WARN = "warn"
     """`hub.build` warns with `HubWarning`."""
     ADJUST = "adjust"
-    """`hub.build` uses other arguments than were asked for, and warns."""
+    """`hub.build` replaces some of the arguments, and warns."""
     NOTE = "note"
     """Only the plan shows it."""
 
 
 class _ByName:
-    """Has pydantic write an error class as its name, and read it back."""
+    """Makes pydantic write an error class as its name, and read it back."""
 
     def __get_pydantic_core_schema__(self, *_: object) -> CoreSchema:
         from pydantic_core import core_schema
@@ -72,12 +74,12 @@ class _ByName:
     def _read(value: Any) -> type[HubError]:
         found = getattr(errors, value, None) if isinstance(value, str) else value
         if not (isinstance(found, type) and issubclass(found, HubError)):
-            raise ValueError(f"{value!r} is not an error of hub")  # noqa: TRY004 - for pydantic
+            raise ValueError(f"{value!r} is not one of hub's errors")  # noqa: TRY004 - for pydantic
         return found
 
     @staticmethod
     def _name(error: type[HubError]) -> str:
-        """Return the name of the class, or of the nearest base that hub itself has."""
+        """Return the name of the class, or of its nearest base in hub."""
         return next(base.__name__ for base in error.__mro__ if base.__module__ == errors.__name__)
 
 
@@ -89,29 +91,29 @@ class _Details(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something about a planned build that its user should know.
+    """Something that the user should know about a planned build.
 
-    Made by `refuse`, `warn`, `adjust` or `note`. As text it is `what`, then `fix` if there is one.
+    Create it with `refuse`, `warn`, `adjust` or `note`. Its text is `what`, followed by `fix`.
     """
 
     level: Level
-    """What hub does about it."""
+    """How hub reacts to it."""
     what: str
     """The problem, in one sentence."""
     fix: str = ""
     """What the user can do about it."""
     where: str = ""
-    """The parameter, module or argument it is about, if it is not the whole build."""
+    """The parameter, module or argument that it concerns, if not the whole build."""
     error: Annotated[type[HubError], _ByName()] = PrecisionError
-    """What `hub.build` raises, if the level is `REFUSE`."""
+    """The error that `hub.build` raises, if the level is `REFUSE`."""
     instead: Mapping[str, Any] = field(default_factory=dict)
-    """The arguments to use instead, by name."""
+    """The replacement arguments, by name."""
     without_traits: frozenset[Trait] = frozenset()
-    """The traits that the optimizer has in general, but not with these arguments."""
+    """The traits that the optimizer loses with these arguments."""
 
     @classmethod
     def refuse(cls, error: HubError) -> Self:
-        """Return a finding that makes `hub.build` raise an error like this one."""
+        """Return a finding that makes `hub.build` raise this error."""
         return cls(
             level=Level.REFUSE,
             what=error.what,
@@ -127,12 +129,12 @@ class Finding:
 
     @classmethod
     def adjust(cls, what: str, fix: str = "", **details: Unpack[_Details]) -> Self:
-        """Return a finding that replaces arguments by those in `instead`, with a warning."""
+        """Return a finding that replaces arguments with those in `instead`, with a warning."""
         return cls(level=Level.ADJUST, what=what, fix=fix, **details)
 
     @classmethod
     def note(cls, what: str, fix: str = "", **details: Unpack[_Details]) -> Self:
-        """Return a finding that only the plan shows, also where it replaces a mere default."""
+        """Return a finding that only the plan shows; it may replace a default silently."""
         return cls(level=Level.NOTE, what=what, fix=fix, **details)
 
     def __str__(self) -> str:
@@ -147,7 +149,7 @@ MODES: dict[str, str] = {
     "bf16-mixed": "fp32",
     "fp16-mixed": "fp32",
 }
-"""Every mode, and the dtype that its parameters have. "-mixed" is autocast over fp32 parameters."""
+"""Every mode, and the dtype of its parameters. "-mixed" is autocast with fp32 parameters."""
 
 
 def dtype_name(dtype: object) -> str:
@@ -159,9 +161,10 @@ def dtype_name(dtype: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """What a model trains in, as found from its parameters and as declared by the caller.
+    """The precision that a model trains in, as detected from its parameters or declared.
 
-    dtypes and devices are those of the trainable parameters, the most numerous elements first.
+    `dtypes` and `devices` are those of the trainable parameters, ordered by number of elements,
+    largest first.
     """
 
     mode: str
@@ -176,138 +179,140 @@ class Precision:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Two sets of arguments between which the effect of one argument shows within a few steps.
+    """Two sets of arguments that show the effect of one argument within a few steps.
 
-    Both come on top of `OptimizerSpec.example_arguments`.
+    Both are added to `OptimizerSpec.example_arguments`.
     """
 
     base: Mapping[str, Any] = field(default_factory=dict)
     """The arguments of one run."""
     other: Mapping[str, Any]
-    """Those of the other run, with another value of the argument in question."""
+    """The arguments of the other run, with another value of the argument in question."""
     some: bool = False
-    """Whether only some of the updates change, although the argument is one that groups have."""
+    """Whether only some of the updates change, although the argument is a per-group argument."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec:
-    """What one optimizer name is, takes and can do."""
+    """Describes one optimizer: its name, arguments, properties and limits."""
 
     name: str
-    """What users write; the name of its entry point."""
+    """The name that users write, and the name of its entry point."""
     summary: str
-    """One line."""
+    """A one-line summary, without a period."""
     arguments: type[BaseModel]
-    """A pydantic model whose fields are the optimizer's arguments, their defaults upstream's."""
+    """A pydantic model whose fields are the optimizer's arguments, with upstream's defaults."""
     traits: frozenset[Trait] = frozenset()
-    """What hub has to know about how it works."""
+    """The properties that decide how hub builds and runs it."""
     precisions: frozenset[str] = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
-    """The modes of `hub.spec.MODES` it trains correctly in; elsewhere the build is refused."""
+    """The modes of `hub.spec.MODES` in which it trains correctly; hub refuses others."""
     devices: frozenset[str] = frozenset({"cpu", "cuda"})
-    """The types of devices that it runs on; elsewhere the build is refused."""
+    """The device types it runs on; hub refuses others."""
     per_group: frozenset[str] = frozenset({"lr", "weight_decay"})
     """The arguments that `param_rules` may set for some of the parameters."""
     factory: str = ""
-    """What builds it, as "package.module:callable", such as an optimizer class. hub imports it for
-    a build, and calls it with the parameter groups and the arguments by keyword. Without one, the
-    plugin has a `hub_build_optimizer`."""
+    """The callable that builds it, such as an optimizer class, as "package.module:callable". hub
+    imports it for a build, and calls it with the parameter groups and the arguments as keywords. A
+    plugin without one implements `hub_build_optimizer`."""
     low_rank: frozenset[str] = frozenset()
-    """The arguments that only low-rank groups have: hub puts them there, where rules may replace
-    them, and leaves them out of the factory's arguments."""
+    """The arguments that only low-rank groups have. hub puts them into these groups, where
+    `param_rules` may override them, and does not pass them to the factory."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
-    """The arguments, besides `lr`, that are the learning rate of some groups: `group["lr"]` starts
-    there, and schedules scale it with the others."""
+    """The arguments, besides `lr`, that set the learning rate of some groups: it is the initial
+    `group["lr"]`, and schedules scale it like the others."""
     contrasts: Mapping[str, tuple[Contrast, ...]] = field(default_factory=dict)
-    """How `hub check` shows that an argument has an effect, by its name, if another value of it
-    alone, with `example_arguments`, changes nothing within a few steps. Each has to show."""
+    """How `hub check` shows that an argument has an effect, by the argument's name. Only needed if
+    changing the argument alone, with `example_arguments`, changes nothing within a few steps. Every
+    contrast has to show an effect."""
     without_effect: Mapping[str, str] = field(default_factory=dict)
-    """The arguments that change no update where `hub check` runs, and why: those that choose
-    between implementations or say how the state is saved."""
+    """The arguments that do not change updates when `hub check` runs, and why: they select an
+    implementation or the format of saved state."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
-    """The checks of `hub check` that fail for now, and why. The plan and `hub show` show it, and a
-    check that passes in spite of it is an error. A key is a check such as "resume", or a check and
-    a precision such as "resume-bf16"."""
+    """The checks of `hub check` that fail for now, and why. The plan and `hub show` list them, and
+    a listed check that passes is an error. A key is a check, such as "resume", or a check and a
+    precision, such as "resume-bf16"."""
     state_arguments: frozenset[str] = frozenset()
-    """The arguments that shape the state: a checkpoint with other values is refused."""
+    """The arguments that decide the layout of the state: hub refuses checkpoints that were saved
+    with other values."""
     step_counters: frozenset[str] = frozenset()
     """The keys of a parameter group that a step changes, such as a step count."""
     why_not_layerwise: str = ""
-    """Why there is no layerwise form, if it is not `PER_PARAMETER`."""
+    """The reason why it has no layerwise form, if it is not `PER_PARAMETER`."""
     why_not_sharded: str = ""
-    """Why parameters sharded by FSDP2 or tensor parallelism (DTensors) are refused, if they are."""
+    """The reason why hub refuses parameters sharded by FSDP2 or tensor parallelism (DTensors)."""
     eager_spec: OptimizerSpec | None = None
-    """The eager form, if this is the layerwise one; hub fills it in."""
+    """The eager form's spec, if this is a layerwise form; set by hub."""
     shares_state_with: str = ""
-    """The name whose checkpoints these are, where several names share them."""
+    """The name whose checkpoints it shares, if several names share them."""
     package: str = "torch"
-    """The distribution whose class is built."""
+    """The distribution that provides the class."""
     license: str = "BSD-3-Clause"
     """The license of the package."""
     paper: str = ""
-    """Where the algorithm is published, as a URL."""
+    """The URL of the paper."""
     homepage: str = "https://docs.pytorch.org/docs/stable/optim.html"
-    """Where the package is, as a URL."""
+    """The URL of the package."""
     notes: tuple[str, ...] = ()
-    """What to know before using it, and what hub does differently from the package."""
+    """What users should know before using it, and where hub differs from the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerSpec:
-    """What one learning-rate schedule is and takes."""
+    """Describes one learning-rate schedule: its name, arguments and properties."""
 
     name: str
-    """What users write; the name of its entry point."""
+    """The name that users write, and the name of its entry point."""
     summary: str
-    """One line."""
+    """A one-line summary, without a period."""
     arguments: type[BaseModel]
     """A pydantic model of its arguments, besides the numbers of warm-up and training steps."""
     build: Callable[[Optimizer, int, int | None, Any], LRScheduler]
     """Called with optimizer, num_warmup_steps, num_training_steps and the validated arguments."""
     needs_training_steps: bool = False
-    """Whether `num_training_steps` has to be given."""
+    """Whether `num_training_steps` is required."""
     uses_warmup_steps: bool = True
-    """Whether `num_warmup_steps` counts."""
+    """Whether `num_warmup_steps` has an effect."""
     decays: bool = True
     """Whether the learning rate ends below its peak."""
     needs_metric: bool = False
-    """Whether `step` takes a metric, as an evaluation measures it."""
+    """Whether `step` takes a metric, such as the loss of an evaluation."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for a run of twenty steps, for `hub check`: at least those it requires."""
+    """Arguments for a run of twenty steps, for `hub check`, including all required ones."""
     example_optimizer: tuple[str, Mapping[str, Any]] = ("sgd", {})
-    """An optimizer that can follow it, and the optimizer's arguments, for `hub check`."""
+    """An optimizer that the schedule works with, and its arguments, for `hub check`."""
     known_failures: Mapping[str, str] = field(default_factory=dict)
     """The checks of `hub check` that fail for now, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
-    """One group of parameters, as the plan decided it."""
+    """One planned group of parameters."""
 
     name: str
-    """The same in `optimizer.param_groups`."""
+    """The group's name, also in `optimizer.param_groups`."""
     parameters: tuple[tuple[str, Parameter], ...]
     """Names and tensors, in model order."""
     overrides: Mapping[str, Any]
-    """The arguments that this group has to itself. Its `weight_decay` in any case, and those of
-    `OptimizerSpec.low_rank` if it is a low-rank group."""
+    """The arguments set on this group. They always include `weight_decay` and, for a low-rank
+    group, those of `OptimizerSpec.low_rank`."""
     low_rank: bool = False
-    """Whether these are weights of target modules."""
+    """Whether the parameters are weights of target modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """All that a plugin may want to know about the model it builds an optimizer for."""
+    """What a plugin receives about the model it builds an optimizer for."""
 
     model: Module
     """The model that the optimizer is built for."""
     groups: tuple[ParameterGroup, ...]
     """The planned groups, in order."""
     precision: Precision
-    """What the model trains in."""
+    """The precision that the model trains in."""
     embeddings: frozenset[Parameter] = frozenset()
-    """The weights of the model's embeddings, frozen ones included."""
+    """The weights of the model's embeddings, including frozen ones."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""
@@ -320,7 +325,7 @@ class BuildContext:
             yield parameter
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Return fresh `torch.optim` parameter groups, for an optimizer's constructor.
+        """Return new `torch.optim` parameter groups, for an optimizer's constructor.
 
         Low-rank groups have `low_rank=True`.
         """

@@ -70,7 +70,7 @@ CASES = [
     Case(
         "contradiction",
         hub.OptimArgsError,
-        ("fused=True cannot go with foreach=True",),
+        ("fused=True cannot be combined with foreach=True",),
         {"fused": True, "foreach": True},
     ),
     Case(
@@ -367,12 +367,15 @@ def test_what_the_optimizer_cannot_train_in_is_in_the_plan_and_refused_by_build(
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: hub.build_scheduler("linear", None, num_training_steps=9), "None is no optimizer"),
+        (
+            lambda: hub.build_scheduler("linear", None, num_training_steps=9),
+            "None is not an optimizer",
+        ),
         (lambda: hub.build_scheduler(["linear"], None), "is not a name"),
-        (lambda: hub.create_scheduler(3, {}, 9), "3 is no optimizer"),
-        (lambda: hub.grad_norm(None), "None is no optimizer"),
-        (lambda: hub.describe_groups([]), r"\[\] is no optimizer"),
-        (lambda: hub.describe_groups(nn.Linear(2, 2)), "is no optimizer"),
+        (lambda: hub.create_scheduler(3, {}, 9), "3 is not an optimizer"),
+        (lambda: hub.grad_norm(None), "None is not an optimizer"),
+        (lambda: hub.describe_groups([]), r"\[\] is not an optimizer"),
+        (lambda: hub.describe_groups(nn.Linear(2, 2)), "is not an optimizer"),
         (lambda: hub.describe(None), "None is not a name"),
         (lambda: hub.list_optimizers(3), "3 is not a pattern"),
         (lambda: hub.list_schedulers(None), "None is not a pattern"),

@@ -11,27 +11,27 @@ from hub.spec import Contrast
 
 
 class Arguments(BaseModel):
-    """A convenient base for arguments models: frozen, closed, and without inf or nan.
+    """A convenient base for argument models: frozen, without extra keys, inf or nan.
 
-    Any pydantic model serves as the `arguments` of a spec; hub itself refuses unknown keys.
+    Any pydantic model can be the `arguments` of a spec; hub itself refuses unknown keys.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
     elsewhere: ClassVar[Mapping[str, str]] = {}
-    """What to use in place of keys that other packages have for it."""
+    """What to use instead of keys that other packages have for the same purpose."""
 
     @classmethod
     def checked(cls, name: str, **values: Any) -> Self:
-        """Return these arguments, the others at their defaults, as strictly as `hub.build` does.
+        """Return validated arguments, as strictly as `hub.build` validates them.
 
         Args:
-            name: What takes them, for messages.
-            values: Arguments by name.
+            name: The optimizer or schedule that takes them, for messages.
+            values: Arguments by name; the others have their defaults.
 
         Raises:
-            OptimArgsError: One is of the wrong type or out of range.
+            OptimArgsError: An argument has the wrong type or is out of range.
         """
         from hub.arguments.resolve import validate_arguments
 
@@ -50,7 +50,7 @@ Eps = Annotated[float, Field(ge=0, description="Added to the denominator for sta
 
 
 class AdamLike(Arguments):
-    """What Adam and its variants take, with the defaults of `torch.optim.AdamW` (2.13)."""
+    """Arguments of Adam and its variants, with the defaults of `torch.optim.AdamW` (2.13)."""
 
     lr: LearningRate = 1e-3
     betas: Betas = (0.9, 0.999)
@@ -59,7 +59,7 @@ class AdamLike(Arguments):
 
 
 class SgdLike(Arguments):
-    """What SGD takes, with the defaults of `torch.optim.SGD` (2.13)."""
+    """Arguments of SGD, with the defaults of `torch.optim.SGD` (2.13)."""
 
     lr: LearningRate = 1e-3
     momentum: float = Field(default=0.0, ge=0)
@@ -68,7 +68,7 @@ class SgdLike(Arguments):
     """Dampening of the momentum."""
     weight_decay: L2Penalty = 0.0
     nesterov: bool = False
-    """Nesterov momentum; needs momentum and no dampening."""
+    """Nesterov momentum; requires momentum and no dampening."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -78,13 +78,13 @@ class SgdLike(Arguments):
 
 
 class InBackward(Arguments):
-    """What every optimizer takes that steps inside the backward pass; see `hub.running`."""
+    """Arguments of every optimizer that steps inside the backward pass; see `hub.running`."""
 
     elsewhere = {"clip_grad_norm": "max_grad_norm of hub.build, and clipping"}
     clipping: Literal["exact", "previous_norm", "per_parameter"] | None = None
-    """How `max_grad_norm` is kept. "exact": by an extra backward pass before each step,
-    `hub.grad_norm(optimizer, loss)`. "previous_norm": by the previous step's gradient norm, an
-    approximation. "per_parameter": each parameter's gradient gets at most that norm."""
+    """How to apply `max_grad_norm`. "exact" measures the norm in an extra backward pass before each
+    step, `hub.grad_norm(optimizer, loss)`. "previous_norm" uses the previous step's norm, an
+    approximation. "per_parameter" limits the norm of each parameter's gradient separately."""
     clip_grad_value: float | None = Field(default=None, gt=0)
     """Clip every element of the gradient to this magnitude, before `max_grad_norm`."""
 
@@ -94,10 +94,10 @@ _RELATIVE = {"lr": None, "relative_step": True}
 
 
 class AdafactorBase(Arguments):
-    """What every Adafactor takes, with the defaults of Transformers' trainer (5.23).
+    """Arguments of every Adafactor, with the defaults of Transformers' Trainer (5.23).
 
-    `lr`, `scale_parameter` and `relative_step` are 1e-3, False and False there
-    (`trainer_optimizer.py`); the classes of Transformers and galore_torch have None, True and True.
+    The Trainer (`trainer_optimizer.py`) sets `lr`, `scale_parameter` and `relative_step` to 1e-3,
+    False and False; the classes of Transformers and galore_torch default to None, True and True.
     """
 
     contrasts: ClassVar[Mapping[str, tuple[Contrast, ...]]] = {
@@ -108,7 +108,7 @@ class AdafactorBase(Arguments):
         "relative_step": (Contrast(base={"lr": 1e-3}, other=_RELATIVE),),
         "warmup_init": (Contrast(base=_RELATIVE, other={**_RELATIVE, "warmup_init": True}),),
     }
-    """For `OptimizerSpec.contrasts`."""
+    """The value for `OptimizerSpec.contrasts`."""
     lr: LearningRate | None = 1e-3
     """Learning rate; None with `relative_step`."""
     eps: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]] = (1e-30, 1e-3)
@@ -119,7 +119,7 @@ class AdafactorBase(Arguments):
     decay_rate: float = Field(default=-0.8, le=0)
     """Power of the step number in the decay rate of the running averages."""
     beta1: Beta | None = None
-    """Decay rate of the running average of updates; None keeps none, which saves its memory."""
+    """Decay rate of the running average of updates; None keeps no average and saves its memory."""
     weight_decay: WeightDecay = 0.0
     scale_parameter: bool = False
     """Multiply the learning rate by the root mean square of the weight."""

@@ -1,1 +1,1 @@
-"""torch's own optimizers and the schedules: plugins like any other, in the core distribution."""
+"""torch's optimizers, Adafactor and the schedules: plugins that ship with hub itself."""

@@ -1,11 +1,11 @@
 """Adafactor (https://arxiv.org/abs/1804.04235), with the arithmetic of `transformers.Adafactor`.
 
-Transformers 5.23 (`optimization.py`) is followed operation by operation, so that a run that moves
-here keeps its bits, and its checkpoint. `torch.optim.Adafactor` would not do: it is the variant of
-Big Vision, whose learning rate is always relative to the weight's size and bounded by the number of
-steps, without a first moment, and with a state of other names.
+The code follows Transformers 5.23 (`optimization.py`) operation by operation, so that a run that
+moves to hub computes the same bits and can load its checkpoint. `torch.optim.Adafactor` differs: it
+is Big Vision's variant, whose learning rate always scales with the weight and is bounded by the
+number of steps. It has no first moment, and its state has other names.
 
-Half-precision parameters are updated in fp32 and written back, and their state is fp32.
+Half-precision parameters are updated in fp32 and written back. Their state is fp32.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 
 _HALF = (torch.float16, torch.bfloat16)
 _MATRIX = 2
-"""Dimensions from which on second moments are factored."""
+"""The number of dimensions from which second moments are factored."""
 _CHUNK_ELEMENTS = 2**18
-"""Elements after which a multi-tensor update ends: temporary tensors as large as all weights would
-take back what factoring saves, and leave the processor's cache."""
+"""Elements after which a multi-tensor update ends. Temporary tensors as large as all weights would
+use up the memory that factoring saves, and would not fit into the processor's cache."""
 _ROW, _COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
 
 
 class _Work(NamedTuple):
-    """One parameter in a step; `grad` and `weight` are fp32 copies where it is half-precision."""
+    """One parameter in a step; `grad` and `weight` are fp32 copies if it is half-precision."""
 
     parameter: Tensor
     grad: Tensor
@@ -67,8 +67,8 @@ def step_size(group: Group, state: State) -> float:
     """Return the learning rate of a parameter's last update.
 
     Args:
-        group: Its parameter group.
-        state: Its state, after at least one step.
+        group: The parameter's group.
+        state: The parameter's state, after at least one step.
     """
     rate = _rate(group, state)
     if group["scale_parameter"]:
@@ -77,7 +77,7 @@ def step_size(group: Group, state: State) -> float:
 
 
 def _rate(group: Group, state: State) -> float:
-    """Return the learning rate before it is scaled by the size of the weight."""
+    """Return the learning rate, before it is scaled by the weight's root mean square."""
     if not group["relative_step"]:
         return float(group["lr"])
     step: int = state["step"]
@@ -85,14 +85,14 @@ def _rate(group: Group, state: State) -> float:
 
 
 class Adafactor(Optimizer):
-    """Adafactor for parameters, with the arguments and defaults of `transformers.Adafactor` (5.23).
+    """Adafactor with the arguments and defaults of `transformers.Adafactor` (5.23).
 
-    One tensor at a time or, with `foreach`, many. `hub.build("adafactor", model)` has the
-    arguments that Transformers' Trainer gives it instead.
+    It updates one tensor at a time or, with `foreach`, many. `hub.build("adafactor", model)` uses
+    the arguments that Transformers' Trainer passes as its defaults instead.
 
     The state of a parameter of shape (..., n, m) has `exp_avg_sq_row` of shape (..., n) and
-    `exp_avg_sq_col` of shape (..., m); that of one with fewer than two dimensions has `exp_avg_sq`
-    of its own shape. With `beta1` there is `exp_avg`, of its own shape too.
+    `exp_avg_sq_col` of shape (..., m). A parameter with fewer than two dimensions has `exp_avg_sq`
+    of the parameter's shape. With `beta1` the state also has `exp_avg` of the parameter's shape.
     """
 
     _get_lr = staticmethod(step_size)  # as `transformers.optimization.AdafactorSchedule` calls it
@@ -112,24 +112,25 @@ class Adafactor(Optimizer):
         *,
         foreach: bool | None = None,
     ) -> None:
-        """Take parameters or groups of them.
+        """Create the optimizer.
 
         Args:
-            params: As for every torch optimizer; a group may have any argument of its own.
-            lr: Learning rate; None, and only then, with `relative_step`.
-            eps: Added to the squared gradient, and the least root mean square of a weight that
+            params: As for every torch optimizer; a group may override any argument.
+            lr: Learning rate; None with `relative_step`, and only then.
+            eps: Added to the squared gradient, and the minimum root mean square of a weight that
                 `scale_parameter` scales by.
-            clip_threshold: Largest root mean square of an update before the learning rate.
+            clip_threshold: Maximum root mean square of an update, before the learning rate is
+                applied.
             decay_rate: Power of the step number in the decay rate of the running averages.
             beta1: Decay rate of the running average of updates; None keeps none.
-            weight_decay: Share of the weight that a learning rate of 1 takes off.
+            weight_decay: Decoupled weight decay coefficient.
             scale_parameter: Multiply the learning rate by the root mean square of the weight.
             relative_step: Compute the learning rate from the number of steps.
-            warmup_init: Let that rise slowly from near zero.
-            foreach: Use the multi-tensor implementation; None: where torch thinks it is faster.
+            warmup_init: Let the computed learning rate rise slowly from near zero.
+            foreach: Use the multi-tensor implementation; None lets torch decide.
 
         Raises:
-            OptimArgsError: An argument is wrong, or contradicts another.
+            OptimArgsError: An argument is invalid, or contradicts another.
         """
         arguments = {
             "lr": lr,
@@ -149,7 +150,7 @@ class Adafactor(Optimizer):
         self.register_load_state_dict_post_hook(_to_fp32)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take groups as Transformers saves them, which lack `foreach`."""
+        """Accept groups saved by Transformers, which lack `foreach`."""
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("foreach", None)
@@ -159,13 +160,13 @@ class Adafactor(Optimizer):
         """Update all parameters that have a gradient.
 
         Args:
-            closure: Computes the gradients anew and returns the loss.
+            closure: Recomputes the gradients and returns the loss.
 
         Returns:
             What the closure returns, or None.
 
         Raises:
-            UnsupportedError: A gradient is sparse; nothing is updated then.
+            UnsupportedError: A gradient is sparse; then nothing is updated.
         """
         loss = None
         if closure is not None:
@@ -181,24 +182,24 @@ class Adafactor(Optimizer):
             if together is None:
                 _, together = _default_to_fused_or_foreach(parameters, differentiable=False)
             if together:
-                for some in self._alike(parameters):
+                for some in self._same_kind(parameters):
                     _update_together(group, [self._work(group, p) for p in some])
             else:
                 for parameter in parameters:
                     _update(group, self._work(group, parameter))
         return loss
 
-    def _alike(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-        """Return lists of the same dtype, device, form of state and number of steps."""
-        alike = defaultdict(list)
+    def _same_kind(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+        """Return lists of parameters with the same dtype, device, state layout and step count."""
+        kinds = defaultdict(list)
         for parameter in parameters:
             is_factored, steps = parameter.ndim >= _MATRIX, self.state[parameter].get("step", 0)
-            alike[parameter.dtype, parameter.device, is_factored, steps].append(parameter)
-        return chain.from_iterable(map(_chunks, alike.values()))
+            kinds[parameter.dtype, parameter.device, is_factored, steps].append(parameter)
+        return chain.from_iterable(map(_chunks, kinds.values()))
 
     def _work(self, group: Group, parameter: Tensor) -> _Work:
         """Begin a parameter's step."""
-        grad: Tensor = parameter.grad  # type: ignore[assignment]  # it has one
+        grad: Tensor = parameter.grad  # type: ignore[assignment]  # checked by step
         state = self.state[parameter]
         grad, weight = _full_precision(grad), _full_precision(parameter)
         if not state:
@@ -208,13 +209,13 @@ class Adafactor(Optimizer):
 
 
 def _scaled(group: Group, rms: Tensor, rate: float, factor: float = 1.0) -> Tensor:
-    """Return the rate, times the size of each weight or the least size, times a factor.
+    """Return the rate, times the larger of a weight's and the minimum RMS, times a factor.
 
-    Where Transformers asks which is larger, and waits for the device, this computes both. The
-    factor comes last on either side, as there.
+    Transformers compares the two, which waits for the device; this computes both products. The
+    factor comes last in each, as in Transformers.
     """
-    least = group["eps"][1]
-    return torch.where(rms > least, rms * rate * factor, least * rate * factor)
+    minimum = group["eps"][1]
+    return torch.where(rms > minimum, rms * rate * factor, minimum * rate * factor)
 
 
 def _beta2(group: Group, state: State) -> float:
@@ -222,7 +223,7 @@ def _beta2(group: Group, state: State) -> float:
 
 
 def _fresh(group: Group, grad: Tensor) -> State:
-    """Return the state before the first step, for a gradient in full precision."""
+    """Return the initial state for a gradient in full precision."""
     state: State = {"step": 0}
     if group["beta1"] is not None:
         state["exp_avg"] = torch.zeros_like(grad)
@@ -245,7 +246,7 @@ def _rms(tensor: Tensor) -> Tensor:
 
 
 def _update(group: Group, work: _Work) -> None:
-    """Take the step of one parameter."""
+    """Update one parameter."""
     parameter, grad, weight, state = work
     square = torch.mul(grad, grad).add_(group["eps"][0])
     update = _inverse_root(state, square, _beta2(group, state)).mul_(grad)
@@ -262,7 +263,7 @@ def _update(group: Group, work: _Work) -> None:
 
 
 def _rate_and_decay(group: Group, weight: Tensor, state: State) -> tuple[float | Tensor, float]:
-    """Return the learning rate, and what the weight is multiplied with before that is added."""
+    """Return the learning rate, and the share of the weight that weight decay adds (negative)."""
     rate, decay = _rate(group, state), -group["weight_decay"]
     if not group["scale_parameter"]:
         return rate, decay * rate
@@ -271,7 +272,7 @@ def _rate_and_decay(group: Group, weight: Tensor, state: State) -> tuple[float |
 
 
 def _inverse_root(state: State, square: Tensor, beta2: float) -> Tensor:
-    """Average the squared gradients, and return one over the root of the average."""
+    """Update the average of squared gradients, and return its inverse square root."""
     if _ROW not in state:
         average: Tensor = state["exp_avg_sq"]
         return average.mul_(beta2).add_(square, alpha=1.0 - beta2).rsqrt()
@@ -284,7 +285,7 @@ def _inverse_root(state: State, square: Tensor, beta2: float) -> Tensor:
 
 
 def _update_together(group: Group, works: list[_Work]) -> None:
-    """Take the step of several parameters: `_update`, in multi-tensor operations where it can."""
+    """Update several parameters as `_update` does, with multi-tensor operations."""
     parameters = [work.parameter for work in works]
     grads, weights = [work.grad for work in works], [work.weight for work in works]
     states = [work.state for work in works]
@@ -311,7 +312,7 @@ def _update_together(group: Group, works: list[_Work]) -> None:
 
 
 def _inverse_roots(states: list[State], squares: list[Tensor], beta2: float) -> list[Tensor]:
-    """Do what `_inverse_root` does, for states of one form."""
+    """Do what `_inverse_root` does, for states with the same layout."""
     if _ROW not in states[0]:
         averages = [state["exp_avg_sq"] for state in states]
         _average_into(averages, squares, beta2)
@@ -341,9 +342,9 @@ def _rms_of_each(tensors: list[Tensor]) -> list[Tensor]:
 def _rates_and_decays(
     group: Group, weights: list[Tensor], states: list[State]
 ) -> tuple[list[float], list[float]]:
-    """Do what `_rate_and_decay` does, for states after the same number of steps.
+    """Do what `_rate_and_decay` does, for states with the same step count.
 
-    Where the weights' sizes count, it waits for the device once for each of the two lists.
+    With `scale_parameter` it waits for the device once for each of the two lists.
     """
     rate, decay = _rate(group, states[0]), -group["weight_decay"]
     if not group["scale_parameter"]:
@@ -356,7 +357,7 @@ def _rates_and_decays(
 
 
 def _chunks(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Return them in lists of not much more than `_AT_ONCE` elements."""
+    """Yield lists of parameters that end once they have `_CHUNK_ELEMENTS` elements."""
     some: list[Tensor] = []
     elements = 0
     for parameter in parameters:
@@ -373,14 +374,14 @@ def _refuse_sparse(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.layout != torch.strided:
             raise UnsupportedError(
-                "Adafactor cannot use sparse gradients",
+                "Adafactor does not support sparse gradients",
                 where=f"the gradient of a parameter of shape {tuple(parameter.shape)}",
                 fix="build the embedding with sparse=False",
             )
 
 
 def _to_fp32(optimizer: Optimizer) -> None:
-    """Continue in fp32 from a state that Transformers' class has loaded, and so rounded, before."""
+    """Convert loaded state to fp32: Transformers' class may have rounded it to half precision."""
     for state in optimizer.state.values():
         for key, value in state.items():
             if isinstance(value, torch.Tensor):

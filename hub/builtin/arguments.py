@@ -1,4 +1,4 @@
-"""The arguments of torch's optimizers and of Adafactor. Imports no torch."""
+"""The arguments of torch's optimizers and Adafactor. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class TorchArguments(Arguments):
-    """What all of torch's optimizers take; defaults as in torch 2.13."""
+    """Arguments of all of torch's optimizers; defaults as in torch 2.13."""
 
     foreach: bool | None = None
-    """Use the multi-tensor implementation; None: where torch thinks it is faster."""
+    """Use the multi-tensor implementation; None lets torch decide."""
     maximize: bool = False
     """Maximize the objective instead of minimizing it."""
     differentiable: bool = False
-    """Let autograd run through the step; cannot go with foreach."""
+    """Let autograd differentiate through the step; cannot be combined with foreach."""
 
 
 class Fused(TorchArguments):
     """Arguments of the optimizers that have a fused implementation."""
 
     fused: bool | None = None
-    """Use the fused implementation; None: where torch thinks it is faster."""
+    """Use the fused implementation; None lets torch decide."""
 
     @model_validator(mode="after")
     def _one_implementation(self) -> Self:
         if self.fused and (self.foreach or self.differentiable):
-            raise ValueError("fused=True cannot go with foreach=True or differentiable=True")
+            raise ValueError(
+                "fused=True cannot be combined with foreach=True or differentiable=True"
+            )
         return self
 
 
@@ -41,7 +43,7 @@ class AdamWArguments(Fused, AdamLike):
     amsgrad: bool = False
     """Use the maximum of all past second moments (https://arxiv.org/abs/1904.09237)."""
     capturable: bool = False
-    """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
+    """Make the step safe to capture in a CUDA graph; requires parameters on an accelerator."""
 
 
 class FusedAdamWArguments(AdamWArguments):
@@ -63,7 +65,7 @@ class AdagradArguments(Fused):
     """Decay of the learning rate per step."""
     weight_decay: L2Penalty = 0.0
     initial_accumulator_value: NonNegative = 0.0
-    """What the sums of squared gradients start from."""
+    """Initial value of the sums of squared gradients."""
     eps: Eps = 1e-10
 
 
@@ -78,13 +80,13 @@ class RMSpropArguments(TorchArguments):
     momentum: NonNegative = 0.0
     """Momentum factor."""
     centered: bool = False
-    """Normalise by the estimated variance of the gradient."""
+    """Normalize by the estimated variance of the gradient."""
     capturable: bool = False
-    """Make the step safe to capture in a CUDA graph; needs parameters on the accelerator."""
+    """Make the step safe to capture in a CUDA graph; requires parameters on an accelerator."""
 
 
 class AdafactorArguments(AdafactorBase):
     """Arguments of `transformers.Adafactor` (5.23), and `foreach`."""
 
     foreach: bool | None = None
-    """Use the multi-tensor implementation; None: where torch thinks it is faster."""
+    """Use the multi-tensor implementation; None lets torch decide."""

@@ -1,7 +1,7 @@
-"""Learning-rate curves: from the step of a run to a factor on each group's learning rate.
+"""Learning-rate curves: functions from a step to a factor on each group's learning rate.
 
-The formulas are those of `transformers/optimization.py` (5.23), to the last bit: a run that moves
-here keeps its curve.
+The formulas equal those of `transformers/optimization.py` (5.23) to the last bit, so a run that
+moves to hub keeps its curve.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """What a curve is stretched over, in optimizer steps."""
+    """The length of a run in optimizer steps, and its learning rate."""
 
     warmup: int
     total: int
     lr: float
-    """The optimizer's own learning rate, which absolute ends are relative to."""
+    """The optimizer's learning rate, to turn an absolute learning rate into a factor."""
 
 
 class Curve(Protocol):
-    """A schedule."""
+    """A learning-rate curve."""
 
     def __call__(self, step: int, run: Run, arguments: Any) -> float:
         """Return the factor at `step`, counted from 0."""
 
 
-def _rising(step: int, run: Run) -> float | None:
-    """Return the factor of a linear warm-up from 0 to 1, or None when it is over."""
+def _warmup_factor(step: int, run: Run) -> float | None:
+    """Return the factor of a linear warm-up from 0 to 1, or None after the warm-up."""
     return step / max(1, run.warmup) if step < run.warmup else None
 
 
 def _progress(step: int, run: Run) -> float:
-    """Return the share of the training after the warm-up that is done."""
+    """Return the completed share of the training after the warm-up."""
     return (step - run.warmup) / max(1, run.total - run.warmup)
 
 
@@ -43,15 +43,15 @@ def _cosine(waves: float, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * waves * 2.0 * progress))
 
 
-def _above(least: float, factor: float) -> float:
-    """Return a factor between 0 and 1, squeezed to lie between `least` and 1."""
-    return max(0.0, factor * (1 - least) + least)
+def _rescale(floor: float, factor: float) -> float:
+    """Rescale a factor between 0 and 1 to lie between `floor` and 1."""
+    return max(0.0, factor * (1 - floor) + floor)
 
 
-def _least(run: Run, arguments: Any) -> float:
-    """Return the lowest factor, given as one or as a learning rate."""
-    least: float = arguments.min_lr_rate if arguments.min_lr is None else arguments.min_lr / run.lr
-    return least
+def _floor(run: Run, arguments: Any) -> float:
+    """Return the minimum factor, from `min_lr_rate` or `min_lr`."""
+    floor: float = arguments.min_lr_rate if arguments.min_lr is None else arguments.min_lr / run.lr
+    return floor
 
 
 def constant(step: int, run: Run, arguments: Any) -> float:  # noqa: ARG001
@@ -60,31 +60,33 @@ def constant(step: int, run: Run, arguments: Any) -> float:  # noqa: ARG001
 
 
 def constant_with_warmup(step: int, run: Run, arguments: Any) -> float:  # noqa: ARG001
-    """Rise linearly from 0 to 1 during the warm-up, then stay."""
-    rising = _rising(step, run)
-    return 1.0 if rising is None else rising
+    """Rise linearly from 0 to 1 during the warm-up, then stay at 1."""
+    warming = _warmup_factor(step, run)
+    return 1.0 if warming is None else warming
 
 
 def linear(step: int, run: Run, arguments: Any) -> float:  # noqa: ARG001
     """Rise linearly, then fall linearly to 0 at the last step."""
-    rising = _rising(step, run)
+    warming = _warmup_factor(step, run)
     left = (run.total - step) / max(1, run.total - run.warmup)
-    return max(0.0, left) if rising is None else rising
+    return max(0.0, left) if warming is None else warming
 
 
 def cosine(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly, then follow a cosine, by default its half from the peak to 0."""
-    rising = _rising(step, run)
+    """Rise linearly, then follow a cosine, by default half a wave from the peak to 0."""
+    warming = _warmup_factor(step, run)
     return (
-        max(0.0, _cosine(arguments.num_cycles, _progress(step, run))) if rising is None else rising
+        max(0.0, _cosine(arguments.num_cycles, _progress(step, run)))
+        if warming is None
+        else warming
     )
 
 
 def cosine_with_restarts(step: int, run: Run, arguments: Any) -> float:
     """Rise linearly, then fall along half a cosine to 0, several times."""
-    rising = _rising(step, run)
-    if rising is not None:
-        return rising
+    warming = _warmup_factor(step, run)
+    if warming is not None:
+        return warming
     progress = _progress(step, run)
     if progress >= 1.0:
         return 0.0
@@ -93,10 +95,10 @@ def cosine_with_restarts(step: int, run: Run, arguments: Any) -> float:
 
 
 def polynomial(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly, then fall as a power of the remaining share to `lr_end`, and stay there."""
-    rising = _rising(step, run)
-    if rising is not None:
-        return rising
+    """Rise linearly, then fall to `lr_end` as a power of the remaining share, and stay there."""
+    warming = _warmup_factor(step, run)
+    if warming is not None:
+        return warming
     end: float = arguments.lr_end
     if step > run.total or run.total == run.warmup:
         return end / run.lr
@@ -106,24 +108,24 @@ def polynomial(step: int, run: Run, arguments: Any) -> float:
 
 
 def inverse_sqrt(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly, then fall with the square root of the step."""
-    rising = _rising(step, run)
-    if rising is not None:
-        return rising
+    """Rise linearly, then fall with the inverse square root of the step."""
+    warming = _warmup_factor(step, run)
+    if warming is not None:
+        return warming
     timescale: int = run.warmup or 10_000 if arguments.timescale is None else arguments.timescale
     return 1.0 / math.sqrt((step + (timescale - run.warmup)) / timescale)
 
 
 def cosine_with_min_lr(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly, then follow a cosine to the least learning rate."""
-    rising = _rising(step, run)
-    if rising is not None:
-        return rising
-    return _above(_least(run, arguments), _cosine(arguments.num_cycles, _progress(step, run)))
+    """Rise linearly, then follow a cosine to the minimum learning rate."""
+    warming = _warmup_factor(step, run)
+    if warming is not None:
+        return warming
+    return _rescale(_floor(run, arguments), _cosine(arguments.num_cycles, _progress(step, run)))
 
 
 def cosine_warmup_with_min_lr(step: int, run: Run, arguments: Any) -> float:
-    """Rise linearly from the first step's own factor, then follow a cosine to the least."""
+    """Rise linearly from the first step's factor, then follow a cosine to the minimum."""
     start = arguments.warmup_lr_rate
     if step < run.warmup:
         if start is None:
@@ -131,7 +133,7 @@ def cosine_warmup_with_min_lr(step: int, run: Run, arguments: Any) -> float:
         rate: float = start + (1.0 - start) * step / max(1, run.warmup - 1.0)
         return rate
     progress = (step - run.warmup + 1.0) / max(1.0, run.total - run.warmup)
-    return _above(_least(run, arguments), _cosine(arguments.num_cycles, progress))
+    return _rescale(_floor(run, arguments), _cosine(arguments.num_cycles, progress))
 
 
 _WARMUPS: dict[str, Callable[[float], float]] = {
@@ -147,10 +149,10 @@ _DECAYS: dict[str, Callable[[float, float], float]] = {
 
 
 def warmup_stable_decay(step: int, run: Run, arguments: Any) -> float:
-    """Rise, stay, and fall; then stay at the least."""
-    least: float = arguments.min_lr_ratio
+    """Rise, stay at the peak, and fall; then stay at the minimum."""
+    floor: float = arguments.min_lr_ratio
     if step < run.warmup:
-        return _above(least, _WARMUPS[arguments.warmup_type](step / max(1, run.warmup)))
+        return _rescale(floor, _WARMUPS[arguments.warmup_type](step / max(1, run.warmup)))
     stable = arguments.num_stable_steps
     if stable is None:
         stable = run.total - run.warmup - arguments.num_decay_steps
@@ -159,5 +161,5 @@ def warmup_stable_decay(step: int, run: Run, arguments: Any) -> float:
         return 1.0
     if falling < arguments.num_decay_steps:
         progress = falling / max(1, arguments.num_decay_steps)
-        return _above(least, _DECAYS[arguments.decay_type](progress, arguments.num_cycles))
-    return least
+        return _rescale(floor, _DECAYS[arguments.decay_type](progress, arguments.num_cycles))
+    return floor

@@ -1,4 +1,4 @@
-"""GreedyLR (https://arxiv.org/abs/2512.14527): raise while a metric improves, else lower."""
+"""GreedyLR (https://arxiv.org/abs/2512.14527): increases the rate while a metric improves."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ if TYPE_CHECKING:
 
 
 class GreedyLR(ReduceLROnPlateau):
-    """Learning rates that rise while a metric improves, and fall while it does not.
+    """Increases the learning rates while a metric improves, and decreases them while it does not.
 
-    Equal to `transformers.GreedyLR` (5.23) in every step, and state dicts go both ways. A
-    `ReduceLROnPlateau`, so that trainers know to hand it a metric. What differs:
+    Every step equals `transformers.GreedyLR` (5.23), and either can load the other's state dict.
+    It is a `ReduceLROnPlateau`, so that trainers pass it a metric. The differences:
 
-    - Learning rates outside of `min_lr` and `max_lr` are an error. There they would never reach
-      the bound, and with the default `min_lr` of 1e-3 that is most of what is fine-tuned with.
-    - Tensors are changed in place, and groups may join later, from their own learning rate.
-    - A metric that is not finite leaves the average when its window has passed; there it stays.
-    - No `verbose`, which only prints.
-    - Loading a state dict sets the groups' learning rates unless the optimizer's own has been
-      loaded before; it sets them in any case there.
+    - Learning rates outside `min_lr` and `max_lr` are an error. In Transformers they never reach
+      the bounds, and the default `min_lr` of 1e-3 is above most rates used for fine-tuning.
+    - Tensors are changed in place, and groups may join later, with their own learning rate.
+    - A metric that is not finite leaves the average after its window; in Transformers it stays.
+    - `verbose`, which only prints, does not exist.
+    - Loading a state dict sets the groups' learning rates unless the optimizer's state has been
+      loaded before. In Transformers it always sets them.
 
-    What does not, though its documentation reads otherwise: `reset_start` counts the reductions
-    that find all groups at `min_lr`, which come every `patience + 1` evaluations, and not steps.
+    As in Transformers, despite its documentation, `reset_start` does not count steps: it counts the
+    decreases at which all groups are at `min_lr`, one for every `patience + 1` evaluations. When
+    it is used up, all learning rates start again from their initial values.
 
     Args:
-        optimizer: Its groups' learning rates are what it starts from, and what it is reset to.
-        mode: Whether the metric is better when it is lower or higher.
-        factor: Below 1. Rates are multiplied by it to lower them, and divided to raise them.
-        patience: Evaluations in a row with, or without, an improvement before a change.
-        threshold: How much better than the best counts as improvement.
-        threshold_mode: Whether that is a share of the best or a difference.
-        cooldown: Evaluations after a reduction that do not count.
-        warmup: Evaluations after a raise that do not count.
-        min_lr: The lowest learning rate, for all groups or one for each.
-        max_lr: The highest, likewise.
-        eps: A smaller change is left out.
-        smooth: Judge the average of the last metrics.
-        window_size: Of how many.
-        reset_start: Reductions without effect before all starts anew.
+        optimizer: Its groups' learning rates are the initial values, also after a reset.
+        mode: Whether a lower or a higher metric is better.
+        factor: Below 1. Rates are multiplied by it to decrease them, and divided to increase them.
+        patience: A change needs more than this many evaluations in a row with, or without, an
+            improvement.
+        threshold: How much better than the best value counts as an improvement.
+        threshold_mode: Whether the threshold is a share of the best value or a difference.
+        cooldown: Evaluations to ignore after a decrease.
+        warmup: Evaluations to ignore after an increase.
+        min_lr: The minimum learning rate, for all groups or one for each.
+        max_lr: The maximum learning rate, for all groups or one for each.
+        eps: The minimum change; smaller ones are skipped.
+        smooth: Use the average of the last metrics.
+        window_size: The number of metrics in that average.
+        reset_start: Decreases with all groups at `min_lr` before a reset.
 
     Raises:
         OptimArgsError: A bound does not have one value for each group, or a group's learning rate
-            lies outside of its bounds.
+            is outside its bounds.
     """
 
     def __init__(
@@ -95,22 +97,22 @@ class GreedyLR(ReduceLROnPlateau):
         self._streaming_avg: dict[str, Any] = {"values": [], "sum": 0.0}
         self.reset_start = self.reset_start_original = reset_start
         self._init_lrs: list[float] = []
-        self._take_in_groups()
+        self._include_new_groups()
 
-    def step(  # type: ignore[override]  # as in torch, the schedules by metric take one first
+    def step(  # type: ignore[override]  # as in torch, metric-driven schedules take it first
         self, metrics: SupportsFloat | None = None, epoch: int | None = None
     ) -> None:
-        """Change the learning rates if the metric says so.
+        """Change the learning rates if the metric requires it.
 
         Args:
-            metrics: One number, such as an evaluation's loss.
-            epoch: Overwrites the count of evaluations, which decides nothing.
+            metrics: The metric, one number, such as an evaluation's loss.
+            epoch: Overwrites the count of evaluations, which has no effect.
 
         Raises:
-            OptimArgsError: There is no metric, or a group has joined that the bounds do not fit.
+            OptimArgsError: The metric is missing, or the bounds do not fit a group that has joined.
         """
         current = as_metric("greedy", metrics)
-        self._take_in_groups()
+        self._include_new_groups()
         if self.smooth:
             current = self._smoothed(current)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
@@ -128,15 +130,15 @@ class GreedyLR(ReduceLROnPlateau):
         """Load what `state_dict` returned, here or in Transformers.
 
         Raises:
-            CheckpointError: It is no state of such a schedule; nothing is changed.
+            CheckpointError: It is not the state of such a schedule; nothing is changed.
         """
         check_state(state_dict, "best", "num_bad_epochs", "num_good_epochs", "_last_lr")
         before = self._last_lr
         super().load_state_dict(state_dict)
         restore_rates(self.optimizer, before, self._last_lr)
 
-    def _take_in_groups(self) -> None:
-        """Note the bounds and the initial learning rate of groups that are new here."""
+    def _include_new_groups(self) -> None:
+        """Record the bounds and the initial learning rates of groups that have joined."""
         groups = self.optimizer.param_groups
         known, count = len(self._init_lrs), len(groups)
         if known == count:
@@ -152,18 +154,18 @@ class GreedyLR(ReduceLROnPlateau):
         self._init_lrs = [*self._init_lrs, *(float(group["lr"]) for group in groups[known:])]
 
     def _smoothed(self, value: float) -> float:
-        """Return the average of the last metrics, by the running sum that Transformers keeps."""
+        """Return the average of the last metrics, from a running sum as Transformers keeps it."""
         values: list[float] = [*self._streaming_avg["values"], value]
         total: float = self._streaming_avg["sum"] + value
         if len(values) > self.window_size:
             total -= values.pop(0)
-        if not math.isfinite(total):  # inf and nan do not go away by subtraction
+        if not math.isfinite(total):  # subtraction does not remove inf and nan
             total = sum(values)
         self._streaming_avg = {"window_size": self.window_size, "values": values, "sum": total}
         return total / len(values)
 
     def is_better(self, current: float, best: float) -> bool:
-        """Whether a metric improves on another by more than the threshold."""
+        """Return whether a metric improves on another by more than the threshold."""
         sign = -1 if self.mode == "min" else 1
         relative = self.threshold_mode == "rel"
         bar: float = (
@@ -180,15 +182,15 @@ class GreedyLR(ReduceLROnPlateau):
             self.num_bad_epochs += 1
             self.num_good_epochs = 0
         if self.num_good_epochs > self.patience:
-            self._raise()
+            self._increase()
             self.warmup_counter = self.warmup
             self.num_good_epochs = 0
         elif self.num_bad_epochs > self.patience:
-            self._lower()
+            self._decrease()
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
 
-    def _raise(self) -> None:
+    def _increase(self) -> None:
         for group, highest in zip(self.optimizer.param_groups, self.max_lrs, strict=True):
             old = float(group["lr"])
             new = min(old / self.factor, highest)
@@ -196,21 +198,21 @@ class GreedyLR(ReduceLROnPlateau):
                 write_rate(group, new)
         self.reset_start = self.reset_start_original
 
-    def _lower(self) -> None:
+    def _decrease(self) -> None:
         groups = self.optimizer.param_groups
         for group, lowest in zip(groups, self.min_lrs, strict=True):
             old = float(group["lr"])
             new = max(old * self.factor, lowest)
             if old - new > self.eps:
                 write_rate(group, new)
-        # Of a tensor not the number: fp32 may have rounded it up, and it would never be lowest.
+        # Compare tensors, not numbers: fp32 may have rounded up, and would stay above the minimum.
         if any(group["lr"] > low for group, low in zip(groups, self.min_lrs, strict=True)):
             return
         self.reset_start -= 1
         if self.reset_start <= 0:
-            self._start_anew()
+            self._restart()
 
-    def _start_anew(self) -> None:
+    def _restart(self) -> None:
         for group, lr in zip(self.optimizer.param_groups, self._init_lrs, strict=True):
             write_rate(group, lr)
         self.best = math.inf if self.mode == "min" else -math.inf
@@ -221,12 +223,12 @@ class GreedyLR(ReduceLROnPlateau):
 
 
 def _bounds(bound: Bound) -> tuple[float | None, list[float]]:
-    """Return the bound of every group, also of those to come, or the list of each one's."""
+    """Return the bound of all groups, present and future, and the list of bounds per group."""
     return (bound, []) if isinstance(bound, (int, float)) else (None, list(bound))
 
 
 def _of_each(bounds: list[float], of_all: float | None, count: int) -> list[float]:
-    """Return a bound for each group, as far as there are some."""
+    """Return the bounds per group, filled up with the bound of all groups if there is one."""
     return bounds if of_all is None else [*bounds, *[of_all] * (count - len(bounds))]
 
 
@@ -235,11 +237,11 @@ def _check_range(lr: Any, lowest: float, highest: float) -> None:
         raise OptimArgsError(
             f"min_lr={lowest:g} is above the optimizer's learning rate, {float(lr):g}",
             where="schedule 'greedy'",
-            fix=f"give a min_lr below {float(lr):g}",
+            fix=f"use a min_lr of at most {float(lr):g}",
         )
     if lr > highest:
         raise OptimArgsError(
             f"max_lr={highest:g} is below the optimizer's learning rate, {float(lr):g}",
             where="schedule 'greedy'",
-            fix=f"give a max_lr above {float(lr):g}",
+            fix=f"use a max_lr of at least {float(lr):g}",
         )

@@ -1,4 +1,4 @@
-"""torch's own optimizers, and Adafactor: their names and typed arguments."""
+"""torch's optimizers and Adafactor: their specs, and what their plugin refuses."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from hub.spec import BuildContext
 
 _SAME_UPDATE = {
-    "foreach": "chooses how the same update is computed",
-    "fused": "chooses how the same update is computed",
-    "differentiable": "chooses how the same update is computed",
-    "capturable": "needs parameters on the accelerator, and computes the same update",
+    "foreach": "selects an implementation of the same update",
+    "fused": "selects an implementation of the same update",
+    "differentiable": "selects an implementation of the same update",
+    "capturable": "requires parameters on an accelerator, and computes the same update",
 }
 
 
@@ -95,7 +95,7 @@ SPECS = (
     ),
     _spec(
         "adagrad",
-        "Rates that fall with the sum of squared gradients",
+        "Rates that decay with the sum of squared gradients",
         "torch.optim:Adagrad",
         AdagradArguments,
         {"lr_decay"},
@@ -111,7 +111,7 @@ SPECS = (
     ),
     OptimizerSpec(
         name="adafactor",
-        summary="Second moments as one row and column per matrix",
+        summary="Second moments factored into rows and columns",
         factory="hub.builtin.adafactor:Adafactor",
         arguments=AdafactorArguments,
         traits=frozenset({Trait.PER_PARAMETER}),
@@ -125,8 +125,8 @@ SPECS = (
         homepage="https://huggingface.co/docs/transformers/main_classes/optimizer_schedules",
         notes=(
             "Equals transformers.Adafactor with the arguments that the Trainer passes.",
-            "With relative_step=True the only schedule is 'adafactor', and lr is None.",
-            "Keeps fp32 moments for bf16 and fp16 weights too, also in checkpoints.",
+            "relative_step=True requires lr=None, and works only with the 'adafactor' schedule.",
+            "Moments are fp32 even for bf16 and fp16 weights, also in checkpoints.",
         ),
     ),
 )
@@ -140,9 +140,10 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 
 @hookimpl
 def hub_validate_precision(optim_args: BaseModel, context: BuildContext) -> Iterator[Finding]:
-    """Refuse to fuse the update of a slice, which would also write outside the slice.
+    """Refuse `fused` for slices of larger tensors, because it would write outside the slice.
 
-    torch's fused kernels (2.13) visit as many elements as the parameter has, ignoring its strides.
+    torch's fused kernels (2.13) ignore strides: they update as many contiguous elements as the
+    parameter has.
     """
     if not getattr(optim_args, "fused", None):
         return
@@ -152,9 +153,9 @@ def hub_validate_precision(optim_args: BaseModel, context: BuildContext) -> Iter
         if last >= parameter.numel() > 0:
             yield Finding.refuse(
                 UnsupportedError(
-                    f"{name} is a slice of a larger tensor, which torch's fused update would write "
-                    "outside of it",
+                    f"{name} is a slice of a larger tensor, and torch's fused update would write "
+                    "outside the slice",
                     where=name,
-                    fix="use fused=False, or give the parameter its own memory",
+                    fix="use fused=False, or copy the parameter to its own memory",
                 )
             )

@@ -1,7 +1,7 @@
-"""The learning rates of an optimizer's groups, as schedules read and write them.
+"""Read and write the learning rates of an optimizer's groups, for schedules.
 
-A rate is a number, or a tensor where the step reads it on the device (`capturable`, torchao): that
-tensor stays the one it is, as a captured graph or a compiled step holds it.
+A rate is a number, or a tensor if the step reads it on the device (`capturable`, torchao). A tensor
+is changed in place and never replaced, because a captured graph or a compiled step refers to it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def unshare_rates(optimizer: Optimizer) -> None:
-    """Give every group, and the defaults, a tensor of its own.
+    """Give every group, and the defaults, a separate tensor.
 
-    torch 2.13 hands one and the same to all groups that name no learning rate. Changed in place
-    for one, it changes for all: twice where a rate is lowered group by group, and a group that
-    joins later would start from the present rate of the others.
+    torch 2.13 uses one tensor for all groups without a learning rate. Changing it in place for one
+    group would change it for all: a schedule that goes from group to group would change it several
+    times, and a group that joins later would start from the others' current rate.
     """
     seen: set[int] = set()
     for holder in (*optimizer.param_groups, optimizer.defaults):
@@ -31,13 +31,13 @@ def unshare_rates(optimizer: Optimizer) -> None:
 
 
 def read_rates(optimizer: Optimizer) -> list[Any]:
-    """Return the groups' learning rates, tensors as copies."""
+    """Return the groups' learning rates, with copies of tensors."""
     rates = (group["lr"] for group in optimizer.param_groups)
     return [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
 
 
 def write_rate(group: dict[str, Any], lr: float) -> None:
-    """Set a group's learning rate, in place where it is a tensor."""
+    """Set a group's learning rate, in place if it is a tensor."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr)
     else:
@@ -45,9 +45,9 @@ def write_rate(group: dict[str, Any], lr: float) -> None:
 
 
 def restore_rates(optimizer: Optimizer, before: list[Any], loaded: list[Any]) -> None:
-    """Write a schedule's loaded learning rates to the groups that have what it wrote before.
+    """Write a schedule's loaded learning rates to the groups that still have its previous ones.
 
-    A group with another has it from the optimizer's own state dict.
+    Any other learning rate was loaded with the optimizer's state dict, and stays.
     """
     for group, old, new in zip(optimizer.param_groups, before, loaded, strict=False):
         if float(group["lr"]) == float(old):

@@ -1,4 +1,4 @@
-"""torch's schedules, mended for groups that join later and for learning rates that are tensors."""
+"""torch's schedules, fixed for groups that join later and for learning rates that are tensors."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class CurveSchedule(LambdaLR):
-    """A factor on every group's learning rate that depends on the step alone.
+    """A factor on every group's learning rate that depends only on the step.
 
-    A group that is added to the optimizer later has the factor from its first step on; it applies
-    to the learning rate that the group is added with. torch 2.13 raises an error at the schedule's
-    next `step` then, and 2.6 leaves it alone.
+    For a group that is added to the optimizer later, the factor applies from its first step on, to
+    the learning rate that the group is added with. torch 2.13 raises an error at the schedule's
+    next `step` instead, and 2.6 ignores the group.
 
-    A tensor gets what a number would be, rounded once: the peaks are kept as numbers.
+    A tensor gets the rate that a number would have, rounded once: the peaks are kept as numbers.
 
     Args:
-        optimizer: Its groups' learning rates are the peaks. torch 2.13 takes those that the first
-            schedule of the optimizer found, also after its end and from a loaded state dict; so
-            does this while no step has been taken under another schedule, as where several are
-            built for a `SequentialLR`.
-        factor: From the optimizer step, counted from 0, to what peaks are multiplied by.
-        last_epoch: The last step that was taken, counted from 0; -1: none. Otherwise the groups'
-            `initial_lr`, as an optimizer's state dict has it, are the peaks.
+        optimizer: Its groups' learning rates are the peaks. torch 2.13 uses the rates that the
+            optimizer's first schedule found, even after that schedule's end and from a loaded state
+            dict; this class does so only until a step is taken under another schedule, as when
+            several are built for a `SequentialLR`.
+        factor: Maps the optimizer step, counted from 0, to the factor on the peaks.
+        last_epoch: The last step taken, counted from 0, or -1 for none. If a step was taken, the
+            peaks are the groups' `initial_lr`, which an optimizer's state dict contains.
 
     Raises:
-        OptimArgsError: There is a last step, and a group has no `initial_lr`.
+        OptimArgsError: A last step is passed, but a group has no `initial_lr`.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class CurveSchedule(LambdaLR):
         weakref.finalize(self, handle.remove).atexit = False
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the learning rates of the present step."""
+        """Return the learning rates of the current step."""
         self.take_in_late_groups()
         return super().get_lr()
 
     def take_in_late_groups(self) -> None:
-        """Let groups that joined since the last step follow; the schedule calls this itself."""
+        """Include groups that joined since the last step; the schedule calls this itself."""
         late = self.optimizer.param_groups[len(self.base_lrs) :]
         if not late:
             return
         unshare_rates(self.optimizer)
-        # New lists: state dicts that were taken before share the old ones.
+        # New lists, because earlier state dicts share the old ones.
         self.base_lrs = [*self.base_lrs, *(_peak(group) for group in late)]
         self.lr_lambdas = self.lr_lambdas[:1] * len(self.base_lrs)
         for group in late:
@@ -82,11 +82,11 @@ class CurveSchedule(LambdaLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, here or in Transformers.
 
-        Groups that joined later may be in it, and may be added here only after this. The groups
-        get the loaded learning rates, unless the optimizer's own state has been loaded before.
+        It may include groups that joined later and are added here only after this call. The groups
+        get the loaded learning rates, unless the optimizer's state has been loaded before.
 
         Raises:
-            CheckpointError: It is no state of such a schedule; nothing is changed.
+            CheckpointError: It is not the state of such a schedule; nothing is changed.
         """
         check_state(state_dict, "lr_lambdas", "base_lrs", "last_epoch", "_last_lr")
         before = self._last_lr
@@ -96,9 +96,9 @@ class CurveSchedule(LambdaLR):
 
 
 class PlateauSchedule(ReduceLROnPlateau):
-    """`torch.optim.lr_scheduler.ReduceLROnPlateau`, for tensors too.
+    """`torch.optim.lr_scheduler.ReduceLROnPlateau`, also for tensors.
 
-    A group that is added later starts from its own learning rate, and is lowered with the others.
+    A group that is added later starts from its own learning rate, and is reduced with the others.
     """
 
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
@@ -110,13 +110,13 @@ class PlateauSchedule(ReduceLROnPlateau):
         check_state(state_dict, "best", "num_bad_epochs", "last_epoch")
         super().load_state_dict(state_dict)
 
-    def step(  # type: ignore[override]  # as in torch, the schedules by metric take one first
+    def step(  # type: ignore[override]  # as in torch, metric-driven schedules take it first
         self, metrics: SupportsFloat | None = None, epoch: int | None = None
     ) -> None:
-        """Lower the learning rates if the metric has not improved for long enough.
+        """Reduce the learning rates if the metric has not improved for too long.
 
         Raises:
-            OptimArgsError: There is no metric, or a group has joined and `min_lr` is a list.
+            OptimArgsError: The metric is missing, or a group has joined and `min_lr` is a list.
         """
         value = as_metric("reduce_lr_on_plateau", metrics)
         if self.default_min_lr is None:
@@ -129,25 +129,25 @@ class PlateauSchedule(ReduceLROnPlateau):
         ]
         super().step(value, epoch)
         for group, tensor in tensors:
-            # torch 2.6 puts a number in its place, which 2.13 does not (pytorch#163093).
+            # torch 2.6 replaces the tensor by a number, 2.13 does not (pytorch#163093).
             if group["lr"] is not tensor:
                 group["lr"] = tensor.fill_(group["lr"])
 
 
 class AdafactorSchedule(LambdaLR):
-    """Writes the learning rate that Adafactor computes itself to its groups, where trainers log it.
+    """Copies the learning rate that Adafactor computes to its groups, so that trainers can log it.
 
-    As `transformers.optimization.AdafactorSchedule` (5.23) does, for every class that has its
-    `_get_lr`. That one asks which groups have gradients, so it reports `initial_lr` once they are
-    freed and fails where only some groups have any; this one asks which have been stepped.
+    It works like `transformers.optimization.AdafactorSchedule` (5.23), for every class with the
+    same `_get_lr`. Transformers checks which groups have gradients, so it reports `initial_lr` once
+    they are freed and fails if only some groups have any; this checks which have been stepped.
 
     Args:
         optimizer: An Adafactor with `relative_step=True` in all groups.
-        initial_lr: What to report of a group before its first step.
+        initial_lr: The value to report for a group before its first step.
 
     Raises:
-        OptimArgsError: The optimizer is no such Adafactor. With `relative_step=False` it would
-            train with what is only meant to be reported.
+        OptimArgsError: The optimizer is not such an Adafactor. With `relative_step=False` it would
+            train with the reported value.
     """
 
     def __init__(self, optimizer: Optimizer, initial_lr: float) -> None:
@@ -156,7 +156,7 @@ class AdafactorSchedule(LambdaLR):
         )
         if not computes:
             raise OptimArgsError(
-                f"{type(unwrapped(optimizer)).__name__} does not compute its learning rate itself",
+                f"{type(unwrapped(optimizer)).__name__} does not compute its own learning rate",
                 where="schedule 'adafactor'",
                 fix="build 'adafactor' with relative_step=True, or use another schedule",
             )
@@ -164,10 +164,10 @@ class AdafactorSchedule(LambdaLR):
             group["initial_lr"] = initial_lr
         super().__init__(optimizer, lambda _: 1.0)
         for group in optimizer.param_groups:
-            del group["initial_lr"]  # no peak for a schedule that may come after this one
+            del group["initial_lr"]  # not a peak for a schedule that may follow
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return each group's learning rate in its last step."""
+        """Return the learning rate of each group's last step."""
         return [self._reported(group) for group in self.optimizer.param_groups]
 
     def _reported(self, group: dict[str, Any]) -> float | Tensor:
@@ -179,10 +179,10 @@ class AdafactorSchedule(LambdaLR):
 
 
 def as_metric(name: str, value: SupportsFloat | None) -> float:
-    """Return what a schedule's `step` was given as a number.
+    """Return the metric passed to a schedule's `step` as a float.
 
     Raises:
-        OptimArgsError: It was given none.
+        OptimArgsError: It is not a number.
     """
     try:
         return float(value)  # type: ignore[arg-type]  # None is one of the wrong types
@@ -190,44 +190,44 @@ def as_metric(name: str, value: SupportsFloat | None) -> float:
         raise OptimArgsError(
             f"step() of '{name}' got {'no metric' if value is None else type(value).__name__}",
             where=f"schedule '{name}'",
-            fix="give the metric as a number, such as step(evaluation_loss)",
+            fix="pass the metric as a number, such as step(evaluation_loss)",
         ) from error
 
 
 def check_state(state: object, *keys: str) -> None:
-    """Check that a schedule's state dict has what cannot be done without.
+    """Check that a schedule's state dict has the required keys.
 
     Raises:
-        CheckpointError: It has not, or is no mapping.
+        CheckpointError: A key is missing, or it is not a mapping.
     """
     lacking = [key for key in keys if not isinstance(state, Mapping) or key not in state]
     if lacking:
         raise CheckpointError(
-            f"the state dict has no '{lacking[0]}': it is not that of such a schedule",
+            f"the state dict has no '{lacking[0]}', so it is not from such a schedule",
             where="load_state_dict of a schedule",
-            fix="give what state_dict() of a schedule of the same name returned",
+            fix="pass what state_dict() of a schedule with the same name returned",
         )
 
 
 def check_length(name: str, key: str, bound: Any, optimizer: Optimizer) -> None:
-    """Check that a bound is a number, or one for each group.
+    """Check that a bound is one number, or has one number for each group.
 
     Raises:
-        OptimArgsError: There are more groups or fewer.
+        OptimArgsError: It does not have as many numbers as there are groups.
     """
     groups = len(optimizer.param_groups)
     if isinstance(bound, (list, tuple)) and len(bound) != groups:
         raise OptimArgsError(
             f"{key} has {len(bound)} values for {groups} parameter groups",
             where=f"argument '{key}' of {name}",
-            fix=f"give one number for all groups; for one that joined later, append to {key}s",
+            fix=f"use one number for all groups; for a group that joined later, append to {key}s",
         )
 
 
 def _is_followed(optimizer: Optimizer) -> bool:
-    """Whether another schedule holds the peaks already, and no step has been taken since.
+    """Return whether another schedule has set the peaks, and no step has been taken since.
 
-    torch (2.6 to 2.13, `LRScheduler.__init__`) wraps `step` to see whether it is called.
+    torch (2.6 to 2.13, `LRScheduler.__init__`) wraps `step` to detect whether it is called.
     """
     watched = hasattr(optimizer.step, "_wrapped_by_lr_sched")
     stepped = getattr(optimizer, "_opt_called", False)
@@ -238,14 +238,14 @@ def _check_peaks(optimizer: Optimizer) -> None:
     for number, group in enumerate(optimizer.param_groups):
         if "initial_lr" not in group:
             raise OptimArgsError(
-                f"the parameter group {number} has no 'initial_lr', the peak of its learning rate",
+                f"parameter group {number} has no 'initial_lr', the peak of its learning rate",
                 where="argument 'last_epoch'",
-                fix="load the optimizer's state dict first, or leave last_epoch out and load the "
-                "schedule's",
+                fix="load the optimizer's state dict first, or omit last_epoch and load the "
+                "schedule's state dict",
             )
 
 
 def _peak(group: dict[str, Any]) -> float:
-    """Return the learning rate that a group's factor applies to, by torch's key for it."""
+    """Return the learning rate that a group's factor applies to, stored under torch's key."""
     peak: float = group.setdefault("initial_lr", float(group["lr"]))
     return peak

@@ -25,7 +25,7 @@ Rate = Annotated[float, Field(ge=0)]
 
 def _not_negative(bound: float | tuple[float, ...]) -> float | tuple[float, ...]:
     if min(bound, default=0.0) < 0 if isinstance(bound, tuple) else bound < 0:
-        raise ValueError("a learning rate is not negative")
+        raise ValueError("a learning rate cannot be negative")
     return bound
 
 
@@ -33,17 +33,18 @@ Rates = Annotated[float | tuple[float, ...], AfterValidator(_not_negative)]
 
 
 class CurveArguments(Arguments):
-    """What schedules take that depend on the step alone, besides the numbers of steps."""
+    """Arguments of schedules that depend only on the step, besides the numbers of steps."""
 
     last_epoch: int = Field(default=-1, ge=-1)
-    """The last step taken, from 0, to go on from it with the groups' `initial_lr`; -1: none."""
+    """The last step taken, counted from 0, to resume from with the groups' `initial_lr`; -1 if no
+    step was taken."""
 
 
 class CosineArguments(CurveArguments):
     """Arguments of the cosine schedule."""
 
     num_cycles: float = 0.5
-    """Waves of the cosine: by default the half that goes from the peak to 0."""
+    """Number of cosine waves; the default is half a wave, from the peak to 0."""
 
 
 class RestartsArguments(CurveArguments):
@@ -57,7 +58,7 @@ class PolynomialArguments(CurveArguments):
     """Arguments of the polynomial schedule."""
 
     lr_end: float = Field(default=1e-7, ge=0)
-    """The learning rate at the end; below the optimizer's."""
+    """The final learning rate; below the optimizer's."""
     power: float = 1.0
     """Power of the remaining share of the training."""
 
@@ -66,11 +67,12 @@ class InverseSqrtArguments(CurveArguments):
     """Arguments of the inverse square root schedule."""
 
     timescale: PositiveInt | None = None
-    """Steps after which the decay is a square root of 2; None: those of the warm-up, or 10,000."""
+    """Steps after the warm-up in which the learning rate falls to 1/√2 of its peak; None uses the
+    warm-up steps, or 10,000 without a warm-up."""
 
 
 class MinLRArguments(CosineArguments):
-    """Arguments of the cosine schedule with a minimum learning rate: one of the two."""
+    """Arguments of the cosine schedule with a minimum: either `min_lr` or `min_lr_rate`."""
 
     min_lr: float | None = Field(default=None, ge=0)
     """The minimum learning rate."""
@@ -78,9 +80,9 @@ class MinLRArguments(CosineArguments):
     """The minimum learning rate, as a share of the peak."""
 
     @model_validator(mode="after")
-    def _has_one_least(self) -> Self:
+    def _has_one_minimum(self) -> Self:
         if (self.min_lr is None) == (self.min_lr_rate is None):
-            raise ValueError("give either min_lr or min_lr_rate")
+            raise ValueError("use either min_lr or min_lr_rate")
         return self
 
 
@@ -88,46 +90,46 @@ class WarmupMinLRArguments(MinLRArguments):
     """Arguments of the cosine schedule with a minimum and a first learning rate."""
 
     warmup_lr_rate: float | None = Field(default=None, ge=0)
-    """The first learning rate, as a share of the peak; None: one over the warm-up steps."""
+    """The first learning rate, as a share of the peak; None uses 1 / warm-up steps."""
 
 
 class StableArguments(CurveArguments):
     """Arguments of the schedule of warm-up, stable phase and decay."""
 
     num_decay_steps: int = Field(ge=0)
-    """Steps of the decay, the last of the training."""
+    """Steps of the decay, at the end of the training."""
     num_stable_steps: int | None = Field(default=None, ge=0)
-    """Steps at the peak; None: what warm-up and decay leave of the training."""
+    """Steps at the peak; None uses the steps between warm-up and decay."""
     warmup_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
-    """Form of the warm-up."""
+    """Shape of the warm-up."""
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "cosine"
-    """Form of the decay."""
+    """Shape of the decay."""
     min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
     """The learning rate at the start and at the end, as a share of the peak."""
     num_cycles: float = 0.5
-    """Waves of a cosine decay."""
+    """Number of waves of a cosine decay."""
 
 
 class MetricArguments(Arguments):
-    """What schedules take that follow a metric. Evaluations are calls of `step(metric)`."""
+    """Arguments of schedules that follow a metric. An evaluation is a call of `step(metric)`."""
 
     mode: Literal["min", "max"] = "min"
-    """Whether the metric is better when it is lower or higher."""
+    """Whether a lower or a higher metric is better."""
     patience: int = Field(default=10, ge=0)
-    """Evaluations in a row after which the learning rate changes: one more than this."""
+    """The learning rate changes after more than this many evaluations in a row."""
     cooldown: int = Field(default=0, ge=0)
-    """Evaluations after a reduction that do not count."""
+    """Evaluations to ignore after a reduction."""
     eps: float = Field(default=1e-8, ge=0)
-    """A smaller change is left out."""
+    """The minimum change of the learning rate; smaller ones are skipped."""
 
 
 class PlateauArguments(MetricArguments):
     """Arguments of `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
 
     factor: float = Field(default=0.1, gt=0, lt=1)
-    """What the learning rate is multiplied by."""
+    """The factor on the learning rate."""
     threshold: float = Field(default=1e-4, ge=0)
-    """How much better counts as improvement."""
+    """How much better counts as an improvement."""
     threshold_mode: Literal["rel", "abs"] = "rel"
     """Whether the threshold is a share of the best value or a difference."""
     min_lr: Rates = 0.0
@@ -135,33 +137,33 @@ class PlateauArguments(MetricArguments):
 
 
 class GreedyArguments(MetricArguments):
-    """Arguments of `hub.builtin.greedy.GreedyLR`, which are those of `transformers.GreedyLR`."""
+    """Arguments of `hub.builtin.greedy.GreedyLR`, the same as of `transformers.GreedyLR`."""
 
     factor: float = Field(default=0.95, gt=0, lt=1)
-    """What the learning rate is multiplied by to lower it, and divided by to raise it."""
+    """The learning rate is multiplied by this to decrease it, and divided to increase it."""
     threshold: float = Field(default=1e-6, ge=0)
-    """How much better counts as improvement."""
+    """How much better counts as an improvement."""
     threshold_mode: Literal["rel", "abs"] = "abs"
     """Whether the threshold is a share of the best value or a difference."""
     warmup: int = Field(default=0, ge=0)
-    """Evaluations after a raise that do not count."""
+    """Evaluations to ignore after an increase."""
     min_lr: Rates = 1e-3
-    """The minimum learning rate, or one for each group; not above the optimizer's."""
+    """The minimum learning rate, or one for each group; at most the optimizer's."""
     max_lr: Rates = 1.0
-    """The highest learning rate, or one for each group; not below the optimizer's."""
+    """The maximum learning rate, or one for each group; at least the optimizer's."""
     smooth: bool = False
-    """Judge the average of the last metrics."""
+    """Use the average of the last metrics."""
     window_size: PositiveInt = 50
-    """How many metrics that average is of."""
+    """The number of metrics in that average."""
     reset_start: int = Field(default=500, ge=0)
-    """Reductions in a row that find all groups at min_lr, before everything starts again."""
+    """Decreases in a row with all groups at min_lr, before the initial learning rates return."""
 
 
 class AdafactorArguments(Arguments):
-    """Arguments of the schedule that reports Adafactor's own learning rate."""
+    """Arguments of the schedule that reports the learning rate computed by Adafactor."""
 
     initial_lr: Rate = 0.0
-    """What to report before the first step."""
+    """The value to report before the first step."""
 
 
 def _curve(
@@ -169,17 +171,17 @@ def _curve(
 ) -> CurveSchedule:
     from hub.builtin.schedule_classes import CurveSchedule
 
-    run = curves.Run(warmup, total or 0, _base(optimizer))
+    run = curves.Run(warmup, total or 0, _learning_rate(optimizer))
     factor = partial(curve, run=run, arguments=arguments)
     return CurveSchedule(optimizer, factor, arguments.last_epoch)
 
 
-def _base(optimizer: Optimizer) -> float:
-    """Return the optimizer's own learning rate, which absolute ends are relative to."""
+def _learning_rate(optimizer: Optimizer) -> float:
+    """Return the optimizer's learning rate, to turn an absolute learning rate into a factor."""
     return float(optimizer.defaults.get("lr") or 1.0)
 
 
-def _least(
+def _with_minimum(
     curve: curves.Curve,
     name: str,
     optimizer: Optimizer,
@@ -187,13 +189,13 @@ def _least(
     total: int | None,
     arguments: MinLRArguments,
 ) -> CurveSchedule:
-    """Build a schedule whose minimum learning rate is not above the peak."""
-    lr = _base(optimizer)
+    """Build a schedule with a minimum learning rate, after checking it against the peak."""
+    lr = _learning_rate(optimizer)
     if arguments.min_lr is not None and arguments.min_lr > lr:
         raise OptimArgsError(
             f"min_lr={arguments.min_lr:g} is above the optimizer's learning rate, {lr:g}",
             where=f"schedule '{name}'",
-            fix=f"give a min_lr up to {lr:g}, or a min_lr_rate",
+            fix=f"use a min_lr of at most {lr:g}, or min_lr_rate",
         )
     return _curve(curve, optimizer, warmup, total, arguments)
 
@@ -201,12 +203,12 @@ def _least(
 def _polynomial(
     optimizer: Optimizer, warmup: int, total: int | None, arguments: PolynomialArguments
 ) -> CurveSchedule:
-    lr = _base(optimizer)
+    lr = _learning_rate(optimizer)
     if arguments.lr_end >= lr:
         raise OptimArgsError(
             f"lr_end={arguments.lr_end:g} is not below the optimizer's learning rate, {lr:g}",
             where="schedule 'polynomial'",
-            fix="give a smaller lr_end",
+            fix="use a smaller lr_end",
         )
     return _curve(curves.polynomial, optimizer, warmup, total, arguments)
 
@@ -217,22 +219,24 @@ def _stable(
     stable, decay = arguments.num_stable_steps, arguments.num_decay_steps
     if stable is None and (total is None or warmup + decay > total):
         raise OptimArgsError(
-            "the length of the stable phase is not known"
+            "the length of the stable phase is unknown"
             if total is None
-            else f"{warmup} warm-up and {decay} decay steps do not fit into {total} training steps",
+            else f"{warmup} warm-up and {decay} decay steps exceed {total} training steps",
             where="schedule 'warmup_stable_decay'",
-            fix="give num_training_steps or num_stable_steps" if total is None else "give fewer",
+            fix="pass num_training_steps or num_stable_steps"
+            if total is None
+            else "use fewer warm-up or decay steps",
         )
     if stable is not None and total is not None and warmup + stable + decay != total:
         parts = warmup + stable + decay
         rest = (
-            f"the last {total - parts} stay at the least"
+            f"the last {total - parts} stay at the minimum"
             if parts < total
-            else f"the last {parts - total} of the schedule are never reached"
+            else f"the last {parts - total} are never reached"
         )
         warnings.warn(
-            f"warmup_stable_decay: {warmup} warm-up, {stable} stable and {decay} decay steps make "
-            f"{parts} of {total} training steps: {rest}; leave out num_stable_steps",
+            f"warmup_stable_decay: {warmup} warm-up, {stable} stable and {decay} decay steps are "
+            f"{parts} steps, but the training has {total}: {rest}; omit num_stable_steps",
             HubWarning,
             stacklevel=4,
         )
@@ -281,7 +285,7 @@ def _spec(
 
 @hookimpl
 def hub_register_schedulers() -> list[SchedulerSpec]:
-    """Return the schedules."""
+    """Offer the schedules."""
     whole = {"needs_training_steps": True}
     return [
         _spec("linear", "Linear warm-up, then linear decay to 0", CurveArguments, **whole),
@@ -319,7 +323,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "reduce_lr_on_plateau",
-            "Lowered when a metric stops improving",
+            "Reduced when a metric stops improving",
             PlateauArguments,
             _plateau,
             uses_warmup_steps=False,
@@ -330,7 +334,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "cosine_with_min_lr",
             "Linear warm-up, then cosine decay to a minimum",
             MinLRArguments,
-            partial(_least, curves.cosine_with_min_lr, "cosine_with_min_lr"),
+            partial(_with_minimum, curves.cosine_with_min_lr, "cosine_with_min_lr"),
             example_arguments={"min_lr_rate": 0.1},
             **whole,
         ),
@@ -338,7 +342,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
             "cosine_warmup_with_min_lr",
             "Warm-up from a first rate, then cosine to a minimum",
             WarmupMinLRArguments,
-            partial(_least, curves.cosine_warmup_with_min_lr, "cosine_warmup_with_min_lr"),
+            partial(_with_minimum, curves.cosine_warmup_with_min_lr, "cosine_warmup_with_min_lr"),
             example_arguments={"min_lr_rate": 0.1},
             **whole,
         ),
@@ -351,7 +355,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "greedy",
-            "Raised while a metric improves, else lowered",
+            "Increased while a metric improves, else decreased",
             GreedyArguments,
             _greedy,
             uses_warmup_steps=False,
@@ -360,7 +364,7 @@ def hub_register_schedulers() -> list[SchedulerSpec]:
         ),
         _spec(
             "adafactor",
-            "Writes the rate that Adafactor computes to its groups",
+            "Reports the learning rate that Adafactor computes",
             AdafactorArguments,
             _adafactor,
             uses_warmup_steps=False,

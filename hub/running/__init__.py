@@ -1,1 +1,1 @@
-"""What a finished optimizer does while it trains, besides what its class does."""
+"""What hub adds to a built optimizer's training: clipping, layerwise steps, switching weights."""

@@ -1,4 +1,4 @@
-"""What hub adds to a finished optimizer, and how to take it off again."""
+"""Attach hub's behavior to a built optimizer, and detach it again."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 
 _attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-"""What `hub.detach(model)` looks through; nothing is kept alive by it."""
+"""The optimizers that `hub.detach(model)` searches, held weakly."""
 _lock = Lock()
-"""Held while threads change or read it."""
+"""Guards `_attached`."""
 
 
 def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model: Module) -> None:
-    """Put the plan, and the hooks it asks for, on an optimizer for a model.
+    """Attach the plan and the behavior it requires to an optimizer.
 
-    The plan becomes `optimizer.hub_plan`; hooks are torch's own, so `step()` is not wrapped.
+    The plan becomes `optimizer.hub_plan`. The hooks are torch's, so `step()` is not wrapped.
     """
     handles: list[RemovableHandle] = []
     if Trait.TRAIN_EVAL_MODES in spec.traits:
         follow_model_mode(
             optimizer, model
-        )  # first: it looks at the gradients before they are clipped
+        )  # first, because it compares the gradients before they are clipped
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         make_layerwise(optimizer, _settings(plan, spec))
     elif plan.max_grad_norm is not None:
@@ -72,7 +72,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
 
 
 def optimizers_of(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
-    """Yield the living optimizers that hold some of these parameters, each with one of them."""
+    """Yield each live optimizer that holds some of these parameters, with one of them."""
     asked = {id(parameter) for parameter in parameters}
     with _lock:
         living = list(_attached)
@@ -83,7 +83,7 @@ def optimizers_of(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Ten
 
 
 def check_not_switched(named: Iterable[tuple[str, Tensor]]) -> None:
-    """Hold parameters to weights that no living optimizer switches.
+    """Check that no live optimizer switches the weights of these parameters.
 
     Raises:
         UnsupportedError: One does; the error names the optimizer.
@@ -93,24 +93,24 @@ def check_not_switched(named: Iterable[tuple[str, Tensor]]) -> None:
         if switches_weights(optimizer):
             plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
             raise UnsupportedError(
-                f"{plan.optimizer} still switches {names[parameter]} between its training and its "
+                f"{plan.optimizer} still switches {names[parameter]} between training and "
                 "evaluation weights",
                 where="model",
-                fix="call hub.detach(model) first, which leaves the weights that are in place: "
-                "those for evaluation after model.eval()",
+                fix="call hub.detach(model) first, which keeps the current weights: the evaluation "
+                "weights after model.eval()",
             )
 
 
 def detach(optimizer: Optimizer | Module) -> None:
-    """Take off what `hub.build` put on an optimizer and its model, but for the form of state dicts.
+    """Remove what `hub.build` attached to an optimizer and its model, except for state dicts.
 
-    Clipping ends. What stepped inside the backward pass steps eagerly from then on. Weights that
-    followed the model's mode stay as they are, and have to be switched by the optimizer's own
-    `train()` and `eval()`. Copies are made as the package's class makes them. State dicts keep
-    their form, so that a checkpoint goes on loading.
+    Clipping ends. An optimizer that stepped inside the backward pass steps eagerly from then on.
+    Weights that followed the model's mode stay as they are; switch them with the optimizer's own
+    `train()` and `eval()`. The optimizer can be copied as its class allows. State dicts keep their
+    form, so that existing checkpoints still load.
 
     Args:
-        optimizer: Built by hub; or the model, for every optimizer that hub built for it.
+        optimizer: An optimizer built by hub, or a model, for every optimizer that hub built for it.
 
     Raises:
         HubError: It is neither.
@@ -144,9 +144,9 @@ def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
 
 
 def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], None]:
-    """Return an `add_param_group` that names the parameters of a group that comes without names.
+    """Return an `add_param_group` that adds parameter names to a group without them.
 
-    torch (2.13, `Optimizer.add_param_group`) refuses such a group where the others have names.
+    torch (2.13, `Optimizer.add_param_group`) refuses a group without names if the others have them.
     """
     live, whole = weakref.ref(optimizer), weakref.ref(model)
 
@@ -158,7 +158,7 @@ def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], N
 
 
 def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str, Any]:
-    """Return a group with names, made up for what is not the model's; torch judges its form."""
+    """Return a group with names, invented for parameters outside the model; torch validates it."""
     given = group["params"]
     params = [given] if isinstance(given, torch.Tensor) else list(given)
     if "param_names" in group or any(isinstance(item, tuple) for item in params):

@@ -1,8 +1,8 @@
-"""Copies of an optimizer, which would not keep what hub promises of the original.
+"""Refuse to copy an optimizer, because a copy would lose what hub added to it.
 
 torch (2.13, `Optimizer.__getstate__`) copies groups and state and drops all hooks: a copy would not
-clip, not switch to its evaluation weights, not step inside the backward pass, and would save what
-its package's class saves.
+clip, switch to its evaluation weights or step inside the backward pass, and its state dicts would
+be those of the upstream class.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _METHODS = ("__deepcopy__", "__reduce_ex__")
-"""What `copy.deepcopy`, and what `copy.copy` and pickle look for, on the instance too."""
+"""What `copy.deepcopy` looks up, and what `copy.copy` and pickle do, on the instance too."""
 
 
 def refuse_copies(optimizer: Optimizer, name: str) -> None:
-    """Have an optimizer refuse to be copied or pickled: its instance does, not its class."""
+    """Make this optimizer, not its class, refuse to be copied or pickled."""
     vars(optimizer).update(dict.fromkeys(_METHODS, partial(_refuse, name)))
 
 
 def allow_copies(optimizer: Optimizer) -> None:
-    """Let copies be made as the optimizer's class makes them."""
+    """Allow copying and pickling again, as the optimizer's class does them."""
     for method in _METHODS:
         vars(optimizer).pop(method, None)
 
@@ -35,6 +35,6 @@ def _refuse(name: str, *_: object) -> NoReturn:
         f"a copy of {name} would lose what hub.build added to it: clipping, evaluation weights, "
         "checked and portable state dicts",
         where="copy or pickle of the optimizer",
-        fix="build it again for the copied model, and load_state_dict(optimizer.state_dict()); "
-        "or hub.detach(optimizer) first, and copy the package's own class",
+        fix="build a new one for the copied model and call load_state_dict(optimizer.state_dict()) "
+        "on it; or call hub.detach(optimizer) first and copy the upstream optimizer",
     )

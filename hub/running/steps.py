@@ -13,34 +13,34 @@ if TYPE_CHECKING:
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer inside; Accelerate, for one, keeps it in `.optimizer`.
+    """Return the optimizer inside a wrapper, such as Accelerate's, which has it in `.optimizer`.
 
     Raises:
-        HubError: There is none.
+        HubError: It is not an optimizer.
     """
     inner = optimizer
     while hasattr(inner, "optimizer"):
         inner = inner.optimizer
     if not isinstance(getattr(inner, "param_groups", None), list):
         raise HubError(
-            f"{shown(optimizer)} is no optimizer",
+            f"{shown(optimizer)} is not an optimizer",
             where="optimizer",
-            fix="give what hub.build returned, or another torch optimizer",
+            fix="pass what hub.build returned, or another torch optimizer",
         )
     return inner
 
 
 def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the closure that `step` was given, from what a step pre-hook is called with.
+    """Return the closure passed to `step`, from the arguments of a step pre-hook.
 
-    torch 2.13 hands over the optimizer itself as the first of the arguments of `step`.
+    torch 2.13 passes the optimizer itself as the first of these arguments.
     """
     return args[1] if len(args) > 1 else kwargs.get("closure")
 
 
 @contextmanager
 def only(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
-    """Leave these groups to an optimizer inside the block."""
+    """Temporarily restrict the optimizer to these groups."""
     whole = optimizer.param_groups
     optimizer.param_groups = groups
     try:

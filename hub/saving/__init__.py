@@ -1,6 +1,34 @@
-"""Safe, portable state dicts: tensors and plain data that know which optimizer they belong to.
+"""Safe, portable state dicts: tensors and plain data, with a record of what wrote them.
 
-`load` signs the state dicts of an optimizer and checks those that are loaded, by `structure` (is it
-a state dict), `align` (which parameter is which, by name), `layout` (do the shapes fit) and
-`record` (what the state dict says about the optimizer that wrote it). `convert` reads old files.
+`load` signs an optimizer's state dicts and checks those loaded into it, with `structure` (is it a
+state dict), `record` (which optimizer and arguments wrote it), `align` (match parameters by name)
+and `layout` (do the shapes fit). `convert` reads files with pickled objects.
+
+Several parts of hub hook into saving and loading, and their order decides whether the result is
+correct. `state_dict()` runs, after torch has collected the state:
+
+1. `translate_state` of `hub.repairs`, if the plugin's factory calls it: live state becomes tensors
+   and plain data.
+2. `Follower.export` of `hub.running.train_eval`, for optimizers with evaluation weights: the
+   training weights join the state.
+3. `sign` of `load`: it records the layout of what 1 and 2 return, so it has to be last.
+
+`load_state_dict()` of an optimizer built by hub runs:
+
+1. `check_structure`, before any code relies on the structure.
+2. `align` of `load`, the first hook: it checks the record, matches parameters by name and checks
+   shapes. It is prepended because 3 relies on the optimizer's own order of parameters.
+3. `keep_state_dtypes` of `hub.repairs`, if the factory calls it, notes the aligned tensors.
+4. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
+   replaces the groups.
+5. `keep_state_dtypes` puts back the tensors as they were before the cast.
+6. `translate_state` turns them into live state, which is why factories call it after
+   `keep_state_dtypes`.
+7. `Follower.after_load_of_state` takes the training weights out of the state again; it compares
+   them by the live state that 6 returns.
+8. `load` copies tensors that still share memory with the state dict. If anything above raises, it
+   restores the optimizer as it was.
+
+Within one kind of hook torch calls them in order of registration, so the factory runs first, then
+`hub.running.attach`, whose last hooks are those of `load`.
 """

@@ -1,4 +1,4 @@
-"""Finding each parameter of a checkpoint by its name."""
+"""Match the parameters of a checkpoint by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def align_by_name(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Return the state dict in the optimizer's own order of parameters, matched by name.
+    """Return the state dict in the optimizer's order of parameters, matched by name.
 
-    Where either side has no names torch matches by position, which needs the same groups.
+    If either side has no names, torch matches by position, which requires the same groups.
     """
     groups, saved = optimizer.param_groups, state_dict["param_groups"]
     if not all("param_names" in group for group in (*groups, *saved)):
@@ -33,7 +33,7 @@ def align_by_name(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     names = [name for group in groups for name in group["param_names"]]
     _check_names(set(names), set(origin))
     number_of = {name: number for number, name in enumerate(names)}
-    # Those of parameters are numbers, and names where torch's distributed checkpoints come from.
+    # Keys of parameters are numbers, or names in torch's distributed checkpoints.
     taken = {number for number, _ in origin.values()}
     state = {
         key: value
@@ -58,9 +58,9 @@ def align_by_name(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
 
 
 def _with_live_keys(group: Group, saved: Group) -> Group:
-    """Return the saved group under the live one's name, with what only the live one has.
+    """Return the saved group with the live group's name and the keys that only the live one has.
 
-    The saved values win, as in torch, which would also drop what the file does not have.
+    Saved values take precedence, as in torch, which would also drop keys missing from the file.
     """
     own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
     name = {"name": group["name"]} if "name" in group else {}
@@ -68,7 +68,7 @@ def _with_live_keys(group: Group, saved: Group) -> Group:
 
 
 def _saved_group_of(group: Group, origin: dict[str, tuple[int, Group]]) -> Group:
-    """Return the saved group that a live one continues."""
+    """Return the saved group that a live group continues."""
     candidates = {id(origin[name][1]): origin[name][1] for name in group["param_names"]}
     if len(candidates) > 1:
         settings = [
@@ -81,19 +81,20 @@ def _saved_group_of(group: Group, origin: dict[str, tuple[int, Group]]) -> Group
         ]
         if any(other != settings[0] for other in settings):
             raise CheckpointError(
-                f"the group '{group.get('name', '')}' joins parameters that the checkpoint has in "
-                "groups with other settings",
+                f"the group '{group.get('name', '')}' merges parameters whose saved groups differ",
                 where="load_state_dict",
-                fix="build with the parameter rules and targets of the checkpoint",
+                fix="build with the checkpoint's param_rules and target_modules",
             )
     saved = next(iter(candidates.values()), group)
-    # What was never signed has no such key, and is taken as it is.
+    # A group that was not saved by hub has no name, and is accepted as it is.
     if "name" in saved and saved.get("low_rank") != group.get("low_rank"):
         raise CheckpointError(
-            f"the group '{group['name']}' is {'' if group.get('low_rank') else 'not '}low-rank, "
-            "and its parameters are otherwise in the checkpoint",
+            f"the group '{group['name']}' is low-rank, but was not when the checkpoint was saved"
+            if group.get("low_rank")
+            else f"the group '{group['name']}' is not low-rank, but was when the checkpoint was "
+            "saved",
             where="load_state_dict",
-            fix="build with the target_modules of the checkpoint",
+            fix="build with the checkpoint's target_modules",
         )
     return saved
 
@@ -102,10 +103,10 @@ def _check_sizes(groups: list[Group], saved: list[Group]) -> None:
     ours, theirs = ([len(group["params"]) for group in side] for side in (groups, saved))
     if ours != theirs:
         raise CheckpointError(
-            f"the checkpoint has {theirs} parameters in its groups, this optimizer {ours}, and "
+            f"the checkpoint's groups have {theirs} parameters, this optimizer's have {ours}, and "
             "without names they cannot be matched",
             where="load_state_dict",
-            fix="build with groups like the checkpoint's",
+            fix="build with the checkpoint's groups",
         )
 
 
@@ -121,7 +122,7 @@ def _check_names(ours: set[str], theirs: set[str]) -> None:
         if names
     ]
     raise CheckpointError(
-        f"the checkpoint is of other parameters: {'; '.join(parts)}",
+        f"the checkpoint's parameters do not match the model's: {'; '.join(parts)}",
         where="load_state_dict",
-        fix="load it into the model it was written for, with the same parameters trainable",
+        fix="load it into the model it was saved from, with the same parameters trainable",
     )

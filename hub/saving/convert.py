@@ -1,4 +1,4 @@
-"""Old checkpoints with pickled objects, as tensors and plain data; only when asked."""
+"""Convert old checkpoints with pickled objects to tensors and plain data, on request."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def convert_checkpoint(
     trust: bool,
     names: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Read an optimizer's pickled state dict and write it as `torch.load(weights_only=True)` reads.
+    """Convert an optimizer's pickled state dict to one that loads with `weights_only=True`.
 
     Args:
-        name: The optimizer that wrote it, under hub's name.
-        source: A file with the state dict of the package's own class, such as `optimizer.pt` of
+        name: hub's name of the optimizer that wrote it.
+        source: A file with the state dict of the upstream class, such as `optimizer.pt` of
             Transformers' Trainer.
-        target: Where to write.
-        trust: Unpickling runs code that the file names: only for files that you trust.
-        names: The names of the parameters in the order of the checkpoint's groups. With them hub
-            finds each parameter's state whatever its own groups are; without them it can load the
-            file only into groups of the same sizes. None: those that `hub.saving.trainer_run` finds
-            in the folder of a run of Transformers' Trainer.
+        target: The file to write.
+        trust: Confirms that you trust the file: unpickling runs code that the file names.
+        names: The parameter names in the order of the checkpoint's groups. With names, hub can load
+            the file into any groups; without, only into groups of the same sizes. None uses the
+            names that `hub.saving.trainer_run` finds beside the file, in a folder of Transformers'
+            Trainer.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
-        CheckpointError: It is not trusted, no state dict, or holds objects that the plugin does
-            not know.
+        CheckpointError: The file is not trusted, is not a state dict, or contains objects that the
+            plugin cannot convert.
     """
     hooks = default_registry().plugin("optimizer", name).hooks
     if not trust:
         raise CheckpointError(
-            "reading this file runs the code that it names",
+            "unpickling this file runs the code that it names",
             where=str(source),
-            fix="say that you trust it: --trust",
+            fix="confirm that you trust it: --trust",
         )
     state_dict = _read(source)
     group_of = {number: group for group in state_dict["param_groups"] for number in group["params"]}
@@ -60,9 +60,9 @@ def convert_checkpoint(
         state[number] = value if converted is None else dict(converted)
         if not is_plain(state[number]):
             raise CheckpointError(
-                f"the state of parameter {number} holds objects that {name} cannot convert",
+                f"the state of parameter {number} contains objects that {name} cannot convert",
                 where=str(source),
-                fix="name the optimizer that wrote the file",
+                fix="use the name of the optimizer that wrote the file",
             )
     groups = _named(state_dict["param_groups"], names or parameter_names_beside(source))
     torch.save({**state_dict, "state": state, "param_groups": groups}, target)
@@ -81,9 +81,9 @@ def _read(source: Path) -> StateDict:
         check_structure(found)
     except CheckpointError as error:
         raise CheckpointError(
-            f"the file holds no optimizer's state dict: {error.what}",
+            f"the file does not contain an optimizer's state dict: {error.what}",
             where=str(source),
-            fix="give a file with the result of optimizer.state_dict()",
+            fix="use a file with the result of optimizer.state_dict()",
         ) from error
     return dict(found)
 
@@ -96,8 +96,8 @@ def _named(
     sizes, given = [len(group["params"]) for group in groups], [len(part) for part in names]
     if sizes != given:
         raise CheckpointError(
-            f"the checkpoint's groups have {sizes} parameters, and the names are {given}",
+            f"the checkpoint's groups have {sizes} parameters, but {given} names were passed",
             where="names",
-            fix="give a list of names for each group, in the checkpoint's order",
+            fix="pass a list of names for each group, in the checkpoint's order",
         )
     return [{**group, "param_names": list(part)} for group, part in zip(groups, names, strict=True)]

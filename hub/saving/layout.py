@@ -1,4 +1,4 @@
-"""The shapes of parameters and of their state, as saved and as needed."""
+"""Check that the shapes of saved state fit the parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
 
 _PACKED = (torch.uint8, torch.int8, torch.int16, torch.int32)
-"""What quantized state is kept in; beside it are scales, whose shapes tell of blocks."""
+"""The dtypes of quantized state. Its scales have shapes that depend on the block size."""
 _MATRIX = 2
 
 _RELATIONS: dict[str, Callable[[Shape], Shape]] = {
@@ -30,8 +30,8 @@ _RELATIONS: dict[str, Callable[[Shape], Shape]] = {
     "rows": lambda shape: shape[:-1],
     "columns": lambda shape: (*shape[:-2], *shape[-1:]),
 }
-"""How the shape of a state tensor follows from that of its parameter: a moment's is the same, and
-Adafactor's leave out one dimension. AdEMAMix (bitsandbytes 0.50.2) stacks two moments in one."""
+"""How a state tensor's shape follows from its parameter's: a moment has the same shape, Adafactor's
+leave out one dimension. `_relations` adds AdEMAMix (bitsandbytes 0.50.2), which stacks moments."""
 
 
 class _Pair(NamedTuple):
@@ -44,10 +44,10 @@ class _Pair(NamedTuple):
 
 
 def describe_layout(optimizer: Optimizer, state_dict: StateDict) -> dict[str, Any]:
-    """Return what the state dict's parameters look like, as plain data for its record.
+    """Return the shapes of parameters and their state by name, as plain data for the record.
 
-    By name: the `shape` of the parameter, and the layout of its `state`, see `_layout`; None for
-    objects that the class makes tensors of itself, after torch's hooks (flashoptim 0.1.4).
+    Each entry has the parameter's `shape` and the layout of its `state`, see `_layout`, or None for
+    objects that the class itself turns into tensors after torch's hooks (flashoptim 0.1.4).
     """
     return {
         pair.name: {
@@ -59,14 +59,14 @@ def describe_layout(optimizer: Optimizer, state_dict: StateDict) -> dict[str, An
 
 
 def check_layout(optimizer: Optimizer, state_dict: StateDict) -> None:
-    """Hold an aligned state dict to the shapes of the optimizer's parameters.
+    """Check that an aligned state dict fits the shapes of the optimizer's parameters.
 
-    With a record, each parameter has to have the shape it had, and its state what was saved.
-    Without one, as the bare class writes it, the shapes have to follow from those of the
-    parameters, as far as one can tell: not for quantized state, which plugins check.
+    With a record, each parameter must have its recorded shape, and its state the recorded layout.
+    Without one, as the upstream class saves it, the shapes must follow from the parameters'; where
+    that cannot be decided, as for quantized state, plugins check them.
 
     Raises:
-        CheckpointError: A shape is another; the error names the parameter.
+        CheckpointError: A shape does not fit; the error names the parameter.
     """
     pairs = list(_pairs(optimizer, state_dict))
     if KEY in state_dict:
@@ -88,9 +88,9 @@ def _pairs(optimizer: Optimizer, state_dict: StateDict) -> Iterator[_Pair]:
 
 
 def _layout(state: State) -> list[list[Any]]:
-    """Return the keys of a state with a shape for a tensor, a type's name for anything else.
+    """Return the keys of a state, each with a tensor's shape or another value's type name.
 
-    Without the dictionaries in it: bitsandbytes 0.50.2 (`optim/optimizer.py`) packs some of the
+    Nested dictionaries are flattened: bitsandbytes 0.50.2 (`optim/optimizer.py`) packs some of the
     entries into one after torch's hooks.
     """
     found: list[list[Any]] = []
@@ -107,26 +107,27 @@ def _layout(state: State) -> list[list[Any]]:
 def _check_recorded(pair: _Pair, recorded: Mapping[str, Any]) -> None:
     ours, theirs = tuple(pair.parameter.shape), tuples(recorded.get("shape"))
     if theirs != ours:
-        raise _other_shape(pair.name, f"the parameter has the shape {theirs}", ours)
+        raise _other_shape(pair.name, f"the saved parameter has shape {theirs}", ours)
     expected, found = tuples(recorded.get("state") or ()), tuples(_layout(pair.state))
-    # Without state a parameter starts anew, as one that never had a gradient does.
+    # Without state a parameter starts fresh, like one that never had a gradient.
     lost = {str(key) for key, kind in set(expected) - set(found) if kind != "NoneType"}
     if found and lost:
         raise CheckpointError(
-            f"the state of {pair.name} is not what was saved: {', '.join(sorted(lost))}",
+            f"the state of {pair.name} has changed since it was saved: {', '.join(sorted(lost))}",
             where="load_state_dict",
-            fix="load the file as it was written, or start without optimizer state",
+            fix="load the file as it was saved, or start without optimizer state",
         )
 
 
 def _check_related(pairs: Iterator[_Pair]) -> None:
-    """Hold each key's tensors to the one relation that their numbers of dimensions tell.
+    """Check that each key's tensors relate to their parameters' shapes in one consistent way.
 
-    Where several do, as for a row and a column of matrices, one of them has to hold everywhere.
+    The numbers of dimensions decide which relations are possible. If several are, as for the rows
+    and columns of matrices, one of them has to hold for all tensors of the key.
     """
     by_key: dict[str, list[tuple[str, Shape, Shape]]] = defaultdict(list)
     for pair in pairs:
-        for key, shape in _telling(pair.state):
+        for key, shape in _comparable(pair.state):
             by_key[key].append((pair.name, tuple(pair.parameter.shape), shape))
     for key, items in by_key.items():
         relations = [r for r in _relations(items) if _holds_in_dimensions(r, items)]
@@ -136,11 +137,11 @@ def _check_related(pairs: Iterator[_Pair]) -> None:
         ]
         if wrong and None not in wrong:
             name, ours, theirs = next(item for item in wrong if item is not None)
-            raise _other_shape(name, f"{key} in its state has the shape {theirs}", ours)
+            raise _other_shape(name, f"{key} in its saved state has shape {theirs}", ours)
 
 
-def _telling(state: State) -> Iterator[tuple[str, Shape]]:
-    """Yield the tensors of a state whose shapes follow from the parameter's."""
+def _comparable(state: State) -> Iterator[tuple[str, Shape]]:
+    """Yield the keys and shapes of the state tensors whose shapes follow from the parameter's."""
     tensors = {
         key: value
         for key, value in state.items()
@@ -168,7 +169,7 @@ def _is_low_rank(pair: _Pair) -> bool:
 
 
 def _check_low_rank(pair: _Pair) -> None:
-    """Hold the matrices of a low-rank state to having a side of the parameter's among theirs."""
+    """Check that at least one matrix of a low-rank state shares a dimension with the parameter."""
     ours = tuple(pair.parameter.shape)
     matrices = [
         tuple(tensor.shape)
@@ -178,14 +179,13 @@ def _check_low_rank(pair: _Pair) -> None:
     ]
     sides = chain.from_iterable(zip(shape, ours, strict=False) for shape in matrices)
     if matrices and not any(theirs == own for theirs, own in sides):
-        raise _other_shape(pair.name, f"its state has matrices of the shapes {matrices}", ours)
+        raise _other_shape(pair.name, f"its saved state has matrices of shapes {matrices}", ours)
 
 
 def _other_shape(name: str, theirs: str, ours: Shape) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint is of a model of other shapes: {theirs} there, and the parameter {ours} "
-        "here",
+        f"the checkpoint is from a model with other shapes: {theirs}, but the parameter has {ours}",
         where=f"load_state_dict, {name}",
-        fix="load it into a model of the shapes it was written for, or start without optimizer "
+        fix="load it into a model of the shapes it was saved with, or start without optimizer "
         "state",
     )

@@ -1,4 +1,7 @@
-"""Signing the state dicts of an optimizer, and loading them wholly or not at all."""
+"""Sign the state dicts of an optimizer, and load them completely or not at all.
+
+`hub.saving` lists the order of all hooks that take part.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 def sign_state_dicts(optimizer: Optimizer, record: Record) -> None:
     """Sign the optimizer's state dicts, and check and align those that are loaded into it.
 
-    `load_state_dict` becomes the instance's own: a class may have one that looks into the state
-    dict before torch's hooks do, and a hook cannot undo what follows it.
+    This also replaces `load_state_dict` on the instance, because the class's may read the state
+    dict before it calls torch's hooks, and because a hook cannot undo what happens after it.
     """
 
     def sign(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
@@ -36,8 +39,8 @@ def sign_state_dicts(optimizer: Optimizer, record: Record) -> None:
 
     def align(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         groups, saved = optimizer.param_groups, state_dict["param_groups"]
-        told = KEY in state_dict
-        differences = list(record.differences(state_dict[KEY], groups, saved)) if told else []
+        is_signed = KEY in state_dict
+        differences = list(record.differences(state_dict[KEY], groups, saved)) if is_signed else []
         state_dict = align_by_name(optimizer, state_dict)
         check_group_values(groups, state_dict["param_groups"])
         check_layout(optimizer, state_dict)
@@ -51,18 +54,18 @@ def sign_state_dicts(optimizer: Optimizer, record: Record) -> None:
 
 
 def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
-    """Return a `load_state_dict` that leaves the optimizer as it was where it raises."""
+    """Return a `load_state_dict` that leaves the optimizer unchanged if it raises."""
     live = weakref.ref(optimizer)
 
     def load_state_dict(state_dict: StateDict) -> None:
         inner: Any = live()
         if inner is None:
             raise CheckpointError(
-                "the optimizer is gone, and its state would be lost",
+                "the optimizer has been garbage-collected",
                 where="load_state_dict",
-                fix="keep the optimizer in a variable, and load into that",
+                fix="keep a reference to the optimizer, and call its load_state_dict",
             )
-        # Loading replaces attributes, state and groups among them, and changes none of the old.
+        # Loading replaces attributes, such as the state and the groups, but does not mutate them.
         before = dict(vars(inner))
         try:
             check_structure(state_dict)
@@ -76,7 +79,7 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
             raise CheckpointError(
                 f"the state dict cannot be loaded: {type(error).__name__}: {error}",
                 where=f"load_state_dict of {type(inner).__name__}",
-                fix="give what optimizer.state_dict() returned, or start without optimizer state",
+                fix="pass what optimizer.state_dict() returned, or start without optimizer state",
             ) from error
 
     return load_state_dict
@@ -85,7 +88,7 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
 def _unshare(state: Mapping[Any, dict[str, Any]], given: Any) -> None:
     """Copy the tensors that share memory with the state dict, which may be a live optimizer's.
 
-    torch (2.13, `Optimizer.load_state_dict`) keeps those that need no cast and no move.
+    torch (2.13, `Optimizer.load_state_dict`) does not copy tensors that need no cast and no move.
     """
     taken = _addresses(given)
     for entry in state.values():
@@ -106,5 +109,5 @@ def _unshared(value: Any, taken: set[int]) -> Any:
 
 
 def _addresses(value: Any) -> set[int]:
-    """Return where the memory of each tensor in a value begins."""
+    """Return the address of each tensor's storage in a value."""
     return {t.untyped_storage().data_ptr() for t in plain_tensors(value) if t.numel()}

@@ -1,4 +1,4 @@
-"""What state dicts are made of."""
+"""The types that state dicts consist of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 State = dict[str, Any]
 """The state of one parameter, as in `optimizer.state[parameter]`."""
 Group = dict[str, Any]
-"""One of `optimizer.param_groups`, its `params` being parameters or, in a state dict, numbers."""
+"""One of `optimizer.param_groups`; its `params` are parameters or, in a state dict, numbers."""
 StateDict = dict[str, Any]
 
 KEY = "hub"
@@ -17,7 +17,7 @@ KEY = "hub"
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `torch.load(weights_only=True)` reads it: tensors, numbers, text and containers."""
+    """Return whether `torch.load(weights_only=True)` can read a value."""
     if isinstance(value, tuple | list):
         return all(is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -26,5 +26,5 @@ def is_plain(value: Any) -> bool:
 
 
 def tuples(value: Any) -> Any:
-    """Return a value with its lists as tuples, for what went through JSON or a file."""
+    """Return a value with lists as tuples, to compare values that went through JSON or a file."""
     return tuple(tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""What a checkpoint says about the optimizer that wrote it, held against the one that loads it."""
+"""Record which optimizer wrote a checkpoint, and compare it with the one that loads it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Record:
     """What a checkpoint says about the optimizer that wrote it."""
 
     version: str
-    """hub's."""
+    """The version of hub."""
     optimizer: str
-    """The name, or the one whose checkpoints it shares."""
+    """The optimizer's name, or the name whose checkpoints it shares."""
     arguments: dict[str, Any]
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The arguments that each group, by name, was built with instead of the optimizer's own."""
+    """The arguments in which each group differs from the optimizer, by the group's name."""
     state_arguments: frozenset[str] = field(default=frozenset(), compare=False)
-    """The arguments that decide what the state looks like; not saved."""
+    """The arguments that decide the layout of the state; not saved."""
 
     def plain(self) -> dict[str, Any]:
-        """Return what is saved."""
+        """Return the record as it is saved."""
         return {
             "version": self.version,
             "optimizer": self.optimizer,
@@ -41,19 +41,19 @@ class Record:
     def differences(
         self, saved: Mapping[str, Any], groups: Sequence[Group], saved_groups: Sequence[Group]
     ) -> Iterator[str]:
-        """Yield what a run that goes on from a checkpoint does otherwise than this build says.
+        """Yield how a run resumed from a checkpoint differs from this build.
 
         Args:
             saved: The record in the checkpoint.
-            groups: The optimizer's, with `param_names`.
-            saved_groups: The checkpoint's.
+            groups: The optimizer's groups, with `param_names`.
+            saved_groups: The checkpoint's groups.
 
         Raises:
-            CheckpointError: It is of another optimizer, or its state has another shape.
+            CheckpointError: Another optimizer wrote it, or its state has another layout.
         """
         if saved["optimizer"] != self.optimizer:
             raise CheckpointError(
-                f"this is a checkpoint of {saved['optimizer']}, not of {self.optimizer}",
+                f"the checkpoint was saved by {saved['optimizer']}, not {self.optimizer}",
                 where="load_state_dict",
                 fix=f"build {saved['optimizer']}, or start without optimizer state",
             )
@@ -61,7 +61,7 @@ class Record:
         unusable = [text for key, text in changed.items() if key in self.state_arguments]
         if unusable:
             raise CheckpointError(
-                f"the checkpoint's state has another shape: {', '.join(unusable)}",
+                f"the checkpoint's state does not fit these arguments: {', '.join(unusable)}",
                 where=f"load_state_dict of {self.optimizer}",
                 fix="build with the checkpoint's values, or start without optimizer state",
             )
@@ -71,14 +71,14 @@ class Record:
                 f"{text} ({'checkpoint' if key in in_groups else 'new'} value is used)"
                 for key, text in changed.items()
             ]
-            yield f"{self.optimizer} resumes with other arguments than were saved: " + (
+            yield f"{self.optimizer} resumes with arguments that differ from the checkpoint's: " + (
                 ", ".join(used)
             )
         moved = self._changed_overrides(saved, groups, saved_groups)
         if moved:
             yield (
-                f"{self.optimizer} resumes with other param_rules or groups than were saved, and "
-                f"the checkpoint's values are used: {'; '.join(moved)}"
+                f"{self.optimizer} resumes with param_rules or groups that differ from the "
+                f"checkpoint's, whose values are used: {'; '.join(moved)}"
             )
 
     def _changed_arguments(self, saved: Mapping[str, Any]) -> dict[str, str]:
@@ -92,7 +92,7 @@ class Record:
     def _changed_overrides(
         self, saved: Mapping[str, Any], groups: Sequence[Group], saved_groups: Sequence[Group]
     ) -> list[str]:
-        """Compare parameter by parameter: a rule may have moved from one to another."""
+        """Compare parameter by parameter, as a rule may have moved from one to another."""
         theirs = dict(_overrides(saved["overrides"], saved_groups))
         changed: dict[str, list[str]] = {}
         for name, own in _overrides(self.overrides, groups):
@@ -110,7 +110,7 @@ class Record:
 def _overrides(
     of: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each parameter's name and overrides; a group that was added later has none to tell."""
+    """Yield each parameter's name and overrides, except in groups that were added later."""
     for group in groups:
         if group.get("name") in of:
             yield from ((name, of[group["name"]]) for name in group.get("param_names", ()))

@@ -1,4 +1,4 @@
-"""Holding what is loaded to the form of a state dict, before anything looks into it."""
+"""Check the structure of a state dict, before other code relies on it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NUMBER = "a number"
 
 
 def check_structure(state_dict: Any) -> None:
-    """Hold a state dict to the form that torch and hub give it.
+    """Check that a state dict has the structure that torch and hub save.
 
     Raises:
-        CheckpointError: Something is missing, or is of another kind.
+        CheckpointError: Something is missing, or has the wrong type.
     """
     _expect(state_dict, Mapping, "the state dict")
     groups = _item(state_dict, "param_groups", list | tuple, "the state dict")
@@ -48,16 +48,16 @@ def check_structure(state_dict: Any) -> None:
 
 
 def check_group_values(groups: Sequence[Group], saved: Sequence[Group]) -> None:
-    """Hold each value of the saved groups to the kind that the live one has.
+    """Check that each value of the saved groups is of the same kind as the live one.
 
     Raises:
-        CheckpointError: One is text where a number is needed, a number where a pair is, and so on.
+        CheckpointError: One is text instead of a number, a number instead of a pair, and so on.
     """
     for group, other in zip(groups, saved, strict=True):
         for key in group.keys() & other.keys() - {"params", "param_names", "name"}:
             ours, theirs = _kind(group[key]), _kind(other[key])
             if None not in (ours, theirs) and ours != theirs:
-                raise _damaged(f"{key}={other[key]!r} of a group does not fit: it takes {ours}")
+                raise _damaged(f"a group has {key}={other[key]!r}, which should be {ours}")
 
 
 def _check_group(group: Any, where: str) -> None:
@@ -70,7 +70,7 @@ def _check_group(group: Any, where: str) -> None:
     if len(names) != len(params):
         raise _damaged(f"{where} has {len(params)} parameters and {len(names)} names")
     if "param_names" in group and not all(isinstance(name, str) for name in names):
-        raise _damaged(f"{where} has param_names that are no text")
+        raise _damaged(f"{where} has param_names that are not strings")
 
 
 def _check_record(record: Any) -> None:
@@ -86,7 +86,7 @@ def _check_record(record: Any) -> None:
 def _check_once(items: list[Any], key: str) -> None:
     if len(set(items)) != len(items):
         twice = next(item for item in items if items.count(item) > 1)
-        raise _damaged(f"{twice!r} is twice among the {key}")
+        raise _damaged(f"{twice!r} appears twice in {key}")
 
 
 def _item(mapping: Any, key: str, kind: Any, where: str) -> Any:
@@ -98,11 +98,11 @@ def _item(mapping: Any, key: str, kind: Any, where: str) -> Any:
 
 def _expect(value: Any, kind: Any, what: str) -> None:
     if not isinstance(value, kind):
-        raise _damaged(f"{what} is of the type {type(value).__name__}")
+        raise _damaged(f"{what} is of type {type(value).__name__}")
 
 
 def _kind(value: Any) -> object:
-    """Return what a value of a group is, or None for what may be anything."""
+    """Return the kind of a group's value, or None if it may be anything."""
     if isinstance(value, bool | int | float):
         return _NUMBER
     if isinstance(value, torch.Tensor):
@@ -118,5 +118,5 @@ def _damaged(what: str) -> CheckpointError:
     return CheckpointError(
         what,
         where="load_state_dict",
-        fix="give what optimizer.state_dict() returned, or start without optimizer state",
+        fix="pass what optimizer.state_dict() returned, or start without optimizer state",
     )

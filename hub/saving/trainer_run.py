@@ -1,4 +1,4 @@
-"""The folder that a trainer's own run left: what its optimizer's groups are, by name."""
+"""Find the names of parameters in the folder of a run of Transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ ARGUMENTS, CONFIGURATION = "training_args.bin", "config.json"
 
 
 def parameter_names_beside(source: Path) -> list[list[str]] | None:
-    """Return the names of each group's parameters for a low-rank run of Transformers' Trainer.
+    """Return the names of each group's parameters in a low-rank run of Transformers' Trainer.
 
-    They are those of the model whose configuration lies beside the file. The Trainer (5.23,
-    `_setup_low_rank_optimizer` in trainer_optimizer.py) makes two groups, in the order of the
-    model: all parameters but the weights of the target modules, and these.
+    The names come from the model whose configuration is in the same folder. The Trainer (5.23,
+    `_setup_low_rank_optimizer` in trainer_optimizer.py) makes two groups, each in model order: the
+    parameters outside the target modules' weights, and these weights.
 
     Args:
-        source: The optimizer's file, `optimizer.pt` in `checkpoint-N`. What lies beside it is
-            unpickled too: only for folders that are trusted.
+        source: The optimizer's file, `optimizer.pt` in `checkpoint-N`. `training_args.bin` beside
+            it is unpickled too, so use this only for folders that you trust.
 
     Returns:
-        None where it is no such folder, or the run had no target modules.
+        The names, or None if it is not such a folder or the run had no target modules.
 
     Raises:
-        CheckpointError: The folder has both files, and the model cannot be made from them.
+        CheckpointError: The folder has both files, but the model cannot be created from them.
     """
     folder = source.parent
     if not all((folder / name).is_file() for name in (ARGUMENTS, CONFIGURATION)):
         return None
     try:
-        # Reading the one imports Transformers, which its class is of.
+        # Unpickling this imports Transformers, which defines its class.
         arguments = torch.load(folder / ARGUMENTS, map_location="cpu", weights_only=False)
         targets = getattr(arguments, "optim_target_modules", None)
         return None if targets is None else _split(_skeleton(folder), targets)
-    except Exception as error:  # whatever unpickling, or a stranger's configuration, raises
+    except Exception as error:  # whatever unpickling, or an unknown configuration, raises
         raise CheckpointError(
-            f"the names of the parameters cannot be told from the model in this folder: "
+            f"the parameter names cannot be determined from the model in this folder: "
             f"{type(error).__name__}: {error}",
             where=str(folder),
-            fix="give them with --names",
+            fix="pass them with --names",
         ) from error
 
 
 def _skeleton(folder: Path) -> torch.nn.Module:
-    """Return the model on the meta device; code that lies in the folder is never run."""
+    """Return the model on the meta device; code in the folder is never run."""
     transformers = backend.load("transformers")
     config = transformers.AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False

@@ -1,1 +1,1 @@
-"""Bridges to trainers, each imported only where it is used; the core knows none of them."""
+"""Integrations with trainers, each imported only if it is used; the core does not import them."""

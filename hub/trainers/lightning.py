@@ -1,4 +1,4 @@
-"""Optimizers and schedules for PyTorch Lightning (2.6): `configure_optimizers` in one line."""
+"""Optimizers and schedules for PyTorch Lightning (2.6), for `configure_optimizers` in one line."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer as TorchOptimizer
 
-_THE_TRAINERS = {
+_SET_ON_TRAINER = {
     "max_grad_norm": "Trainer(gradient_clip_val=…)",
     "precision": "Trainer(precision=…)",
-    "defaults": "the arguments themselves",
+    "defaults": "keyword arguments",
 }
-"""What `hub.build` takes and this does not, and where it comes from instead."""
+"""The arguments of `hub.build` that are not accepted here, and what to use instead."""
 
 
 class Optimizer:
-    """What `configure_optimizers` returns, by names.
+    """Describes the optimizer and schedule that `configure_optimizers` returns.
 
-    A description: `Optimizer("adamw_torch", lr=1e-3, schedule="cosine")(self)` builds it for a
-    module and its trainer, who says the precision, the accumulation, the clipping and how many
-    steps there are. Being a class with typed arguments, it is what LightningCLI can be given.
+    `Optimizer("adamw_torch", lr=1e-3, schedule="cosine")(self)` builds them for a module. The
+    precision, gradient accumulation, clipping and number of steps come from the module's trainer.
+    LightningCLI accepts this class too, because its arguments are typed.
 
     Args:
         name: As for `hub.build`.
-        lr: The peak of the schedule.
+        lr: The peak learning rate.
         optim_args: As for `hub.build`.
         target_modules: As for `hub.build`.
         param_rules: As for `hub.build`.
-        schedule: One of `hub.list_schedulers()`; None: the learning rate stays.
+        schedule: One of `hub.list_schedulers()`; None keeps the learning rate constant.
         num_warmup_steps: Optimizer steps of warm-up.
-        num_training_steps: Of the whole run; None: as the trainer estimates.
-        schedule_args: The schedule's own arguments.
-        monitor: What is logged as this is the metric of a schedule that follows one; it is read
-            after each epoch that validates.
-        gradient_accumulation_steps: Only for manual optimization, where the trainer does not know.
-        hyperparameters: The optimizer's own arguments, as keywords.
+        num_training_steps: Optimizer steps of the whole run; None uses the trainer's estimate.
+        schedule_args: The schedule's arguments.
+        monitor: Name of the logged metric for metric-driven schedules, which read it after each
+            epoch that validates.
+        gradient_accumulation_steps: Only for manual optimization, where the trainer does not know
+            it.
+        hyperparameters: The optimizer's arguments, as keywords.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class Optimizer:
         gradient_accumulation_steps: int | None = None,
         **hyperparameters: Any,
     ) -> None:
-        for key in hyperparameters.keys() & _THE_TRAINERS.keys():
+        for key in hyperparameters.keys() & _SET_ON_TRAINER.keys():
             raise OptimArgsError(
-                f"{key} is not given to the optimizer here",
+                f"{key} is not an argument of the optimizer in Lightning",
                 where=f"argument '{key}'",
-                fix=f"use {_THE_TRAINERS[key]}",
+                fix=f"use {_SET_ON_TRAINER[key]}",
             )
         self.name = name
         self.optim_args = optim_args
@@ -86,8 +87,8 @@ class Optimizer:
         """Build the optimizer and the schedule for a `LightningModule`, in `configure_optimizers`.
 
         Raises:
-            HubError: As for `hub.build` and `hub.build_scheduler`; for one that steps inside the
-                backward pass also where the trainer clips and nothing says how, see `clipping` in
+            HubError: As for `hub.build` and `hub.build_scheduler`; also if the trainer clips, the
+                optimizer steps inside the backward pass, and `clipping` is not set, see
                 docs/layerwise.md.
         """
         trainer: Any = module.trainer
@@ -110,25 +111,25 @@ class Optimizer:
         }
 
     def _clipping(self, trainer: Any) -> float | None:
-        """Return the trainer's norm for who updates before the trainer gets to clip.
+        """Return the trainer's maximum norm for optimizers that update before the trainer can clip.
 
-        All others it clips itself, in the closure that it gives to `step`.
+        The trainer clips for all others, in the closure that it passes to `step`.
         """
         _, spec, _ = find_optimizer(self.name, self.optim_args, default_registry())
         if Trait.STEPS_IN_BACKWARD not in spec.traits or not trainer.gradient_clip_val:
             return None
         if trainer.gradient_clip_algorithm == "value":
             raise UnsupportedError(
-                f"Lightning clips values after the backward pass, in which {spec.name} updates",
+                f"Lightning clips values after the backward pass; {spec.name} updates during it",
                 where="Trainer(gradient_clip_algorithm='value')",
-                fix=f"Trainer(gradient_clip_val=None), and clip_grad_value="
-                f"{trainer.gradient_clip_val} for the optimizer",
+                fix=f"use Trainer(gradient_clip_val=None), and pass clip_grad_value="
+                f"{trainer.gradient_clip_val} to the optimizer",
             )
         norm: float = trainer.gradient_clip_val
         return norm
 
     def _scheduling(self, name: str, optimizer: TorchOptimizer, trainer: Any) -> dict[str, Any]:
-        """Return the schedule, and when the trainer has to step it."""
+        """Return the schedule, with when the trainer has to step it."""
         scheduler = build_scheduler(
             name,
             optimizer,
@@ -139,21 +140,21 @@ class Optimizer:
         if not default_registry().scheduler(name).needs_metric:
             return {"scheduler": scheduler, "interval": "step"}
         by_epochs = {"interval": "epoch", "frequency": trainer.check_val_every_n_epoch or 1}
-        # Lightning warns of a monitor in manual optimization, and wants one otherwise.
+        # Lightning requires a monitor, except in manual optimization, where it warns about one.
         monitor = {} if self.monitor is None else {"monitor": self.monitor}
         return {"scheduler": scheduler, **by_epochs, **monitor}
 
 
 def _autocast(trainer: Any) -> str | None:
-    """Return the trainer's precision where the parameters do not show it."""
+    """Return the trainer's precision if it cannot be detected from the parameters."""
     return trainer.precision if trainer.precision.endswith("-mixed") else None
 
 
 def _accumulation(trainer: Any) -> int:
-    """Return the most micro-batches that a step of this training has.
+    """Return the maximum number of micro-batches in a step of this training.
 
-    What has got fewer at the end of a step is updated there: at the end of an epoch, or where
-    Lightning's GradientAccumulationScheduler has another number for other epochs.
+    Parameters that received fewer are updated at the end of the step: the last step of an epoch may
+    be shorter, and so are all steps in some epochs of Lightning's GradientAccumulationScheduler.
     """
     schedules = [getattr(callback, "scheduling", {}) for callback in trainer.callbacks]
     counts = [trainer.accumulate_grad_batches, *(k for s in schedules for k in s.values())]
@@ -161,6 +162,6 @@ def _accumulation(trainer: Any) -> int:
 
 
 def _steps(trainer: Any) -> int | None:
-    """Return how many optimizer steps the trainer expects; None if it has no end."""
+    """Return how many optimizer steps the trainer expects; None if the training has no end."""
     steps = trainer.estimated_stepping_batches
     return int(steps) if 0 < steps < float("inf") else None

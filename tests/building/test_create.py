@@ -243,7 +243,7 @@ def test_a_class_resumes_and_knows_its_own_checkpoints(make_model):
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(a, b)
     other = hub.build("adamw_torch", make_model())
-    with pytest.raises(hub.CheckpointError, match=r"torch.optim.adam.Adam, not of adamw_torch"):
+    with pytest.raises(hub.CheckpointError, match=r"torch.optim.adam.Adam, not adamw_torch"):
         other.load_state_dict(first.state_dict())
 
 

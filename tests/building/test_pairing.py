@@ -84,7 +84,7 @@ def test_a_learning_rate_that_the_optimizer_computes(make, schedule):
 def test_the_schedule_that_reports_it(make):
     optimizer = make()
     assert hub.build_scheduler("adafactor", optimizer).optimizer is optimizer
-    with pytest.raises(hub.OptimArgsError, match="does not compute its learning rate"):
+    with pytest.raises(hub.OptimArgsError, match="does not compute its own learning rate"):
         hub.build_scheduler("adafactor", adamw())
 
 

@@ -21,7 +21,7 @@ from hub.builtin.arguments import AdafactorArguments
 
 SHAPES = ((), (1,), (7,), (5, 3), (1, 6), (6, 1), (4, 3, 2, 2), (33, 65))
 ZERO = 2, 3
-"""Parameters that begin at zero: below the least size that `scale_parameter` scales by."""
+"""Parameters that begin at zero: below the minimum size that `scale_parameter` scales by."""
 RARE = 4, 6
 """Parameters without a gradient in two of three steps, whose steps fall behind the others'."""
 EXTERNAL = {"lr": 1e-2, "relative_step": False}

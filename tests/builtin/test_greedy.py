@@ -121,13 +121,13 @@ def test_a_trainer_takes_it_for_a_schedule_by_metric():
     ("rates", "arguments", "says"),
     [
         ((5e-5,), {}, "min_lr=0.001 is above the optimizer's learning rate, 5e-05"),
-        ((0.1, 1e-4), {}, "give a min_lr below 0.0001"),
+        ((0.1, 1e-4), {}, "use a min_lr of at most 0.0001"),
         ((2.0,), {}, "max_lr=1 is below the optimizer's learning rate, 2"),
         ((0.1,), {"min_lr": 0.05, "max_lr": 0.01}, "max_lr=0.01 is below"),
         ((0.1,), {"min_lr": [0.01, 0.01]}, "min_lr has 2 values for 1 parameter groups"),
         ((0.1, 0.1), {"max_lr": (1.0,)}, "max_lr has 1 values for 2 parameter groups"),
-        ((0.1, 0.1), {"min_lr": [0.01, -1.0]}, "is not negative"),
-        ((0.1,), {"max_lr": -1.0}, "is not negative"),
+        ((0.1, 0.1), {"min_lr": [0.01, -1.0]}, "cannot be negative"),
+        ((0.1,), {"max_lr": -1.0}, "cannot be negative"),
         ((0.1,), {"factor": 1.0}, "less than 1"),
         ((0.1,), {"factor": 0.0}, "greater than 0"),
         ((0.1,), {"patience": -1}, "greater than or equal to 0"),
@@ -218,5 +218,5 @@ def test_a_late_group_outside_of_the_bounds_is_told():
     of = optimizer((0.01,))
     schedule = hub.build_scheduler("greedy", of)
     of.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1e-4})
-    with pytest.raises(hub.OptimArgsError, match=r"give a min_lr below 0\.0001"):
+    with pytest.raises(hub.OptimArgsError, match=r"use a min_lr of at most 0\.0001"):
         schedule.step(1.0)

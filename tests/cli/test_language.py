@@ -76,7 +76,7 @@ ERRORS = [
     ("compare adamw_toch", "did you mean adamw_torch"),
     ("check adamw_toch", "did you mean adamw_torch"),
     ("check sgd --device tpu", "where: --device"),
-    ("convert-checkpoint galore_adamw no.pt new.pt", "say that you trust it: --trust"),
+    ("convert-checkpoint galore_adamw no.pt new.pt", "confirm that you trust it: --trust"),
     ("convert-checkpoint galore_adamw no.pt new.pt --trust", "check the path"),
     ("convert-checkpoint galore_adamw no.pt new.pt --names no.json", "where: --names"),
     ("convert-checkpoint galore_adamw no.pt no/such/new.pt", "where: no/such"),

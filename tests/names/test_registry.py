@@ -498,7 +498,7 @@ def test_a_plan_with_another_error_is_not_read(error):
     finding = hub.Finding.refuse(hub.HubError("no"))
     data = replace(hub.plan("sgd", nn.Linear(2, 2)), findings=(finding,)).to_dict()
     data["findings"][0]["error"] = error
-    with pytest.raises(hub.HubError, match="not an error of hub"):
+    with pytest.raises(hub.HubError, match="not one of hub's errors"):
         hub.Plan.from_dict(data)
 
 

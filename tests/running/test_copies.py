@@ -31,7 +31,7 @@ def test_copies_are_refused_with_the_fix(name):
     for make in COPIES.values():
         with pytest.raises(hub.UnsupportedError, match=f"copy of {name}") as caught:
             make(optimizer)
-        assert "build it again for the copied model" in caught.value.fix
+        assert "build a new one for the copied model" in caught.value.fix
     copy.deepcopy(model)
     train(model, optimizer, 1, start=1)
 

@@ -30,7 +30,7 @@ def test_another_optimizers_state_is_refused(make_model):
     _, adam = trained(make_model)
     _, sgd = trained(make_model, "sgd", momentum=0.9)
     before = sgd.state_dict()
-    with pytest.raises(hub.CheckpointError, match="checkpoint of adamw_torch, not of sgd"):
+    with pytest.raises(hub.CheckpointError, match="saved by adamw_torch, not sgd"):
         sgd.load_state_dict(adam.state_dict())
     assert str(sgd.state_dict()) == str(before)
 
@@ -109,7 +109,7 @@ def test_groups_may_be_split_further_but_not_joined_where_they_differ(make_model
         assert torch.equal(moments(split)[name], moment), name
     _, scaled = trained(make_model, param_rules={"layers.0": {"lr_scale": 0.5}})
     _, joined = trained(make_model)
-    with pytest.raises(hub.CheckpointError, match="joins parameters"):
+    with pytest.raises(hub.CheckpointError, match="merges parameters"):
         joined.load_state_dict(scaled.state_dict())
 
 
@@ -187,5 +187,5 @@ def test_frozen_parameters_unfrozen_later_join_as_a_group(make_model):
 def test_other_target_modules_are_refused(make_model, targets):
     _, saved = trained(make_model, "galore_adamw", **GALORE)
     _, other = trained(make_model, "galore_adamw", **{**GALORE, "target_modules": targets})
-    with pytest.raises(hub.CheckpointError, match=r"low-rank|joins parameters"):
+    with pytest.raises(hub.CheckpointError, match=r"low-rank|merges parameters"):
         other.load_state_dict(saved.state_dict())

@@ -137,7 +137,7 @@ def test_clips(name):
 
 @pytest.mark.parametrize("name", [name for name in KINDS if steps_in_backward(name)])
 def test_clipping_that_comes_too_late_is_told(name):
-    with pytest.warns(hub.HubWarning, match="have no effect any more"):
+    with pytest.warns(hub.HubWarning, match="after it has no effect"):
         train(name, clip=CLIP)
 
 

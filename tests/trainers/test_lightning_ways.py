@@ -154,7 +154,7 @@ def test_training_without_an_end_needs_no_number_of_steps(tmp_path):
     [
         ({"max_grad_norm": 1.0}, r"Trainer\(gradient_clip_val=…\)"),
         ({"precision": "bf16"}, r"Trainer\(precision=…\)"),
-        ({"defaults": {"lr": 1e-3}}, "the arguments themselves"),
+        ({"defaults": {"lr": 1e-3}}, "keyword arguments"),
     ],
 )
 def test_what_the_trainer_says_is_not_said_twice(given, says):

@@ -100,7 +100,7 @@ def test_every_trained_weight_moves(name, way, tmp_path):
 def test_rules_cannot_regroup_its_groups(tmp_path):
     running = around(loss_of_a_model(), tmp_path, "its own", "adamw_torch")
     attach(running, "adamw_torch", param_rules={"embedding": {"lr_scale": 0.1}})
-    with pytest.raises(hub.OptimArgsError, match="makes the parameter groups itself"):
+    with pytest.raises(hub.OptimArgsError, match="creates its own parameter groups"):
         running.train()
 
 

@@ -106,7 +106,11 @@ def test_clipping_without_effect_is_reported_before_training(name, tmp_path):
     [
         ({"max_grad_norm": 0.5}, {}, "say how"),
         ({"max_grad_norm": 0.0}, {"clipping": "previous_norm"}, "no norm to clip to"),
-        ({"max_grad_norm": 1.0}, {"clipping": "exact"}, "not known before the backward pass"),
+        (
+            {"max_grad_norm": 1.0},
+            {"clipping": "exact"},
+            "not been measured before the backward pass",
+        ),
     ],
 )
 def test_clipping_that_cannot_be_is_refused(values, asked, error, tmp_path):

@@ -1,9 +1,10 @@
-"""Stepping inside the backward pass: one engine for layerwise forms and for LOMO.
+"""Stepping inside the backward pass ("gradient release"): one engine for layerwise forms and LOMO.
 
-Each parameter is updated as soon as its gradient is complete, and the gradient is freed, so that
-all gradients are never there together. The optimizer stays the one it is: its groups, its state
-and its class; `step()` updates what is left and ends the step.
+Each parameter is updated as soon as its gradient is complete, and the gradient is freed, so the
+full set of gradients is never in memory. The optimizer keeps its identity, groups and state;
+`step()` updates the remaining parameters and ends the step.
 
-`engine` receives gradients; `single` updates one parameter, `clipping` knows norms, and `spent`
-stands where a gradient was. `form` gives all of it to an optimizer.
+`engine` receives gradients and runs the step; `self_ending` is the engine for LOMO, whose steps end
+without `step()`. `single_step` updates one parameter, `clipping` measures and clips, and `released`
+is the placeholder for a freed gradient. `subclass` attaches all of it to an optimizer.
 """

@@ -11,13 +11,13 @@ In one step each parameter goes through these states; `Slot` holds them.
 | event | what happens |
 |---|---|
 | the first gradient of a step completes | the step begins: step pre-hooks are called |
-| a gradient completes | its parameter is clipped and updated |
-| a gradient of an updated parameter comes | an error |
-| `step()` | what still has a gradient is updated, step post-hooks are called, all are idle |
-| `zero_grad()` | accumulating parameters are idle; an error if some are updated |
+| a gradient completes | it is clipped, and its parameter is updated |
+| an updated parameter gets another gradient | an error |
+| `step()` | parameters with a gradient left are updated, post-hooks are called, all become idle |
+| `zero_grad()` | accumulating parameters become idle; an error if some are updated |
 | `measure(loss)` | gradients are measured and freed; no parameter changes its state |
 
-`self_ending` has what is different where nobody calls `step()`.
+`self_ending` describes what differs if nothing calls `step()`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Engine:
     """Steps one optimizer inside the backward pass.
 
     Args:
-        optimizer: What is stepped; the engine does not keep it alive.
-        settings: How.
-        step: The optimizer's own, without hooks.
+        optimizer: The optimizer to step; held weakly.
+        settings: How to step it.
+        step: The `step` of the optimizer's class, without hooks.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class Engine:
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
-        """In the order of the groups."""
+        """One slot for each parameter, in the order of the groups."""
         self._group_ids: list[int] = []
-        """The groups, by identity, that the slots' places are in."""
+        """The identities of the groups that the slots refer to."""
         self._updated: list[Slot] = []
-        """In this step, in order."""
+        """The slots updated in this step, in order."""
         self._measuring = False
         self._keeps_zeros = False
         self._pass = -1
-        """autograd's number of the backward pass that the last gradient came from."""
+        """autograd's number of the backward pass that produced the last gradient."""
         self.messages = Messages(settings, self._slots, self._updated)
         self._last_norms: list[Tensor] = []
         self.place_hooks()
         weakref.finalize(self, _remove, self._slots).atexit = False
 
     def place_hooks(self) -> None:
-        """Place a hook on each parameter in the groups that has none of this engine yet.
+        """Place this engine's hook on every parameter in the groups that does not have it yet.
 
         Raises:
-            UnsupportedError: One is stepped by another engine.
+            UnsupportedError: Another engine steps one of them.
         """
         self._locate(self._live())
         new = [slot for slot in self._slots.values() if slot.handle is None]
@@ -98,16 +98,16 @@ class Engine:
             )
 
     def remove(self) -> None:
-        """Take the hooks off the parameters, and what is left of spent gradients."""
+        """Remove the hooks and the placeholders of released gradients from the parameters."""
         for slot in self._updated:
             slot.parameter.grad = None
         _remove(self._slots)
 
     def on_gradient(self, slot: Slot) -> None:
-        """Take over a gradient: measure it, count it, or update the parameter.
+        """Handle a gradient: measure it, count it, or update the parameter.
 
         Raises:
-            UnsupportedError: The parameter was updated in this step already.
+            UnsupportedError: The parameter has already been updated in this step.
             HubError: Its update fails.
         """
         with self._lock:
@@ -115,7 +115,7 @@ class Engine:
                 slot.norm = self._clipping.measure(slot.gradient)
                 slot.parameter.grad = None
                 return
-            number = torch._C._current_graph_task_id()  # noqa: SLF001 - nothing public tells
+            number = torch._C._current_graph_task_id()  # noqa: SLF001 - no public equivalent
             if number != self._pass:
                 self._pass = number
                 self._begin_pass(slot, groups_are_new=self._locate(self._live()))
@@ -126,10 +126,10 @@ class Engine:
                 self._update_complete(slot)
 
     def end_step(self) -> None:
-        """Update what still has a gradient, and free the others.
+        """Update the parameters that still have a gradient, and end the step.
 
-        The optimizer's step hooks are called as ever: the first before the first update of a step,
-        the others here.
+        The optimizer's step hooks are called as usual: pre-hooks before the first update of a step,
+        post-hooks here.
         """
         with self._lock:
             optimizer = self._live()
@@ -147,10 +147,10 @@ class Engine:
                 hook(optimizer, (optimizer,), {})
 
     def drop_gradients(self, *, set_to_none: bool) -> None:
-        """Drop the gradients that wait for others, as `zero_grad` does.
+        """Drop accumulating gradients, as `zero_grad` does.
 
         Raises:
-            UnsupportedError: Gradients that are to be dropped have been used.
+            UnsupportedError: Some gradients of this step have already been used.
         """
         with self._lock:
             if self._updated:
@@ -160,9 +160,9 @@ class Engine:
                 slot.clear(set_to_none=set_to_none)
 
     def measure(self, loss: Tensor) -> Tensor:
-        """Return the norm of a loss's gradients by a backward pass that updates nothing.
+        """Return the norm of a loss's gradients, by a backward pass that updates nothing.
 
-        The graph is kept for the backward pass that does. Each gradient is freed once measured.
+        The graph is kept for the backward pass that updates. Each gradient is freed once measured.
 
         Raises:
             UnsupportedError: A step has begun, or gradients have accumulated.
@@ -182,12 +182,12 @@ class Engine:
 
     @property
     def knows_total_norm(self) -> bool:
-        """Whether it is known what the gradients that come next are clipped by."""
+        """Whether the factor that clips the next gradients is known."""
         return self._clipping.knows_total_norm
 
     @property
     def loss_scale(self) -> float | None:
-        """What the loss of the running backward pass is multiplied by, if anything."""
+        """The factor on the loss in the running backward pass, if there is one."""
         return self._clipping.loss_scale
 
     @loss_scale.setter
@@ -195,9 +195,9 @@ class Engine:
         self._clipping.loss_scale = scale
 
     def grad_norm(self) -> Tensor:
-        """Return the norm of all gradients of this step, or of the last one if none has come.
+        """Return the norm, before clipping, of all gradients of this step.
 
-        As they were before clipping.
+        If this step has no gradients yet, return the last step's.
         """
         running = [
             slot.norm if slot.updated else norm(slot.gradient)
@@ -207,16 +207,16 @@ class Engine:
         return total([one for one in running if one is not None] or self._last_norms)
 
     def _begin_pass(self, slot: Slot, *, groups_are_new: bool) -> None:
-        """Do what a backward pass begins with, whose first gradient is this slot's."""
+        """Begin a backward pass, whose first gradient is this slot's."""
 
     def _count(self, slot: Slot) -> None:
         slot.count()
 
     def _begin_step(self, optimizer: Optimizer) -> None:
-        """Begin a step with its first update; loading a state dict has made new groups."""
+        """Begin a step with its first update."""
         if self._updated:
             return
-        self._locate(optimizer)
+        self._locate(optimizer)  # loading a state dict replaces the groups
         self._single.begin()
         own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - as `Optimizer.step` calls them
         for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
@@ -235,19 +235,19 @@ class Engine:
         except Exception as error:
             slot.parameter.grad = None
             raise self.messages.failed(slot, error) from error
-        # Whoever reads the weight again in this backward pass gets an error. Not every package's
-        # kernels tell autograd by themselves that they write.
+        # Reading the weight again in this backward pass is then an error. Not every package's
+        # kernels report their writes to autograd.
         torch.autograd.graph.increment_version(slot.parameter)
         slot.updated = slot.has_zeros = True
         self._updated.append(slot)
-        # A DTensor takes no gradient but DTensors.
+        # A DTensor accepts only DTensors as its gradient.
         plain = type(slot.parameter) is torch.nn.Parameter
         slot.parameter.grad = (
             ReleasedGradient.of(slot, weakref.ref(self.messages)) if plain else None
         )
 
     def _update_rest(self) -> None:
-        """Update the parameters that had no gradient in some micro-batches, or have zeros."""
+        """Update parameters that lack the gradients of some micro-batches, or that keep zeros."""
         with self._lock:
             for slot in self._slots.values():
                 if slot.updated:
@@ -258,7 +258,7 @@ class Engine:
                     self._update(slot)
 
     def _locate(self, optimizer: Optimizer) -> bool:
-        """Find each parameter's group and its place there; return whether groups are new."""
+        """Find each parameter's group and index; return whether the groups are new."""
         found = [id(group) for group in optimizer.param_groups]
         if found == self._group_ids:
             return False
@@ -271,18 +271,18 @@ class Engine:
 
     def _live(self) -> Optimizer:
         optimizer = self._optimizer()
-        assert optimizer is not None  # noqa: S101 - the hooks go when it does
+        assert optimizer is not None  # noqa: S101 - its hooks are removed when it is collected
         return optimizer
 
 
 def check_not_stepped(named: Iterable[tuple[str, Parameter]]) -> None:
-    """Hold parameters to not being stepped inside the backward pass by a live optimizer.
+    """Check that no live optimizer steps these parameters inside the backward pass.
 
     Raises:
-        UnsupportedError: One is; the error names the optimizer.
+        UnsupportedError: One does; the error names the optimizer.
     """
     for name, parameter in named:
-        hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}  # noqa: SLF001 - nothing public tells
+        hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}  # noqa: SLF001 - no public equivalent
         for hook in hooks.values():
             engine = hook.args[0]() if getattr(hook, "func", None) is _on_gradient else None
             if engine is not None:
@@ -294,7 +294,7 @@ def check_not_stepped(named: Iterable[tuple[str, Parameter]]) -> None:
 
 
 def _on_gradient(engine: Callable[[], Engine | None], slot: Slot, _: Parameter) -> None:
-    """The hook on a parameter; it does not keep the engine alive."""
+    """Pass a parameter's gradient to its engine, if that is alive: the hook on a parameter."""
     live = engine()
     if live is not None:
         live.on_gradient(slot)

@@ -1,12 +1,12 @@
-"""What is in `parameter.grad` between an update in the backward pass and `step()`.
+"""The placeholder in `parameter.grad` between an update in the backward pass and `step()`.
 
-| asked of it | answer |
+| operation | result |
 |---|---|
 | its Euclidean norm, alone or among others | the norm that the gradient had |
-| `mul_` (clipping), `zero_` | nothing; a factor that clips costs a warning |
+| `mul_` (clipping), `zero_` | nothing changes; a factor that clips causes a warning |
 | `detach` | itself |
 | `add_` (another backward pass) | the error for a second backward pass |
-| anything else | an error: there is nothing to read |
+| anything else | an error: it has no data |
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
 
 
 class ReleasedGradient(torch.Tensor):
-    """A gradient that has been used and freed: a shape, and the norm that it had.
+    """A gradient that has been used and freed: it keeps its shape and its norm, but no data.
 
-    A trainer that measures gradients after the backward pass reads the true norm, where it would
-    find nothing and log 0. What would change the gradient cannot take effect: scaling it, as
-    `torch.nn.utils.clip_grad_norm_` does, is reported, and everything else is refused.
+    A trainer that measures gradients after the backward pass reads the true norm; without the
+    placeholder it would find no gradients and log 0. Changing the gradient no longer has an effect:
+    scaling it, as `torch.nn.utils.clip_grad_norm_` does, causes a warning, and everything else an
+    error.
     """
 
     had_norm: Tensor | None
-    """Of the gradient as it came, a scalar."""
+    """The norm of the gradient before clipping, a scalar."""
     messages: Callable[[], Messages | None]
-    """A weak reference to those of the engine that used it."""
+    """A weak reference to the messages of the engine that used the gradient."""
 
     @classmethod
     def of(cls, slot: Slot, messages: Callable[[], Messages | None]) -> ReleasedGradient:
-        """Return one for a parameter that has been updated; it has no memory."""
+        """Return the placeholder for an updated parameter; it takes no memory."""
         parameter = slot.parameter
         released: ReleasedGradient = cls._make_wrapper_subclass(
             cls,
@@ -65,7 +66,7 @@ class ReleasedGradient(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Any = None,
     ) -> Any:
-        """Answer what a trainer asks of gradients after the backward pass."""
+        """Answer the operations that trainers use on gradients after the backward pass."""
         operation = func.overloadpacket.__name__
         many = operation.startswith("_foreach_")
         one = next(item for item in tree_leaves(args) if isinstance(item, cls))
@@ -86,14 +87,14 @@ class ReleasedGradient(torch.Tensor):
             case "add_" | "add" if messages is not None:
                 raise messages.second_backward()
         raise UnsupportedError(
-            f"the gradients are spent: each was used and freed in the backward pass, and '{func}' "
-            "has nothing to read",
+            f"the gradients were already applied and released during the backward pass: '{func}' "
+            "has no data to read",
             where="parameter.grad",
-            fix="read gradients before that with register_hook, their norm with hub.grad_norm, or "
-            "use the optimizer's eager form",
+            fix="read gradients during the backward pass with register_hook, read their norm with "
+            "hub.grad_norm, or use the optimizer's eager form",
         )
 
 
 def _is_euclidean(args: tuple[Any, ...]) -> bool:
-    """Whether a call of a norm names no order, or that of the Euclidean one."""
+    """Return whether a call computes the Euclidean norm, by default or by its order."""
     return len(args) < 2 or args[1] == 2  # noqa: PLR2004

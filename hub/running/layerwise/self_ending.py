@@ -1,14 +1,14 @@
-"""An engine whose steps end without `step()`: LOMO, which nobody has to step.
+"""An engine whose steps end without `step()`, for LOMO.
 
-Under Accelerate nobody does (1.15, `AcceleratedOptimizer.step`). So until somebody calls `step()`,
-a step also ends when
+LOMO does not require a call of `step()`, and Accelerate never makes one (1.15,
+`AcceleratedOptimizer.step`). Until something calls `step()`, a step also ends when
 
-- a backward pass begins and the gradients of updated parameters have been cleared,
-- `zero_grad(set_to_none=False)` leaves its zeros to the next step,
-- the caller reads what has to be final: `measure`, `end_step_if_begun`.
+- a backward pass begins after the gradients of updated parameters have been cleared,
+- `zero_grad(set_to_none=False)` is called, whose zeros are for the next step,
+- `measure` or `end_step_if_begun` is called, which need the final weights.
 
-Parameters that wait for micro-batches that never come are updated when the backward pass is over
-that updated the first one, or that ends a window of Accelerate's.
+A parameter that lacks the gradients of some micro-batches is updated at the end of the backward
+pass in which the first parameter was updated, or which ends an accumulation window of Accelerate.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 
 class SelfEndingEngine(Engine):
-    """Steps one optimizer inside the backward pass, and ends its steps itself."""
+    """Steps one optimizer inside the backward pass, and also ends the steps."""
 
     def __init__(self, *arguments: Any) -> None:
         self._is_stepped = False
-        """Whether somebody calls `step()`, which then ends steps as for any other optimizer."""
+        """Whether `step()` is called; then it ends the steps, as for any other optimizer."""
         super().__init__(*arguments)
         self._windows = Windows(self.settings.accumulation)
 
     def end_step(self) -> None:
-        """End the step, as `step()` does; from then on nothing else ends one."""
+        """End the step, as `step()` does; from then on only `step()` ends one."""
         super().end_step()
         self._is_stepped = True
 
     def end_step_if_begun(self) -> None:
-        """End the step if it has begun, for nobody may call `step()`."""
+        """End the step if it has begun, as nothing may call `step()`."""
         with self._lock:
             if self._updated:
                 super().end_step()
 
     def drop_gradients(self, *, set_to_none: bool) -> None:
-        """Drop the gradients that wait for others; those that were used are in the weights."""
+        """Drop accumulating gradients; used gradients are already in the weights."""
         with self._lock:
             if self._is_stepped or not self._updated:
                 super().drop_gradients(set_to_none=set_to_none)
@@ -85,18 +85,18 @@ class SelfEndingEngine(Engine):
         super()._update_complete(slot)
 
     def _update_rest_after_backward(self) -> None:
-        """Update the rest when this backward pass is over, before a scheduler writes a new lr."""
-        # What FSDP ends its backward passes with; torch 2.13 has nothing public for it.
+        """Update the rest at the end of this backward pass, before a scheduler sets a new lr."""
+        # FSDP ends its backward passes with this; torch 2.13 has no public equivalent.
         queue = torch.autograd.Variable._execution_engine.queue_callback  # noqa: SLF001
         queue(self._update_rest)
 
     def _is_cleared(self) -> bool:
-        """Whether the gradients of updated parameters are gone without a `step()`."""
+        """Return whether the placeholders of updated parameters were cleared without a `step()`."""
         last = self._updated[-1].parameter if self._updated else None
         return type(last) is torch.nn.Parameter and not isinstance(last.grad, ReleasedGradient)
 
     def _end_previous_step(self, slot: Slot) -> None:
-        """End the step before the one that this gradient is the first of."""
+        """End the previous step: this gradient is the first of the next one."""
         gradient, slot.parameter.grad = slot.parameter.grad, None
         super().end_step()
         slot.parameter.grad = gradient

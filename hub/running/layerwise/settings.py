@@ -16,51 +16,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How an optimizer is to be stepped."""
+    """How to step an optimizer."""
 
     name: str
-    """Of the optimizer, for messages."""
+    """The optimizer's name, for messages."""
     accumulation: int = 1
     """Gradients of a parameter per update."""
     max_grad_norm: float | None = None
     clipping: str | None = None
-    """As `hub.arguments.InBackward` has it."""
+    """As in `hub.arguments.InBackward`."""
     clip_grad_value: float | None = None
     step_counters: frozenset[str] = frozenset()
-    """The keys of a group that one step of the optimizer changes."""
+    """The keys of a group that a step changes."""
     self_ending: bool = False
-    """Whether the step ends without `step()` too; see `hub.running.layerwise.self_ending`."""
+    """Whether steps also end without `step()`; see `hub.running.layerwise.self_ending`."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """One parameter: its place in the optimizer, and what happened to it in this step."""
+    """One parameter: its place in the optimizer, and its state in this step."""
 
     parameter: Parameter
     group: dict[str, Any] = field(default_factory=dict)
     index: int = 0
-    """Among the parameters of the group."""
+    """The parameter's index in the group."""
     handle: RemovableHandle | None = None
     gradients_seen: int = 0
-    """Since the last step."""
+    """The number of gradients since the last step."""
     waiting: weakref.ref[Tensor] | None = None
-    """Their sum."""
+    """The sum of these gradients."""
     updated: bool = False
     has_zeros: bool = False
-    """Whether the eager form would have a gradient here, of zeros if no other has come."""
+    """Whether the eager form would have a gradient here, if only of zeros."""
     norm: Tensor | None = None
-    """Of the gradient as it came, or as it was measured for this step."""
+    """The gradient's norm before clipping, or as measured for this step."""
 
     @property
     def name(self) -> str:
-        """Its name in the model, for messages."""
+        """The parameter's name in the model, for messages."""
         names = self.group.get("param_names")
         return str(names[self.index]) if names else f"of shape {tuple(self.parameter.shape)}"
 
     def count(self) -> int:
-        """Count a gradient; return how many before it somebody has cleared, which count no more.
+        """Count a gradient; return how many earlier ones were cleared, which no longer count.
 
-        autograd adds in place (torch 2.13, `accumulate_grad.h`), unless it records the sum.
+        autograd accumulates in place (torch 2.13, `accumulate_grad.h`), unless it records the sum.
         """
         gradient = self.gradient
         is_new = self.waiting is not None and self.waiting() is not gradient
@@ -70,19 +70,19 @@ class Slot:
         return cleared
 
     def end(self) -> None:
-        """Forget this step."""
+        """Reset what this step recorded."""
         self.gradients_seen, self.waiting, self.updated, self.norm = 0, None, False, None
         self.parameter.grad = None
 
     def clear(self, *, set_to_none: bool) -> None:
-        """Drop the gradient, as `zero_grad` does, which keeps zeros in its place or nothing."""
+        """Drop the gradient, as `zero_grad` does, which leaves zeros or None in its place."""
         had = self.has_zeros or self.parameter.grad is not None
         self.has_zeros = had and not set_to_none
         self.gradients_seen, self.waiting, self.parameter.grad = 0, None, None
 
     @property
     def gradient(self) -> Tensor:
-        """The gradient that autograd, or the user, has put there."""
+        """The gradient, set by autograd or by the user."""
         gradient = self.parameter.grad
-        assert gradient is not None  # noqa: S101 - called where there is one
+        assert gradient is not None  # noqa: S101 - callers have checked
         return gradient

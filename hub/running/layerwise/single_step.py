@@ -1,4 +1,4 @@
-"""An optimizer's own step, for one of its parameters."""
+"""Run an optimizer's own step for one of its parameters."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _ABSENT = object()
 
 
 class SingleStep:
-    """Calls the step while `param_groups` holds one parameter.
+    """Calls the step while `param_groups` holds a single parameter.
 
-    The group is the real one, so its learning rate is what a scheduler last wrote, and the state is
-    where it always is. What a step changes in a group is put back before each parameter's update,
-    so that all start from the same count; the last one's result stays.
+    The group is the real one, so it has the learning rate that a scheduler last set, and the state
+    is in its usual place. What a step changes in a group is restored before each parameter's
+    update, so that all updates start from the same count; the result of the last update stays.
 
     Args:
-        step: The optimizer's own, without hooks.
-        counters: The keys of a group that it changes.
+        step: The `step` of the optimizer's class, without hooks.
+        counters: The keys of a group that a step changes.
     """
 
     def __init__(self, step: Callable[[Optimizer], object], counters: frozenset[str]) -> None:
         self._step = step
         self._counters = counters
         self._began: dict[int, Group] = {}
-        """The counters of each group, by identity, when the step began."""
+        """The counters of each group at the beginning of the step, by the group's identity."""
 
     def begin(self) -> None:
         """Start a new step."""
@@ -61,7 +61,7 @@ class SingleStep:
                 group["param_names"] = names
 
     def count_idle_groups(self, optimizer: Optimizer) -> None:
-        """Count a step in groups without gradients too, as the eager form does."""
+        """Count the step in groups without gradients too, as the eager form does."""
         idle = [group for group in optimizer.param_groups if id(group) not in self._began]
         if self._counters and idle:
             with only(optimizer, idle):

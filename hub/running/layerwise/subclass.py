@@ -1,4 +1,4 @@
-"""Giving an optimizer its layerwise form: the same object, of a class of its own."""
+"""Turn an optimizer into its layerwise form: the same object, of a generated subclass."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
-    """Let an optimizer step inside the backward pass, from the next one on.
+    """Make an optimizer step inside the backward pass, from the next one on.
 
-    Its class becomes a subclass of what it was, until it is detached.
+    Until it is detached, its class is a generated subclass of its original class.
 
     Raises:
-        UnsupportedError: Another optimizer steps a parameter inside the backward pass.
+        UnsupportedError: Another optimizer steps one of its parameters inside the backward pass.
     """
     live: Any = optimizer
     form = _form(live.__class__)
@@ -38,9 +38,9 @@ def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
 
 
 class Layerwise(torch.optim.Optimizer):
-    """What the class of an optimizer gets in front of it.
+    """The mixin placed before an optimizer's class.
 
-    Without an engine, as after `detach` where somebody's subclass keeps it, it steps eagerly.
+    Without an engine, as after `detach` if a wrapper's subclass keeps this class, it steps eagerly.
     """
 
     hub_engine: Engine | None = None
@@ -48,18 +48,18 @@ class Layerwise(torch.optim.Optimizer):
     upstream: ClassVar[type[torch.optim.Optimizer]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update what has a gradient left, and end the step.
+        """Update the parameters that still have a gradient, and end the step.
 
         Args:
-            closure: Is called before that, and its backward pass is the one that steps. Trainers
-                that give one (Lightning) call it once a step, as here.
+            closure: Called first; its backward pass updates the parameters. Trainers that pass a
+                closure (Lightning) expect one call per step.
 
         Returns:
             What the closure returns, or None.
         """
         engine = getattr(self, "hub_engine", None)
         if engine is None:
-            # A schedule's wrapper of this very function outlives `detach` (torch 2.13,
+            # A schedule's wrapper around this function outlives `detach` (torch 2.13,
             # `LRScheduler.__init__`).
             if isinstance(self, Layerwise):
                 return super().step(closure)
@@ -71,20 +71,20 @@ class Layerwise(torch.optim.Optimizer):
         engine.end_step()
         return loss
 
-    # torch wraps every step without this mark into one that calls the step hooks.
+    # Without this mark torch would wrap the step, to call the step hooks.
     step.hooked = True  # type: ignore[attr-defined]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Free the gradients, those that accumulate included.
+        """Free the gradients, including those that accumulate.
 
         Args:
-            set_to_none: False: the next step updates with zeros what gets no gradient until then,
-                if it had one before. No memory is taken for them.
+            set_to_none: If False, the next step updates with zeros those parameters that had a
+                gradient before and get none until then. The zeros take no memory.
 
         Raises:
-            UnsupportedError: Gradients that are to be dropped have been used.
+            UnsupportedError: Some gradients of this step have already been used.
         """
-        # Lightning's wrapper (2.6) is a subclass that calls this on itself.
+        # Lightning's wrapper (2.6) is a subclass and calls this on itself.
         engine = getattr(unwrapped(self), "hub_engine", None)
         if engine is not None:
             engine.drop_gradients(set_to_none=set_to_none)
@@ -92,7 +92,7 @@ class Layerwise(torch.optim.Optimizer):
             super().zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, whose parameters step inside the backward pass as well."""
+        """Add a group, whose parameters are updated inside the backward pass too."""
         super().add_param_group(param_group)
         if self.hub_engine is None:
             return
@@ -104,29 +104,29 @@ class Layerwise(torch.optim.Optimizer):
 
 
 def make_eager(optimizer: Optimizer) -> None:
-    """Let an optimizer step eagerly again, as an instance of the class that it was."""
+    """Make an optimizer step eagerly again, as an instance of its original class."""
     if not isinstance(optimizer, Layerwise) or optimizer.hub_engine is None:
         return
     engine: Engine = vars(optimizer).pop("hub_engine")
     engine.remove()
-    if "upstream" in vars(type(optimizer)):  # and no class of somebody else's is before it
+    if "upstream" in vars(type(optimizer)):  # and not in a base of a wrapper's subclass
         optimizer.__class__ = type(optimizer).upstream  # type: ignore[assignment]
 
 
 def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
     """Return the norm of all gradients of an optimizer's parameters, a scalar.
 
-    Without `loss`: of the gradients that are there now. Those that an optimizer has used inside the
-    backward pass count as there, as they were before clipping, until the next ones come.
+    Without `loss`, measure the current gradients. Gradients that the optimizer has used inside the
+    backward pass count with their norm before clipping, until the next ones are computed.
 
     Args:
-        optimizer: Built by hub, or any other one.
-        loss: Measure the gradients of this loss, by a backward pass of its own that keeps the graph
-            and updates nothing. What `clipping="exact"` needs before each `loss.backward()`; LOMO's
-            own way (https://arxiv.org/abs/2306.09782, section 3.2).
+        optimizer: An optimizer built by hub, or any other torch optimizer.
+        loss: Measure the gradients of this loss, by an extra backward pass that keeps the graph and
+            updates nothing. `clipping="exact"` needs this before each `loss.backward()`, as LOMO
+            does it (https://arxiv.org/abs/2306.09782, section 3.2).
 
     Raises:
-        UnsupportedError: `loss` is given for an optimizer that does not step inside the backward
+        UnsupportedError: `loss` is passed for an optimizer that does not step inside the backward
             pass, or in the middle of a step.
     """
     inner = unwrapped(optimizer)
@@ -137,7 +137,7 @@ def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
         raise UnsupportedError(
             f"{type(inner).__name__} does not step inside the backward pass",
             where="hub.grad_norm",
-            fix="call loss.backward(), and then hub.grad_norm(optimizer)",
+            fix="call loss.backward(), then hub.grad_norm(optimizer)",
         )
     parameters = (p for group in inner.param_groups for p in group["params"])
     return total(norm(p.grad) for p in parameters if p.grad is not None)

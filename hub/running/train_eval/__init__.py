@@ -1,15 +1,15 @@
-"""Optimizers with other weights for evaluation than for training: ScheduleFree.
+"""Optimizers with separate weights for training and evaluation: ScheduleFree.
 
-Such an optimizer has `train()` and `eval()`, which nobody calls in a trainer that does not know it.
-So the weights follow the model's own mode: `model.eval()` puts the evaluation weights in place,
-`model.train()` the training weights, at once and whichever part of the model is called next. State
-dicts, of the model as of the optimizer, hold the evaluation weights, as one wants to evaluate and
-export them, and leave those in place alone.
+Such an optimizer has `train()` and `eval()`, which a trainer that does not know it never calls. So
+the weights follow the model's mode: `model.eval()` puts the evaluation weights in place and
+`model.train()` the training weights, immediately and for the whole model. State dicts of the model
+and of the optimizer hold the evaluation weights, ready to evaluate and export, and saving does not
+change the weights in place.
 
-Upstream computes one kind of weights from the other, and rounds. Here the training weights are kept
-while the others are in place, and saved with the optimizer, so that neither evaluations nor
-checkpoints leave a trace in the training.
+Upstream computes one kind of weights from the other, which rounds. hub keeps the training weights
+while the evaluation weights are in place, and saves them with the optimizer, so that evaluating and
+checkpointing leave the training unchanged to the last bit.
 
-`weights` computes and keeps the two kinds of weights of an optimizer, `follower` notices the
-model's mode, `hooks` are what it places on modules.
+`weights` computes and keeps the two kinds of weights, `follower` tracks the model's mode, `hooks`
+are what it places on modules, and `attach` connects a follower to an optimizer.
 """

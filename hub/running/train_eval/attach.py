@@ -1,4 +1,4 @@
-"""Giving an optimizer a follower, and taking it off again."""
+"""Attach a follower to an optimizer, and remove it again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def follow_model_mode(optimizer: Optimizer, model: nn.Module) -> None:
-    """Let an optimizer's weights follow the model's mode.
+    """Make an optimizer's weights follow the model's mode.
 
-    Its own `train()` and `eval()` then keep the training weights too; Transformers' Trainer (5.23)
-    calls them.
+    The optimizer's own `train()` and `eval()`, which Transformers' Trainer (5.23) calls, then keep
+    the training weights too.
     """
     follower = Follower(optimizer, model)
     live: Any = optimizer
@@ -28,7 +28,7 @@ def follow_model_mode(optimizer: Optimizer, model: nn.Module) -> None:
 
 
 def stop_following(optimizer: Optimizer) -> None:
-    """Leave an optimizer's weights as they are, and to its own `train()` and `eval()`."""
+    """Stop following: the weights stay as they are, and `train()` and `eval()` are upstream's."""
     follower: Follower | None = vars(optimizer).pop("hub_modes", None)
     if follower is None:
         return
@@ -38,20 +38,20 @@ def stop_following(optimizer: Optimizer) -> None:
 
 
 def switches_weights(optimizer: Optimizer) -> bool:
-    """Whether an optimizer's weights follow the mode of its model."""
+    """Return whether an optimizer's weights follow the mode of its model."""
     return "hub_modes" in vars(optimizer)
 
 
 def eval_mode(optimizer: Optimizer) -> AbstractContextManager[None]:
-    """Give the model its evaluation weights inside the block, whatever mode it is in.
+    """Switch to the evaluation weights inside the block, whatever mode the model is in.
 
-    For optimizers that train and evaluate with different weights (ScheduleFree); for all others it
-    does nothing. Not needed where the model's `train()` and `eval()` are called, which switch an
-    optimizer that hub built. Wrappers that keep the optimizer in `.optimizer`, as Accelerate's
-    does, are seen through.
+    For optimizers with separate weights for evaluation (ScheduleFree); a no-op for all others. Not
+    needed if the model's `train()` and `eval()` are called, which switch the weights of an
+    optimizer that hub built. Wrappers that keep the optimizer in `.optimizer`, such as
+    Accelerate's, are unwrapped.
 
     Raises:
-        HubError: It is no optimizer.
+        HubError: It is not an optimizer.
     """
     follower: Follower | None = getattr(unwrapped(optimizer), "hub_modes", None)
     return (

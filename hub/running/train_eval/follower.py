@@ -1,4 +1,4 @@
-"""Notices the mode of a model, and puts the weights of that mode in place."""
+"""Track the mode of a model, and put the weights of that mode in place."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ if TYPE_CHECKING:
 
 
 class Follower:
-    """Lets the weights of an optimizer's parameters follow the mode of their model.
+    """Makes the weights of an optimizer's parameters follow the mode of their model.
 
-    A mode changes by `train()` and `eval()`, and by setting `training`. The first is noticed when
-    it happens, the second in the next forward pass of a module that owns a trained parameter. The
-    flag of the root decides: of the model, or of each part of a container, which itself is not
-    called. Parts that stay in evaluation mode, such as frozen normalization, switch nothing.
+    The mode changes through `train()` and `eval()`, or by setting `training` directly. The former
+    switch the weights immediately, the latter in the next forward pass of a module that owns a
+    trained parameter. The root's flag decides: the model's, or that of each child of a container,
+    because a container itself is never called. Submodules that stay in evaluation mode, such as
+    frozen normalization, switch nothing.
 
     Args:
-        optimizer: Not kept alive.
-        model: What it trains; not kept alive.
+        optimizer: Held weakly.
+        model: The model that it trains; held weakly.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module) -> None:
         self.weights = Weights(optimizer)
         self.followed = Followed()
         self.held_by_context = False
-        """Whether a block of `holding_evaluation_weights` decides, and not the model."""
+        """Whether a `holding_evaluation_weights` block decides instead of the model."""
         self._optimizer = weakref.ref(optimizer)
         self._roots = [weakref.ref(root) for root in roots(without_wrappers(model))]
         self._owners: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._groups = 0
         self._shared: tuple[Any, Any] = (lambda: None, {})
-        self._strangers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._unrelated: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._removers: list[Callable[[], None]] = []
         self._place_on_roots()
         self._place_on_owners()
@@ -56,11 +57,11 @@ class Follower:
         weakref.finalize(self, _remove, self._removers).atexit = False
 
     def remove(self) -> None:
-        """Take every hook off the model and the optimizer."""
+        """Remove every hook from the model and the optimizer."""
         _remove(self._removers)
 
     def sync_with_model(self, training: bool) -> None:
-        """Put the weights of a mode in place."""
+        """Put the weights of a mode in place, unless a context holds the evaluation weights."""
         if self.held_by_context:
             return
         if training:
@@ -68,11 +69,11 @@ class Follower:
         else:
             self.weights.to_evaluation()
         self.followed.mode = self.weights.are_for_training
-        self._forget_gathered()
+        self._reshard()
 
     @contextmanager
     def holding_evaluation_weights(self) -> Iterator[None]:
-        """Put the evaluation weights in place for a block, whatever happens to modes inside."""
+        """Keep the evaluation weights in place for a block, even if modes change inside it."""
         was, before = self.weights.are_for_training, self._flags()
         self.sync_with_model(training=False)
         self.held_by_context = True
@@ -84,19 +85,19 @@ class Follower:
             self.sync_with_model(was if after == before else any(after))
 
     def export(self, state_dict: StateDict) -> StateDict:
-        """Return a state dict of the optimizer that goes with the evaluation weights."""
+        """Return the optimizer's state dict, changed to match the evaluation weights."""
         return self.weights.export(state_dict)
 
     def save(self, module: nn.Module, state_dict: StateDict, prefix: str, _: object) -> None:
         """Put copies of the evaluation weights of a module's parameters into its state dict.
 
-        What shares memory there, as tied weights do, shares it in the copies.
+        Tied weights, which share memory, share it in the copies too.
         """
         if self._shared[0]() is not state_dict:
             self._shared = _reference(state_dict), weakref.WeakValueDictionary()
         for name, parameter in module._parameters.items():  # noqa: SLF001
             key = prefix + name
-            if parameter is None or not self.weights.has(parameter):
+            if parameter is None or not self.weights.has_both(parameter):
                 continue
             if state_dict.get(key) is not parameter:  # as with `keep_vars=True`
                 copy = self._shared[1].get(id(parameter))
@@ -106,62 +107,62 @@ class Follower:
                 state_dict[key] = copy
 
     def before_load(self, module: nn.Module, *_: object) -> None:
-        """Keep what loading evaluation weights is about to overwrite."""
-        self.weights.keep(module._parameters.values())  # type: ignore[arg-type]  # noqa: SLF001
+        """Keep the training weights that loading evaluation weights is about to overwrite."""
+        self.weights.keep_before_load(module._parameters.values())  # type: ignore[arg-type]  # noqa: SLF001
 
     def after_load(self, module: nn.Module, *_: object) -> None:
-        """Take what was loaded as evaluation weights."""
-        self.weights.take(module._parameters.values())  # type: ignore[arg-type]  # noqa: SLF001
+        """Treat the loaded weights as evaluation weights."""
+        self.weights.restore_after_load(module._parameters.values())  # type: ignore[arg-type]  # noqa: SLF001
 
-    def look_again(self, root: nn.Module, *_: object) -> None:
-        """Follow a root that was loaded, whose optimizer may have been loaded before it."""
+    def after_root_load(self, root: nn.Module, *_: object) -> None:
+        """Sync with a root that was just loaded, perhaps after its optimizer."""
         if self.followed.mode is None:
             self.sync_with_model(root.training)
 
     def before_step(self, *_: object) -> None:
-        """Step with the training weights, and follow modules that are there only now."""
+        """Step with the training weights, and follow modules added since the last step."""
         self.weights.forget_loaded()
         if len(self._live().param_groups) != self._groups:
             self._place_on_owners()
-        if self.followed.mode is False and all(self._flags()):  # they were set, and nothing called
+        if self.followed.mode is False and all(self._flags()):  # set directly, no forward pass yet
             self.followed.mode = True
         if self.weights.saw_a_backward_pass:
             warnings.warn(
-                "the gradients of this step are those of the evaluation weights, which were in "
-                "place in the backward pass; call model.train() before the forward pass",
+                "the gradients of this step belong to the evaluation weights, which were in place "
+                "during the backward pass; call model.train() before the forward pass",
                 HubWarning,
                 stacklevel=5,
             )
         self.weights.to_training()
 
     def after_step(self, *_: object) -> None:
-        """Put the evaluation weights back where they were before the step."""
+        """Put the evaluation weights back if they were in place before the step."""
         if self.held_by_context or self.followed.mode is False:
             self.weights.to_evaluation()
 
     def after_load_of_state(self, _: object) -> None:
-        """Take over a loaded state, whose evaluation weights may be loaded before it or after."""
-        self.weights.take_state()
+        """Adopt a loaded state; its evaluation weights may be loaded before or after it."""
+        self.weights.adopt_state()
         self.followed.mode = None
-        if self.weights.fit_the_state():
+        if self.weights.match_state():
             self.sync_with_model(all(self._flags()))
 
     def before_any_step(self, stepping: Any, *_: object) -> None:
-        """Let go of the model where another optimizer begins to step its parameters."""
+        """Release the model if another optimizer begins to step its parameters."""
         own = self._live()
-        if stepping is own or own is None or stepping in self._strangers:
+        if stepping is own or own is None or stepping in self._unrelated:
             return
         theirs = {id(p) for group in stepping.param_groups for p in group["params"]}
         wraps = any(value is own for value in vars(stepping).values())  # as SAM does
         if wraps or not any(id(p) in theirs for group in own.param_groups for p in group["params"]):
-            self._strangers.add(stepping)
+            self._unrelated.add(stepping)
             return
         self.remove()
         warnings.warn(
-            f"{type(stepping).__name__} steps parameters that {type(own).__name__} still holds, "
-            "which lets go of the model: it goes on from the "
-            f"{'training' if self.weights.are_for_training else 'evaluation'} weights; before "
-            "another optimizer takes over call model.eval() and hub.detach(model)",
+            f"{type(stepping).__name__} steps parameters that {type(own).__name__} still switches; "
+            f"{type(own).__name__} has released the model, which continues from the "
+            f"{'training' if self.weights.are_for_training else 'evaluation'} weights. Call "
+            "model.eval() and hub.detach(model) before another optimizer takes over",
             HubWarning,
             stacklevel=4,
         )
@@ -170,11 +171,11 @@ class Follower:
         for root in self._live_roots():
             self._removers += [
                 place_train(self, root),
-                root.register_load_state_dict_post_hook(Hook(self, root, "look_again")).remove,  # type: ignore[no-untyped-call]
+                root.register_load_state_dict_post_hook(Hook(self, root, "after_root_load")).remove,  # type: ignore[no-untyped-call]
             ]
 
     def _place_on_owners(self) -> None:
-        """Place hooks on the modules that own a trained parameter, but for those that have them."""
+        """Place hooks on the modules that own a trained parameter, unless they have them."""
         optimizer = self._live()
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._groups = len(optimizer.param_groups)
@@ -187,7 +188,7 @@ class Follower:
 
     def _on_owner(self, module: nn.Module, root: nn.Module) -> list[Any]:
         return [
-            # First, as FSDP2 gathers the weights in a hook of its own.
+            # First, because FSDP2 gathers the weights in its own hook.
             module.register_forward_pre_hook(BeforeForward(self, module, root), prepend=True),
             module.register_state_dict_post_hook(Hook(self, module, "save")),  # type: ignore[no-untyped-call]
             module.register_load_state_dict_pre_hook(Hook(self, module, "before_load")),  # type: ignore[no-untyped-call]
@@ -207,8 +208,8 @@ class Follower:
     def _flags(self) -> list[bool]:
         return [root.training for root in self._live_roots()]
 
-    def _forget_gathered(self) -> None:
-        """Let FSDP2 gather the weights anew, which keeps those of its root after a forward pass."""
+    def _reshard(self) -> None:
+        """Make FSDP2 gather the weights again; it keeps its root's after a forward pass."""
         fsdp: Any = sys.modules.get("torch.distributed.fsdp")
         for root in self._live_roots() if fsdp else ():
             for module in root.modules():
@@ -224,7 +225,7 @@ class Follower:
 
 
 def roots(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules whose mode decides: the model, or the parts of a container."""
+    """Yield the modules whose mode decides: the model, or the children of a container."""
     if not isinstance(model, nn.ModuleList | nn.ModuleDict):
         yield model
         return
@@ -238,7 +239,7 @@ def _remove(removers: list[Callable[[], None]]) -> None:
 
 
 def _weakly_bound(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a hook that calls a method while its object lives; nothing where graphs are made."""
+    """Return a hook that calls a method while its object lives; a no-op while compiling."""
     reference = weakref.WeakMethod(method)
 
     def hook(*arguments: Any) -> None:
@@ -262,7 +263,7 @@ def _export_hook(follower: Follower) -> Callable[[Any, StateDict], StateDict]:
 
 
 def _reference(state_dict: StateDict) -> Callable[[], Any]:
-    """Return a weak reference to a state dict; a plain dict, which has none, is never found."""
+    """Return a weak reference to a state dict, or for a plain dict a function that returns None."""
     try:
         return weakref.ref(state_dict)
     except TypeError:

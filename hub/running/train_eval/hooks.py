@@ -1,8 +1,8 @@
-"""What following a model's mode places on its modules.
+"""The hooks that a follower places on a model's modules.
 
-Each holds the module and its follower weakly, and does nothing for any other module: shallow copies
-of a module, as DataParallel makes of them, share its hooks. What a deep copy or a pickle gets in
-their place does nothing either, and needs no hub to be loaded.
+Each holds its module and its follower weakly, and does nothing for other modules: shallow copies of
+a module, as DataParallel makes them, share its hooks. In a deep copy or a pickle, a hook becomes a
+function that does nothing and loads without hub.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Follows(Protocol):
-    """What the hooks call: `follower.Follower`."""
+    """What the hooks call; implemented by `follower.Follower`."""
 
     followed: Followed
 
@@ -32,7 +32,7 @@ class Follows(Protocol):
 
 
 class Hook:
-    """Calls a method of a follower with one module and whatever torch calls the hook with."""
+    """Calls a method of a follower with the module and the arguments that torch passes."""
 
     def __init__(self, follower: Follows, module: nn.Module, method: str) -> None:
         self._follower = weakref.ref(follower)
@@ -46,15 +46,15 @@ class Hook:
             getattr(follower, self._method)(module, *arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A callable of the standard library that takes any arguments and returns None.
+        # A callable from the standard library that accepts any arguments and returns None.
         return getattr, (nullcontext(), "__exit__")
 
 
 class Followed:
-    """The mode whose weights are in place; None where somebody has to look again.
+    """The mode whose weights are in place; None if it has to be looked up again.
 
-    An object of its own, which `torch.compile` can guard on: a graph that was made while the
-    weights were right holds nothing of hub, and is not used where they are not.
+    A separate object that `torch.compile` can guard on: a graph compiled while the right weights
+    were in place contains nothing of hub, and is not used when they are not.
     """
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class Followed:
 
 
 class BeforeForward(Hook):
-    """Notices, in a forward pass of a part of a model, that somebody has set `root.training`.
+    """Detects, in a forward pass of a submodule, that `root.training` was set directly.
 
-    Lightning 2.6 does so after a validation (`utilities/model_helpers.py`, `_ModuleMode.restore`).
+    Lightning 2.6 sets it after a validation (`utilities/model_helpers.py`, `_ModuleMode.restore`).
     """
 
     def __init__(self, follower: Follows, module: nn.Module, root: nn.Module) -> None:
@@ -79,10 +79,10 @@ class BeforeForward(Hook):
             return
         if _is_recording():
             raise UnsupportedError(
-                "somebody has set model.training, and the weights of that mode are not in place: "
+                "model.training was set directly, and the weights of that mode are not in place: "
                 "they cannot be switched while a graph is recorded",
                 where="torch.export, torch.jit.trace",
-                fix=f"call model.{'train' if root.training else 'eval'}() before it",
+                fix=f"call model.{'train' if root.training else 'eval'}() before recording",
             )
         _outside_of_graphs(self._follow)()
 
@@ -93,10 +93,10 @@ class BeforeForward(Hook):
 
 
 class Train:
-    """Stands for `module.train` of one module: weights follow at once.
+    """Replaces `module.train` of one module, so that the weights follow immediately.
 
-    `module.eval()` and a parent's `train()` and `eval()` call it. One serves every optimizer that
-    follows the module.
+    `module.eval()` and a parent's `train()` and `eval()` call it. One instance serves all followers
+    of the module.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -114,14 +114,14 @@ class Train:
         return result
 
     def remove(self, follower: Follows | None) -> None:
-        """Let a follower follow no more; after the last the module's own `train` is back.
+        """Remove a follower; after the last one, restore the module's own `train`.
 
-        Where somebody has put another one in front of this, this one stays and does nothing.
+        If `module.train` has been replaced again since, this object stays and does nothing.
         """
         if follower is not None:
             self.followers.discard(follower)
         module = self._module()
-        followed = any(True for _ in self.followers)  # its length counts those just gone
+        followed = any(True for _ in self.followers)  # len() counts dead references
         if followed or module is None or vars(module).get("train") is not self:
             return
         del vars(module)["train"]
@@ -129,23 +129,23 @@ class Train:
             vars(module)["train"] = self._before
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The copied module's own; it exists before its attributes do.
+        # The copied module's own `train`; the module exists before its attributes do.
         return getattr, (self._module(), "train")
 
 
 def place_train(follower: Follows, module: nn.Module) -> Callable[[], None]:
-    """Let a follower follow a module's `train()` and `eval()`; return what ends it."""
+    """Make a follower follow a module's `train()` and `eval()`; return a function that ends it."""
     train = vars(module).get("train")
     if not isinstance(train, Train):
         train = vars(module)["train"] = Train(module)
     train.followers.add(follower)
-    # A follower that is gone is in no set any more, and still its end may be the last.
+    # A dead follower has left the set, and its removal may still be the last.
     reference = weakref.ref(follower)
     return lambda: train.remove(reference())
 
 
 def _is_recording() -> bool:
-    """Whether `torch.export` or `torch.jit.trace` runs this; `torch.compile` can leave a graph."""
+    """Return whether `torch.export` or `torch.jit.trace` records; `torch.compile` can break out."""
     if torch.compiler.is_dynamo_compiling():
         return False
     tracing: Any = torch.jit  # untyped in torch 2.13
@@ -153,7 +153,7 @@ def _is_recording() -> bool:
 
 
 def _outside_of_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that `torch.compile` does not look into, where it is in use."""
+    """Return a function that `torch.compile`, if it is in use, does not trace."""
     if "torch._dynamo" not in sys.modules:  # importing it takes a second
         return function
     disabled: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The two kinds of weights that one optimizer has: which are in place, and how they change."""
+"""The training and evaluation weights of one optimizer: which are in place, and how to switch."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     StateDict = dict[str, Any]
 
 TRAIN_MODE_KEY = "train_mode"
-"""The key of a group where schedulefree 1.4.1 keeps its mode."""
+"""The key of a group in which schedulefree 1.4.1 keeps its mode."""
 TRAINING_WEIGHTS_KEY = "trained"
-"""The key of a parameter's saved state that has its training weights."""
+"""The key of a parameter's saved state that holds its training weights."""
 
 
 class Weights:
-    """Puts the weights of one optimizer's parameters in place for training or for evaluation.
+    """Puts the training or the evaluation weights of one optimizer's parameters in place.
 
     Args:
-        optimizer: Has `train()` and `eval()`, which may be called for some of its parameters. Not
-            kept alive.
+        optimizer: Has `train()` and `eval()`, which may be called for a subset of its parameters.
+            Held weakly.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = weakref.ref(optimizer)
         self._is_training = True
-        """Where the groups do not say it."""
+        """Used if the groups do not have `TRAIN_MODE_KEY`."""
         self._kept: dict[Tensor, Tensor] = {}
-        """The training weights while the others are in place."""
+        """The training weights, while the evaluation weights are in place."""
         self._loaded: dict[Tensor, tuple[Tensor, int]] = {}
-        """What was loaded into parameters since the last step, and their versions after that."""
+        """The weights loaded into parameters since the last step, and the versions after that."""
         self._gradients: list[tuple[int, int] | None] = []
-        """The gradients that were there when the evaluation weights were put in place."""
+        """The gradients present when the evaluation weights were put in place."""
         self._groups: list[int] = []
-        """The groups, by identity, that `_group_of` is of."""
+        """The identities of the groups that `_group_of` was made from."""
         self._group_of: dict[Tensor, int] = {}
 
     @property
@@ -52,26 +52,26 @@ class Weights:
 
     @property
     def saw_a_backward_pass(self) -> bool:
-        """Whether gradients have come since the evaluation weights were put in place."""
-        return not self.are_for_training and self._gradients != self._present_gradients()
+        """Whether gradients have changed since the evaluation weights were put in place."""
+        return not self.are_for_training and self._gradients != self._gradient_versions()
 
-    def has(self, parameter: Tensor | None) -> bool:
-        """Whether a parameter has two kinds of weights, as it has once it was stepped."""
+    def has_both(self, parameter: Tensor | None) -> bool:
+        """Return whether a parameter has two kinds of weights: it has, once it was stepped."""
         return parameter in self._places() and bool(self._live().state.get(parameter))
 
     def to_evaluation(self) -> None:
-        """Put the evaluation weights in place, and keep the others."""
+        """Put the evaluation weights in place, and keep the training weights."""
         optimizer = self._live()
-        # Before the first step there is one kind of weights only, and switching would leave empty
-        # entries in the state of schedulefree 1.4.1.
+        # Before the first step both kinds are the same, and switching would leave empty entries in
+        # the state of schedulefree 1.4.1.
         if not (self.are_for_training and optimizer.state):
             return
-        self._gradients = self._present_gradients()
-        stepped = [p for p in self._parameters() if self.has(p)]
+        self._gradients = self._gradient_versions()
+        stepped = [p for p in self._parameters() if self.has_both(p)]
         self._kept = {parameter: parameter.detach().clone() for parameter in stepped}
         with only(optimizer, self._groups_of({p: p for p in stepped})):
             type(optimizer).eval(optimizer)
-        self._mark(is_training=False)
+        self._set_mode(is_training=False)
 
     def to_training(self) -> None:
         """Put the training weights back in place."""
@@ -80,25 +80,25 @@ class Weights:
             return
         kept, self._kept = self._kept, {}
         for parameter in self._parameters():
-            if self.has(parameter):
+            if self.has_both(parameter):
                 self._restore(parameter, kept.get(parameter))
-        with only(optimizer, self._groups_of({})):  # whatever else it does
+        with only(optimizer, self._groups_of({})):  # for what else upstream's method does
             type(optimizer).train(optimizer)
-        self._mark(is_training=True)
+        self._set_mode(is_training=True)
 
     def for_evaluation(self, parameter: Tensor) -> Tensor:
-        """Return a copy of a parameter's evaluation weights, whichever are in place."""
-        if self.are_for_training and self.has(parameter):
+        """Return a copy of a parameter's evaluation weights, whichever kind is in place."""
+        if self.are_for_training and self.has_both(parameter):
             return self._evaluation_of(parameter, parameter)
         return parameter.detach().clone()
 
-    def keep(self, parameters: Iterable[Tensor]) -> None:
-        """Keep the training weights of some parameters, which are about to be loaded."""
+    def keep_before_load(self, parameters: Iterable[Tensor]) -> None:
+        """Keep the training weights of parameters that are about to be loaded."""
         if self.are_for_training:
-            self._kept.update({p: p.detach().clone() for p in parameters if self.has(p)})
+            self._kept.update({p: p.detach().clone() for p in parameters if self.has_both(p)})
 
-    def take(self, parameters: Iterable[Tensor]) -> None:
-        """Take what was loaded into some parameters as their evaluation weights."""
+    def restore_after_load(self, parameters: Iterable[Tensor]) -> None:
+        """Restore training weights after a load, with the loaded ones as evaluation weights."""
         if self.are_for_training:
             for parameter in parameters:
                 if parameter in self._kept:
@@ -107,14 +107,14 @@ class Weights:
                     self._loaded[parameter] = loaded, parameter._version  # noqa: SLF001
 
     def export(self, state_dict: StateDict) -> StateDict:
-        """Return an optimizer's state dict as one that goes with the evaluation weights."""
+        """Return an optimizer's state dict, changed to match the evaluation weights."""
         groups = self._live().param_groups
         parameters = dict(enumerate(p for group in groups for p in group["params"]))
         in_place = self.are_for_training
         trained = {
             key: (p if in_place else self._kept[p]).detach().clone()
             for key, p in parameters.items()
-            if self.has(p) and (in_place or p in self._kept)
+            if self.has_both(p) and (in_place or p in self._kept)
         }
         state = {
             key: {**value, TRAINING_WEIGHTS_KEY: trained[key]} if key in trained else value
@@ -127,15 +127,15 @@ class Weights:
         return {**state_dict, "state": state, "param_groups": saved}
 
     def forget_loaded(self) -> None:
-        """Forget the weights that were loaded: the state that goes with them is not coming."""
+        """Forget the loaded weights: no state to match them will be loaded."""
         self._loaded.clear()
 
     @torch.no_grad()
-    def take_state(self) -> None:
-        """Take the training weights out of the state that was loaded into the optimizer.
+    def adopt_state(self) -> None:
+        """Move the training weights out of the state that was loaded into the optimizer.
 
-        Weights that were loaded before it are put back as they were: `take` has read them by the
-        state that this one replaces.
+        Weights that were loaded before the state are put back as loaded, because
+        `restore_after_load` interpreted them with the state that this one replaces.
         """
         for parameter, (loaded, version) in self._loaded.items():
             if parameter._version == version:  # noqa: SLF001
@@ -147,53 +147,58 @@ class Weights:
             if TRAINING_WEIGHTS_KEY in state
         }
         self._is_training = not self._kept
-        self._gradients = self._present_gradients()
+        self._gradients = self._gradient_versions()
 
-    def fit_the_state(self) -> bool:
-        """Whether those in place are the ones that the training weights were kept of, or these."""
-        return all(self._is_known(p, kept) for p, kept in self._kept.items())
+    def match_state(self) -> bool:
+        """Return whether the weights in place belong to the training weights of the state."""
+        return all(self._is_unmodified(p, kept) for p, kept in self._kept.items())
 
     @torch.no_grad()
     def _restore(self, parameter: Tensor, kept: Tensor | None) -> None:
-        """Put a parameter's training weights in place, where now are those for evaluation.
+        """Replace a parameter's evaluation weights by its training weights.
 
-        What was kept is right unless somebody has changed those in place.
+        Upstream's `train()` recomputes the training weights and rounds, so restore the exact copy
+        that `to_evaluation` kept. That copy is stale if the evaluation weights were modified
+        meanwhile, for example averaged or pruned, and such a change must survive. Version counters
+        miss writes through `.data` and by some kernels, so compare the weights themselves with the
+        evaluation weights of the copy. Recomputing these is deterministic; storing them would take
+        a third copy of the weights.
         """
-        if kept is None or not self._is_known(parameter, kept):
-            self._turn("train", parameter, parameter)
+        if kept is None or not self._is_unmodified(parameter, kept):
+            self._convert("train", parameter, parameter)
         elif not _equal(parameter, kept):
             parameter.copy_(kept)
 
-    def _is_known(self, parameter: Tensor, kept: Tensor) -> bool:
-        """Whether a parameter is, bit for bit, what was kept or what it is for evaluation."""
+    def _is_unmodified(self, parameter: Tensor, kept: Tensor) -> bool:
+        """Return whether a parameter equals the kept weights or their evaluation, bit for bit."""
         return _equal(parameter, kept) or _equal(parameter, self._evaluation_of(parameter, kept))
 
     @torch.no_grad()
     def _evaluation_of(self, parameter: Tensor, trained: Tensor) -> Tensor:
-        """Return the evaluation weights of a parameter that has these training weights."""
-        return self._turn("eval", parameter, trained.detach().clone())
+        """Return the evaluation weights that belong to these training weights of a parameter."""
+        return self._convert("eval", parameter, trained.detach().clone())
 
-    def _turn(self, method: str, parameter: Tensor, weights: Tensor) -> Tensor:
-        """Call a method of the optimizer's class for one parameter's weights, and return them.
+    def _convert(self, method: str, parameter: Tensor, weights: Tensor) -> Tensor:
+        """Convert one parameter's weights in place by `train` or `eval` of the optimizer's class.
 
-        It is called on a twin of the optimizer: another thread may step this one meanwhile.
+        The method is called on a stand-in, because another thread may step the optimizer meanwhile.
         """
         optimizer = self._live()
-        twin = object.__new__(type(optimizer))
+        stand_in = object.__new__(type(optimizer))
         groups = self._groups_of({parameter: weights}, is_training=method == "eval")
         state = {weights: optimizer.state[parameter]}
-        vars(twin).update({**vars(optimizer), "param_groups": groups, "state": state})
-        getattr(type(optimizer), method)(twin)
+        vars(stand_in).update({**vars(optimizer), "param_groups": groups, "state": state})
+        getattr(type(optimizer), method)(stand_in)
         return weights
 
     def _groups_of(
         self, stand_ins: dict[Tensor, Tensor], *, is_training: bool | None = None
     ) -> list[dict[str, Any]]:
-        """Return the groups with only these parameters, and other tensors in their places.
+        """Return copies of the groups that hold these tensors in place of their parameters.
 
         Args:
-            stand_ins: From parameters to the tensors.
-            is_training: What the groups say of their mode; None: what they do.
+            stand_ins: The tensor to use for each parameter; other parameters are left out.
+            is_training: The mode to write into the groups; None keeps it.
         """
         whole = self._live().param_groups
         groups = [{**group, "params": []} for group in whole]
@@ -205,7 +210,7 @@ class Weights:
         return groups
 
     def _places(self) -> dict[Tensor, int]:
-        """Return the place of each parameter's group; groups may come, and be taken out."""
+        """Return the index of each parameter's group, updated if groups have changed."""
         groups = self._live().param_groups
         found = [id(group) for group in groups]
         if found != self._groups:
@@ -215,7 +220,7 @@ class Weights:
             self._groups = found
         return self._group_of
 
-    def _mark(self, *, is_training: bool) -> None:
+    def _set_mode(self, *, is_training: bool) -> None:
         self._is_training = is_training
         for group in self._live().param_groups:
             if TRAIN_MODE_KEY in group:
@@ -224,8 +229,8 @@ class Weights:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self._live().param_groups for p in group["params"]]
 
-    def _present_gradients(self) -> list[tuple[int, int] | None]:
-        """Return what changes of each gradient when a backward pass adds to it."""
+    def _gradient_versions(self) -> list[tuple[int, int] | None]:
+        """Return each gradient's identity and version: a backward pass changes one of them."""
         grads = [p.grad for p in self._parameters()]
         return [None if g is None else (id(g), g._version) for g in grads]  # noqa: SLF001
 
@@ -234,7 +239,7 @@ class Weights:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether this rank's part of two tensors is the same, bit for bit."""
+    """Return whether this rank's parts of two tensors are equal."""
     return torch.equal(_local(one), _local(other))
 
 

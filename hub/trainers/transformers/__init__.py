@@ -1,15 +1,15 @@
-"""Every optimizer of hub in Transformers' trainers, and in those of TRL made from them.
+"""Use hub's optimizers in Transformers' trainers, and in TRL's, which extend them.
 
-Three ways in, the first preferred:
+There are three ways; prefer the first:
 
-- `optimizer`, for `Trainer(..., optimizer_cls_and_kwargs=...)`, and `attach` for trainers whose
-  constructor does not take that. They patch nothing.
-- `hub_arguments`: a `TrainingArguments`, `SFTConfig`, ... whose `optim` is any name, for command
-  lines and YAML files.
-- `enable`: plain `TrainingArguments(optim=...)`, by adding hub's names to Transformers' own enum.
+- `optimizer`, for `Trainer(..., optimizer_cls_and_kwargs=...)`, and `attach`, for trainers whose
+  constructor does not take that argument. They patch nothing.
+- `hub_arguments`: a `TrainingArguments`, `SFTConfig`, ... whose `optim` may be any name, for
+  command lines and YAML files.
+- `enable`: plain `TrainingArguments(optim=...)`, by adding hub's names to Transformers' enum.
 
-All three read everything else from the trainer's arguments, by `hub.create_optimizer`; schedules
-and the clipping of gradients stay the trainer's own. Written for Transformers 5.23.
+All three read everything else from the trainer's arguments, through `hub.create_optimizer`. The
+trainer still builds the schedule and clips the gradients. Written for Transformers 5.23.
 """
 
 from hub.trainers.transformers.arguments import hub_arguments

@@ -1,4 +1,4 @@
-"""Arguments classes of Transformers and TRL whose `optim` is any name."""
+"""Argument classes for Transformers and TRL whose `optim` may be any name."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=TrainingArguments)
 
 _ACCEPTED = "adamw_torch"
-"""What the classes of Transformers are given in place of a name that they refuse."""
+"""The name passed to Transformers' classes instead of a name that they refuse."""
 _PARAMETERS = {"adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "epsilon"}
-"""Fields, and what `TrainingArguments.set_optimizer` (5.23) calls them."""
+"""Fields, and their names as parameters of `TrainingArguments.set_optimizer` (5.23)."""
 
 
 def hub_arguments(cls: type[A]) -> type[A]:
-    """Return a subclass, of the same name and fields, that takes `optim` as hub does.
+    """Return a subclass, with the same name and fields, whose `optim` accepts hub's names.
 
-    Every name that hub has is built by hub, those included that Transformers has too; names that
-    only Transformers has are left to it. Works for `HfArgumentParser`, whose `--optim` then has no
-    list of choices, and whose YAML files may hold `optim_args` in hub's grammar.
+    hub builds every name that it knows, including those that Transformers has too; names that only
+    Transformers has are left to Transformers. The class works with `HfArgumentParser`, whose
+    `--optim` then has no list of choices, and whose YAML files may contain `optim_args` in hub's
+    grammar.
 
-    The Trainer's `get_optimizer_cls_and_kwargs` is replaced by one that hands these arguments to
-    hub and all others to Transformers; see `trainer_patch`. What is pickled, `training_args.bin`
-    too, is an instance of `cls` that holds the name, and loads without hub.
+    This replaces the Trainer's `get_optimizer_cls_and_kwargs` with a function that passes these
+    arguments to hub and all others to Transformers; see `trainer_patch`. Pickles, including
+    `training_args.bin`, contain an instance of `cls` with the name, and load without hub.
 
     Raises:
-        OptimArgsError: `cls` is no class of training arguments.
+        OptimArgsError: `cls` is not a class of training arguments.
     """
     if not (isinstance(cls, type) and issubclass(cls, TrainingArguments)):
         raise OptimArgsError(
-            f"{shown(cls)} is no subclass of transformers.TrainingArguments",
+            f"{shown(cls)} is not a subclass of transformers.TrainingArguments",
             where="hub_arguments",
-            fix="give TrainingArguments, SFTConfig or another class of arguments",
+            fix="pass TrainingArguments, SFTConfig or another subclass",
         )
     if issubclass(cls, _AnyName):
         return cls
     trainer_patch.install("hub_arguments")
     theirs = next(one for one in fields(cls) if one.name == "optim")
     about = {"help": "The optimizer to use, one of `hub list`."}
-    # Without a repr of its own: theirs hides tokens.
+    # repr=False, because the inherited repr hides tokens.
     return make_dataclass(
         cls.__name__,
         [("optim", str, field(default=_plain(theirs.default), metadata=about))],
@@ -61,15 +62,15 @@ def hub_arguments(cls: type[A]) -> type[A]:
 
 
 class _AnyName:
-    """What comes before the arguments class of a trainer."""
+    """The mixin placed before a trainer's argument class."""
 
     optim: Any
 
     def __setattr__(self, key: str, value: Any) -> None:
-        """Remember which numbers were given, though they may equal the default.
+        """Record which numbers the user has set, even to the default's value.
 
-        A number is the default if it is that very object: so it is where `HfArgumentParser` passes
-        the values of all fields, and not where one was written in code, a file or a command line.
+        A number is the default if it is the same object. It is when `HfArgumentParser` passes the
+        values of all fields, but not if it was written in code, a file or a command line.
         """
         super().__setattr__(key, value)
         known = self.__dataclass_fields__.get(key)  # type: ignore[attr-defined]  # it is a dataclass
@@ -80,12 +81,12 @@ class _AnyName:
     def __post_init__(self) -> None:
         name = _checked(self.optim)
         self.optim = _ACCEPTED
-        super().__post_init__()  # type: ignore[misc]  # of the class that comes after this one
+        super().__post_init__()  # type: ignore[misc]  # of the next class
         self.optim = name
 
     def set_optimizer(self, name: str = _ACCEPTED, *arguments: Any, **more: Any) -> Self:
-        """Set the optimizer and its usual arguments, as theirs does (Transformers 5.23)."""
-        theirs = super().set_optimizer  # type: ignore[misc]  # of the class that comes after
+        """Set the optimizer and its common arguments, as in Transformers (5.23)."""
+        theirs = super().set_optimizer  # type: ignore[misc]  # of the next class
         theirs(_ACCEPTED, *arguments, **more)
         self.optim = _checked(name)
         passed = signature(theirs).bind(_ACCEPTED, *arguments, **more).arguments
@@ -95,7 +96,7 @@ class _AnyName:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle an instance of the class of Transformers or TRL."""
+        """Pickle as an instance of the class in Transformers or TRL."""
         order = type(self).__mro__
         theirs = order[order.index(_AnyName) + 1]
         return object.__new__, (theirs,), self.__dict__
@@ -106,7 +107,7 @@ def _plain(name: Any) -> Any:
 
 
 def _checked(name: Any) -> str:
-    """Return a name of hub as a plain string, and one that only Transformers has as its member."""
+    """Return hub's names as plain strings, and names that only Transformers has as its members."""
     plain = str(_plain(name))
     try:
         default_registry().optimizer(plain)

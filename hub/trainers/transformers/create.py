@@ -1,4 +1,4 @@
-"""An optimizer where a Trainer creates one: after it has got its model and its arguments."""
+"""Create an optimizer when a Trainer does: after it has received its model and arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hub.groups.split import Rules
 
 ForTrainer = tuple["Chosen", dict[str, Any]]
-"""What the Trainer's `optimizer_cls_and_kwargs` takes: a class or factory, and its keywords."""
+"""The value of the Trainer's `optimizer_cls_and_kwargs`: a class or factory, and its keywords."""
 
 
 def optimizer(
@@ -44,39 +44,39 @@ def optimizer(
     param_rules: Rules | None = None,
     args: TrainingArguments | None = None,
 ) -> ForTrainer:
-    """Return what to give as `Trainer(..., optimizer_cls_and_kwargs=...)`.
+    """Return the value for `Trainer(..., optimizer_cls_and_kwargs=...)`.
 
-    The trainer's `optim` is not read then, as Transformers documents it.
+    The trainer then ignores its `optim` argument, as Transformers documents.
 
     Args:
-        name: One of `hub.list_optimizers()`, with `_layerwise` after it or not.
-        optim_args: As for `hub.build`; None: the trainer's own `optim_args`.
-        target_modules: As for `hub.build`; None: the trainer's own `optim_target_modules`.
+        name: One of `hub.list_optimizers()`, with or without the suffix `_layerwise`.
+        optim_args: As for `hub.build`; None uses the trainer's `optim_args`.
+        target_modules: As for `hub.build`; None uses the trainer's `optim_target_modules`.
         param_rules: As for `hub.build`.
-        args: Where all the rest is read from when the trainer creates its optimizer; None: from
-            the Trainer that calls, which is found in the frames of the call.
+        args: The training arguments from which everything else is read when the trainer creates its
+            optimizer; None uses those of the calling Trainer, which is found in the call's frames.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
-        OptimArgsError: It is no name.
+        OptimArgsError: The name is not a string.
         PluginError: The plugin cannot be used.
     """
     return Chosen(checked_name(name), optim_args, target_modules, param_rules, args), {}
 
 
 def checked_name(name: object) -> str:
-    """Return the name of an optimizer.
+    """Return the name of an optimizer, after checking it.
 
     Raises:
         UnknownOptimizerError: No installed plugin offers the name.
-        OptimArgsError: It is no name.
+        OptimArgsError: The name is not a string.
         PluginError: The plugin cannot be used.
     """
     if not isinstance(name, str):
         raise OptimArgsError(
-            f"a {type(name).__name__} is no optimizer's name",
+            f"a {type(name).__name__} is not the name of an optimizer",
             where="name",
-            fix="give one of `hub list`; a class goes to the trainer as it is: "
+            fix="use a name from `hub list`; pass a class to the trainer directly: "
             "Trainer(optimizer_cls_and_kwargs=(cls, kwargs))",
         )
     default_registry().optimizer(name)
@@ -91,26 +91,26 @@ def attach(
     target_modules: str | Sequence[str] | None = None,
     param_rules: Rules | None = None,
 ) -> None:
-    """Let a trainer train with an optimizer of hub.
+    """Make a trainer use one of hub's optimizers.
 
-    For trainers whose constructor takes no `optimizer_cls_and_kwargs`, such as TRL's for DPO and
-    GRPO (trl 1.16). See `optimizer` for the arguments and for what it raises.
+    For trainers whose constructor does not take `optimizer_cls_and_kwargs`, such as TRL's for DPO
+    and GRPO (trl 1.16). See `optimizer` for the arguments and for the errors about the name.
 
     Raises:
-        UnsupportedError: The trainer has been given an optimizer, or has created one.
-        OptimArgsError: It is no Trainer of Transformers.
+        UnsupportedError: The trainer already has an optimizer.
+        OptimArgsError: `trainer` is not a Trainer of Transformers.
     """
     if not isinstance(trainer, Trainer):
         raise OptimArgsError(
-            f"a {type(trainer).__name__} is no transformers.Trainer",
+            f"a {type(trainer).__name__} is not a transformers.Trainer",
             where="trainer",
-            fix="build with hub.build, and give the optimizer to it",
+            fix="build with hub.build, and pass the optimizer to your trainer",
         )
     if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
         raise UnsupportedError(
-            "the trainer has an optimizer already",
+            "the trainer already has an optimizer",
             where=type(trainer).__name__,
-            fix="attach before train(), and give the trainer no optimizer",
+            fix="call attach before train(), and do not pass an optimizer to the trainer",
         )
     trainer.optimizer_cls_and_kwargs = (
         Chosen(
@@ -126,10 +126,10 @@ def attach(
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """An optimizer by name, in the place of an optimizer class or factory.
+    """An optimizer by name, in place of an optimizer class or factory.
 
-    The Trainer calls a factory without arguments, and then what that returns with the model
-    (trainer.py 5.23, `create_optimizer`). Subclasses call what they take for a class with groups.
+    The Trainer calls a factory without arguments, and then calls the result with the model
+    (trainer.py 5.23, `create_optimizer`). Subclasses call it with groups, as if it were a class.
     """
 
     name: str
@@ -138,21 +138,21 @@ class Chosen:
     param_rules: Rules | None = None
     args: TrainingArguments | None = field(default=None, repr=False)
     model: Module | None = field(default=None, repr=False)
-    """Where the names of parameters in groups are looked up; None: in the Trainer's."""
+    """The model in which parameters of groups are looked up by name; None uses the Trainer's."""
     trainer: Callable[[], Trainer | None] = field(default=lambda: None, repr=False)
 
     @property
     def __name__(self) -> str:
-        """The name, for those who ask a class, such as PEFT (0.21, `create_loraplus_optimizer`)."""
+        """The name, for code that expects a class: PEFT (0.21, `create_loraplus_optimizer`)."""
         return self.name
 
     def __call__(self, *given: Any, **keywords: Any) -> Any:
-        """Build for a model or for groups of parameters; without either, return what builds.
+        """Build for a model or for groups of parameters; without either, return a builder.
 
         Args:
-            given: A model, or what `torch.optim.Optimizer` takes as `params`; and training
-                arguments after it, which are read where there are none yet.
-            keywords: Arguments of the optimizer, and what takes the place of the groups.
+            given: A model, or `params` as for `torch.optim.Optimizer`. Training arguments may
+                follow, and are used if none are known yet.
+            keywords: Arguments of the optimizer, and keywords that stand for the groups.
 
         Raises:
             HubError: As for `hub.create_optimizer`; for groups see
@@ -165,7 +165,7 @@ class Chosen:
 
 
 def _calling(frame: FrameType | None) -> Trainer | None:
-    """Return the Trainer whose method calls, also by way of a function, as LLaMA-Factory's does."""
+    """Return the Trainer whose method calls, possibly through a function as in LLaMA-Factory."""
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, Trainer):
@@ -184,7 +184,7 @@ def _create(chosen: Chosen, trainer: Trainer | None, /, *given: Any, **keywords:
     if groups is None and trainer is not None:
         groups = foreign.groups_of(trainer, args, model)
     config = _config(chosen, args)
-    if keywords.get("lr") == args.learning_rate:  # which is the trainer's, not the caller's
+    if keywords.get("lr") == args.learning_rate:  # set by the trainer, not by the caller
         del keywords["lr"]
     built = _build(chosen, config, model, groups, keywords)
     _check_clipping(built, config)
@@ -207,9 +207,9 @@ def _build(
 ) -> Optimizer:
     if groups is not None and chosen.param_rules:
         raise OptimArgsError(
-            "the trainer makes the parameter groups itself",
+            "this trainer creates its own parameter groups",
             where="param_rules",
-            fix="leave them out, and change the trainer's groups",
+            fix="omit param_rules, and change the trainer's groups",
         )
     given = None
     if groups is not None:
@@ -228,21 +228,21 @@ def _build(
 
 
 def _arguments(chosen: Chosen, trainer: Trainer | None, more: tuple[Any, ...]) -> TrainingArguments:
-    """Return the training arguments: those given first, the trainer's, or the call's."""
+    """Return the training arguments: those of `chosen`, the trainer's, or the call's."""
     for extra in more:
         if not isinstance(extra, TrainingArguments):
             raise OptimArgsError(
-                f"a {type(extra).__name__} is no argument of an optimizer",
+                f"unexpected positional argument of type {type(extra).__name__}",
                 where=chosen.name,
-                fix="give the model or groups, and keywords",
+                fix="pass the model or groups, and arguments of the optimizer as keywords",
             )
     candidates = (chosen.args, trainer and trainer.args, *more)
     arguments: TrainingArguments | None = next((one for one in candidates if one), None)
     if arguments is None:
         raise OptimArgsError(
-            "no Trainer calls, whose arguments could be read",
+            "not called from a Trainer, so there are no training arguments to read",
             where="hub.trainers.transformers.optimizer",
-            fix="give it the arguments: optimizer(..., args=training_args)",
+            fix="pass them: optimizer(..., args=training_args)",
         )
     return arguments
 
@@ -250,7 +250,7 @@ def _arguments(chosen: Chosen, trainer: Trainer | None, more: tuple[Any, ...]) -
 def _model_and_groups(
     chosen: Chosen, trainer: Trainer | None, first: object, instead: object
 ) -> tuple[Module | None, object]:
-    """Return where names come from, and what was given to train, if not all of that."""
+    """Return the model that names parameters, and the groups to train, or None for all of it."""
     model = first if isinstance(first, Module) else None
     groups = None if isinstance(first, Module) else first
     if isinstance(instead, Module):
@@ -263,7 +263,7 @@ def _model_and_groups(
 
 
 def _config(chosen: Chosen, args: TrainingArguments) -> TrainingConfig:
-    """Return the trainer's arguments, with what was chosen in place of its own."""
+    """Return the trainer's arguments, overridden by those of `chosen`."""
     loaded = TrainingConfig.load(reporting.as_asked(args))
     values = {key: getattr(loaded, key) for key in loaded.model_fields_set}
     asked = {"optim_args": chosen.optim_args, "optim_target_modules": chosen.target_modules}
@@ -276,27 +276,27 @@ def _config(chosen: Chosen, args: TrainingArguments) -> TrainingConfig:
 class _EndStep(TrainerCallback):  # type: ignore[misc]  # untyped
     """Ends the steps of LOMO, whose `step()` Accelerate never calls (1.15, `AcceleratedOptimizer`).
 
-    The engine sees by itself when a step is over, but not when an epoch ends with fewer
-    micro-batches than a step accumulates.
+    The engine detects the end of a step, except where an epoch ends with fewer micro-batches than a
+    step accumulates.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = weakref.ref(optimizer)
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Do what the Trainer believes it has just done."""
+        """Call `step()`, as the Trainer believes it has just done."""
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.step()
 
 
 def _check_clipping(built: Any, config: TrainingConfig) -> None:
-    """Report where the trainer's clipping comes after the updates, and hub does not clip."""
+    """Warn if the trainer clips after the updates and hub does not clip."""
     engine = getattr(built, "hub_engine", None)
     if engine is not None and config.max_grad_norm and engine.settings.max_grad_norm is None:
         warnings.warn(
-            f"{engine.settings.name}: the trainer's max_grad_norm={config.max_grad_norm} has no "
-            "effect on updates in the backward pass; set max_grad_norm=0, or "
+            f"{engine.settings.name} updates during the backward pass, so the trainer's "
+            f"max_grad_norm={config.max_grad_norm} has no effect; set max_grad_norm=0, or "
             "'clipping=previous_norm' or 'clipping=per_parameter' in optim_args",
             HubWarning,
             stacklevel=2,
@@ -304,17 +304,17 @@ def _check_clipping(built: Any, config: TrainingConfig) -> None:
 
 
 def _builds_its_schedule(trainer: Trainer) -> bool:
-    """Whether the schedule is going to be that of the trainer's arguments."""
+    """Return whether the trainer will build the schedule from its arguments."""
     own = type(trainer).create_scheduler is Trainer.create_scheduler
     return own and trainer.lr_scheduler is None
 
 
 def _check_schedule(built: Optimizer, config: TrainingConfig) -> None:
-    """Hold the optimizer to the schedule that the trainer is going to build itself."""
+    """Check that the optimizer works with the schedule that the trainer will build."""
     if config.lr_scheduler_type not in list_schedulers():  # a later Transformers may have more
         return
     steps = config.max_steps
-    # How long an epoch is, is not known here; that there is a warm-up, is.
+    # The length of an epoch is unknown here, but whether there is a warm-up is known.
     warmup = config.resolved_warmup_steps(steps if steps > 0 else 1)
     schedule = default_registry().scheduler(config.lr_scheduler_type)
     check_pairing(Pairing(built, schedule, warmup))

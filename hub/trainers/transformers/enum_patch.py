@@ -1,4 +1,4 @@
-"""hub's names in Transformers' own enum."""
+"""Add hub's names to Transformers' enum of optimizers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _added: list[str] = []
 
 
 def enable(*, override: bool = False) -> AbstractContextManager[object]:
-    """Let plain `TrainingArguments(optim=...)` and its command line know every name of hub.
+    """Make plain `TrainingArguments(optim=...)` and its command line accept hub's names.
 
-    This patches a class of Transformers, for the whole process: its enum `OptimizerNames` gets a
-    member for each name that it lacks, and its Trainer's `get_optimizer_cls_and_kwargs` is
-    replaced. `disable` undoes it. Not for several threads at once. A pickled `training_args.bin`
-    with such a name loads only where `enable` has been called.
+    This patches Transformers for the whole process: its enum `OptimizerNames` gets a member for
+    each name that it lacks, and the Trainer's `get_optimizer_cls_and_kwargs` is replaced. `disable`
+    undoes it. Not thread-safe. A pickled `training_args.bin` with such a name loads only after
+    `enable` has been called.
 
-    Prefer `hub_arguments`, which leaves the enum alone.
+    Prefer `hub_arguments`, which does not change the enum.
 
     Args:
-        override: Build names that Transformers has, too, by hub.
+        override: Also build the names that Transformers has with hub.
 
     Returns:
-        A context manager that disables at its end, for those who want it.
+        A context manager that calls `disable` at its end; using it is optional.
     """
     disable()
     theirs = {member.value for member in OptimizerNames}
@@ -49,9 +49,9 @@ def enable(*, override: bool = False) -> AbstractContextManager[object]:
 
 
 def disable() -> None:
-    """Take back what `enable` has done, if anything.
+    """Undo `enable`, if it was called.
 
-    Arguments that were made with one of the names in between keep it, and cannot train any more.
+    Arguments that were created with one of hub's names keep it, and can no longer train.
     """
     while _added:
         _remove(_added.pop())
@@ -60,13 +60,13 @@ def disable() -> None:
 
 
 def _names() -> list[str]:
-    """Return every name, and that of each layerwise form."""
+    """Return every name, including those of layerwise forms."""
     found = []
     for name in list_optimizers():
         found.append(name)
         try:
             spec = describe(name)
-        except HubError:  # a broken plugin, which is an error when its name is asked for
+        except HubError:  # a broken plugin, which is an error only when its name is used
             continue
         if has_layerwise_form(spec):
             found.append(name + LAYERWISE_SUFFIX)
@@ -74,7 +74,7 @@ def _names() -> list[str]:
 
 
 def _add(value: str) -> None:
-    """Make a member as `EnumType.__new__` does (Python 3.11), which has no public way for it."""
+    """Add a member as `EnumType.__new__` does (Python 3.11); there is no public way to do it."""
     member: Any = str.__new__(OptimizerNames, value)
     member._name_, member._value_ = value.upper(), value
     member.__objclass__ = OptimizerNames
@@ -82,7 +82,7 @@ def _add(value: str) -> None:
     OptimizerNames._member_names_.append(member._name_)
     OptimizerNames._member_map_[member._name_] = member
     OptimizerNames._value2member_map_[value] = member
-    # EnumType's own __setattr__ takes no members.
+    # EnumType's own __setattr__ refuses members.
     type.__setattr__(OptimizerNames, member._name_, member)
 
 

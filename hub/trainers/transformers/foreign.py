@@ -1,4 +1,4 @@
-"""What a Trainer's arguments say that is for another optimizer, and what its subclasses group."""
+"""Handle arguments meant for other optimizers, and groups made by subclasses of the Trainer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 GROUPS = ("params", "model", "optimizer_dict")
-"""The keywords that take the place of what a class is called with (Transformers 5.23)."""
+"""The keywords that stand for the parameters that a class is called with (Transformers 5.23)."""
 
 
 def groups_of(trainer: Trainer, args: TrainingArguments, model: Module | None) -> object:
-    """Return the groups that a subclass of the Trainer makes where it chooses a class, or None.
+    """Return the groups that a subclass of the Trainer makes when it chooses a class, or None.
 
-    Sentence Transformers (6.2) puts its loss's parameters and its `learning_rate_mapping` there,
-    and the Trainer does not ask it where it has been given `optimizer_cls_and_kwargs`.
+    Sentence Transformers (6.2) puts its loss's parameters and its `learning_rate_mapping` there. A
+    Trainer that was passed `optimizer_cls_and_kwargs` does not call that method.
     """
     theirs = Trainer.get_optimizer_cls_and_kwargs
     if (
@@ -43,11 +43,11 @@ def groups_of(trainer: Trainer, args: TrainingArguments, model: Module | None) -
 
 
 def own_arguments(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `optim_args` and `optim_target_modules` as far as an optimizer has a use for them.
+    """Return `optim_args` and `optim_target_modules` without what this optimizer does not take.
 
-    Transformers ignores what is for another optimizer, and so a search over `optim` has one set of
-    arguments for all names. Here each such argument costs a warning. What no optimizer takes stays,
-    and is an error.
+    Transformers ignores arguments for other optimizers, so that a search over `optim` can use one
+    set of arguments for all names. hub warns about each of them. Arguments that no optimizer takes
+    stay, and are an error later.
 
     Args:
         name: The optimizer.
@@ -62,13 +62,13 @@ def own_arguments(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     known = describe(name).arguments.model_fields
     foreign = [key for key in given if key not in known and _is_anyones(key)]
     if foreign:
-        _warn(f"{name} does not take {', '.join(foreign)}, which optim_args gives in vain")
+        _warn(f"{name} does not take {', '.join(foreign)}; optim_args sets it without effect")
         own["optim_args"] = {key: given[key] for key in given if key not in foreign} or None
     return own
 
 
 def _parsed(name: str, given: object) -> Mapping[str, Any]:
-    """Return `optim_args` as a mapping; an empty one where it is for others to complain."""
+    """Return `optim_args` as a mapping, or an empty one if others parse it or report its errors."""
     if isinstance(given, str):
         plugin = default_registry().plugin("optimizer", name)
         theirs = plugin.hooks.hub_parse_optim_args(name=name, text=given)
@@ -80,12 +80,12 @@ def _parsed(name: str, given: object) -> Mapping[str, Any]:
 
 
 def _is_anyones(key: object) -> bool:
-    """Whether any installed optimizer has an argument of this name."""
+    """Return whether any installed optimizer has an argument of this name."""
     for name in list_optimizers():
         try:
             if key in describe(name).arguments.model_fields:
                 return True
-        except HubError:  # a broken plugin, which is an error when its name is asked for
+        except HubError:  # a broken plugin, which is an error only when its name is used
             continue
     return False
 

@@ -1,4 +1,4 @@
-"""What a Trainer's loggers and its model card say of the optimizer."""
+"""Show the optimizer that was built in a Trainer's loggers and its model card."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ASKED = "hub_asked"
-"""On arguments that say what was built: what they said before."""
+"""The attribute, on arguments that describe what was built, with their original values."""
 
 
 def report(trainer: Trainer, optimizer: Optimizer) -> None:
-    """Let loggers and the model card read what has been built, and log the plan.
+    """Log the plan, and let loggers and the model card report what was built.
 
     Both read the trainer's arguments (Transformers 5.23: `integrations/integration_utils.py` when
-    training begins, `modelcard.py` after it), which name another optimizer where one was given to
-    the trainer, and its defaults. The user's arguments say so only while loggers read them, since
-    another Trainer may be given the same; after the training the trainer has a copy that does.
+    training begins, `modelcard.py` after it). If an optimizer was passed to the trainer, these name
+    another optimizer and its defaults. So the user's arguments are changed only while loggers read
+    them, because another Trainer may share them. After training the trainer has a changed copy.
     """
     plan: Plan = optimizer.hub_plan  # type: ignore[attr-defined]
     logger.info("%s", plan)
@@ -41,9 +41,9 @@ def report(trainer: Trainer, optimizer: Optimizer) -> None:
 
 
 def as_asked(args: TrainingArguments) -> TrainingArguments:
-    """Return arguments as the user gave them, if they are a copy that says what was built.
+    """Return arguments as the user set them, if they are a copy that describes what was built.
 
-    A value that was changed since then, as a search over hyperparameters does, is the user's.
+    A value that was changed since, for example by a hyperparameter search, counts as the user's.
     """
     asked = getattr(args, _ASKED, None)
     if asked is None:
@@ -56,14 +56,14 @@ def as_asked(args: TrainingArguments) -> TrainingArguments:
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
-    """Return values for the arguments that trainers show."""
+    """Return values for the arguments that trainers report."""
     values = {argument.name: argument.value for argument in plan.arguments}
     shown = {
         "optim": plan.optimizer,
         "optim_args": ", ".join(
             f"{key}={value if isinstance(value, str) else repr(value)}"
             for key, value in values.items()
-            if key not in ("lr", "weight_decay")  # which trainers show by themselves
+            if key not in ("lr", "weight_decay")  # reported by trainers in any case
         ),
         "optim_target_modules": list(plan.target_modules) or None,
     }
@@ -74,7 +74,7 @@ def _shown(plan: Plan) -> dict[str, Any]:
 
 
 def _write(args: TrainingArguments, values: dict[str, Any]) -> dict[str, Any]:
-    """Set attributes, and return what they were."""
+    """Set attributes, and return their previous values."""
     before = {key: getattr(args, key) for key in values}
     for key, value in values.items():
         setattr(args, key, value)
@@ -82,7 +82,7 @@ def _write(args: TrainingArguments, values: dict[str, Any]) -> dict[str, Any]:
 
 
 class _First(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Lets the callbacks after it read what was built."""
+    """Shows the callbacks after it what was built."""
 
     def __init__(self, shown: dict[str, Any]) -> None:
         self.shown = shown
@@ -94,18 +94,18 @@ class _First(TrainerCallback):  # type: ignore[misc]  # untyped
 
 
 class _Last(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Restores the user's arguments when all callbacks have read them."""
+    """Restores the user's arguments after all callbacks have read them."""
 
     def __init__(self, first: _First, trainer: Trainer) -> None:
         self._first = first
         self._trainer = weakref.ref(trainer)
 
     def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
-        """Write what was asked for into the arguments."""
+        """Write the user's values back into the arguments."""
         _write(args, self._first.before)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Give the trainer arguments of its own, for its model card."""
+        """Give the trainer a copy of the arguments, for its model card."""
         trainer = self._trainer()
         if trainer is None:
             return

@@ -1,8 +1,8 @@
-"""The one place of Transformers that is replaced: where the Trainer turns `optim` into a class.
+"""Patch the one method in which Transformers' Trainer turns `optim` into a class.
 
-Its table of handlers (`trainer_optimizer._OPTIMIZER_HANDLERS`, 5.23) would be less, but
-`Trainer.get_optimizer_cls_and_kwargs` first splits `optim_args` at every comma and "=", which no
-tuple survives.
+Extending its table of handlers (`trainer_optimizer._OPTIMIZER_HANDLERS`, 5.23) would be less, but
+`Trainer.get_optimizer_cls_and_kwargs` first splits `optim_args` at every comma and "=", which
+breaks tuples.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ _theirs = vars(Trainer)[NAME]
 _users: set[str] = set()
 
 enabled: set[str] = set()
-"""Members of `OptimizerNames` that are hub's; plain strings always are."""
+"""The values of `OptimizerNames` that hub builds; it also builds all plain strings."""
 
 
 def install(user: str) -> None:
-    """Hand hub's names to hub, until every user has uninstalled it."""
+    """Pass hub's names to hub, until every user has uninstalled the patch."""
     _users.add(user)
     setattr(Trainer, NAME, staticmethod(_choose))
 
 
 def uninstall(user: str) -> None:
-    """Restore Transformers' own method where nobody uses this one any more."""
+    """Restore Transformers' method once nobody uses the patch anymore."""
     _users.discard(user)
     if not _users:
         setattr(Trainer, NAME, _theirs)
 
 
 def _choose(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
-    """Be `Trainer.get_optimizer_cls_and_kwargs`.
+    """Replace `Trainer.get_optimizer_cls_and_kwargs`.
 
-    What it returns is called in two ways, and `Chosen` takes both: `cls()(model, **kwargs)` by the
+    The result is called in two ways, and `Chosen` supports both: `cls()(model, **kwargs)` by the
     Trainer, and `cls(groups, **kwargs)` by subclasses that group parameters themselves.
     """
-    # Transformers' own arguments hold members of its enum, and hub's plain strings.
+    # Transformers' own arguments contain members of its enum; hub's contain plain strings.
     if isinstance(args.optim, OptimizerNames) and args.optim.value not in enabled:
         chosen: tuple[Any, dict[str, Any]] = _theirs.__func__(args, model)
         return chosen

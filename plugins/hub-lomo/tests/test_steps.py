@@ -86,7 +86,7 @@ def test_clearing_gradients_ends_a_step(name, end, clipping):
 
 
 @every_name
-def test_a_backward_pass_over_spent_gradients_is_refused(name):
+def test_a_backward_pass_over_released_gradients_is_refused(name):
     model = small_model()
     build_and_keep = build(name, model)
     loss_at(model, 0).backward()

@@ -61,9 +61,9 @@ def test_the_norms_that_people_log():
         assert ours.shape == theirs.shape
         assert "norm=" in repr(ours)
     for operation in (torch.isfinite, torch.abs, torch.clone, lambda grad: grad == 0):
-        with pytest.raises(hub.UnsupportedError, match="the gradients are spent"):
+        with pytest.raises(hub.UnsupportedError, match="applied and released during"):
             operation(model.embed.weight.grad)
-    with pytest.raises(hub.UnsupportedError, match="the gradients are spent"):
+    with pytest.raises(hub.UnsupportedError, match="applied and released during"):
         torch.linalg.vector_norm(model.embed.weight.grad, torch.inf)
     optimizer.step()
     assert not gradients(model)
@@ -90,7 +90,7 @@ def test_exact_clipping_is_that_of_the_eager_form(name):
 def test_exact_clipping_needs_the_measurement():
     model, optimizer = built(max_grad_norm=CLIP, clipping="exact")
     before = weights(model)
-    with pytest.raises(hub.HubError, match="norm of all gradients is not known") as raised:
+    with pytest.raises(hub.HubError, match="norm of all gradients has not been measured") as raised:
         backward(model, 0)
     assert "hub.grad_norm(optimizer, loss)" in str(raised.value)
     for name, p in model.named_parameters():
@@ -228,7 +228,7 @@ def test_accelerate_sees_the_true_norm():
     accelerator.backward(loss_of(model, batch(0)))
     backward(eager, 0)
     truth = get_total_norm(gradients(eager))
-    with pytest.warns(hub.HubWarning, match="clipped after it have no effect"):
+    with pytest.warns(hub.HubWarning, match="after it has no effect"):
         seen = accelerator.clip_grad_norm_(model.parameters(), CLIP)
     assert torch.equal(seen, truth)
     optimizer.step()

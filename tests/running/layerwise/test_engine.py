@@ -143,7 +143,7 @@ def test_a_closure_is_a_backward_pass_before_the_step(accumulation):
 
 def test_a_closure_that_goes_back_twice_is_two_steps_in_one():
     model, optimizer = built()
-    with pytest.raises(hub.UnsupportedError, match="another gradient for a parameter"):
+    with pytest.raises(hub.UnsupportedError, match="got another gradient"):
         optimizer.step(lambda: [backward(model, part) for part in range(2)])
 
 
@@ -321,7 +321,7 @@ def test_a_gradient_scaler_is_refused():
     optimizer = hub.build(NAME, model)
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(loss_of(model, batch(0))).backward()
-    with pytest.raises(hub.UnsupportedError, match="gradients are spent"):
+    with pytest.raises(hub.UnsupportedError, match="applied and released during"):
         scaler.step(optimizer)
 
 

@@ -313,7 +313,7 @@ def test_flags_cannot_be_followed_while_a_graph_is_recorded(record):
     model, optimizer = built()
     steps(model, optimizer, range(STEPS))
     set_flags(model, training=False)
-    with pytest.raises(Exception, match=r"call model\.eval\(\) before it"):
+    with pytest.raises(Exception, match=r"call model\.eval\(\) before recording"):
         record(model, batch(99))
 
 

@@ -86,7 +86,7 @@ def test_it_lets_go_where_a_bare_optimizer_takes_over(make, evaluating):
     bare, reference = (make(m.parameters()) for m in (model, other))
     backward(model, 3)
     backward(other, 3)
-    with pytest.warns(hub.HubWarning, match=r"lets go of the model.*hub\.detach\(model\)"):
+    with pytest.warns(hub.HubWarning, match=r"has released the model.*hub\.detach\(model\)"):
         bare.step()
     reference.step()
     for step in range(4, 7):
@@ -168,8 +168,8 @@ def test_detach_is_the_reverse_of_attaching(by, evaluating):
 
 @pytest.mark.parametrize("given", [None, 3, "model", [], torch.zeros(1)])
 @pytest.mark.parametrize("call", [hub.detach, hub.eval_mode])
-def test_what_is_no_optimizer_is_refused_at_once(call, given):
-    with pytest.raises(hub.HubError, match="is no optimizer"):
+def test_what_is_not_an_optimizer_is_refused_at_once(call, given):
+    with pytest.raises(hub.HubError, match="is not an optimizer"):
         call(given)
 
 

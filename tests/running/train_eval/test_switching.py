@@ -119,7 +119,7 @@ def test_a_step_whose_forward_pass_was_in_evaluation_mode_warns():
     train(model, optimizer, 2)
     model.eval()
     backward(model, 2)
-    with pytest.warns(hub.HubWarning, match="gradients of this step are those of the evaluation"):
+    with pytest.warns(hub.HubWarning, match="gradients of this step belong to the evaluation"):
         optimizer.step()
     model.train()
     train(model, optimizer, 1, start=3)
