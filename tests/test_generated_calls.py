@@ -249,7 +249,7 @@ class Generator:
 
     def call_config_numbers(self):
         config = hub.TrainingConfig(max_steps=self.r.choice((-1, 3)))
-        function = self.r.choice((config.training_steps, config.warmup))
+        function = self.r.choice((config.training_steps, config.resolved_warmup_steps))
         return function, (self.maybe(0.7, lambda: 100),), {}
 
     def call_create(self):

@@ -265,7 +265,7 @@ def test_experts_in_3d_weights_are_told_with_the_share_that_is_low_rank():
     share = low_rank / sum(sizes.values())
     assert 0 < share < 0.1
     assert told.what.startswith(f"{share:.1%} of the trainable parameters are low-rank")
-    assert "experts.gate_up_proj (8x128x16), which galore_adamw trains at full rank" in told.what
+    assert "experts.gate_up_proj (8×128×16), which galore_adamw trains at full rank" in told.what
 
 
 def test_most_weights_in_linear_layers_is_nothing_to_tell(model):
@@ -275,7 +275,7 @@ def test_most_weights_in_linear_layers_is_nothing_to_tell(model):
 
 
 @pytest.mark.parametrize(
-    ("rank", "told"), [(15, None), (16, "8 of 8 target weights"), (32, "(16x16)")]
+    ("rank", "told"), [(15, None), (16, "8 of 8 target weights"), (32, "(16×16)")]
 )
 def test_a_rank_that_is_not_low_is_told(rank, told, model):
     plan = hub.plan("galore_adamw", model, target_modules="all-linear", rank=rank)
