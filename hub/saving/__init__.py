@@ -24,8 +24,8 @@ correct. `state_dict()` runs, after torch has collected the state:
 5. `keep_state_dtypes` puts back the tensors as they were before the cast.
 6. `translate_state` turns them into live state, which is why factories call it after
    `keep_state_dtypes`.
-7. `Follower.after_load_of_state` takes the training weights out of the state again; it compares
-   them by the live state that 6 returns.
+7. `Follower.after_load_of_state` takes the training weights out of the state again, and evaluates
+   them with the live state that 6 returns.
 8. `load` copies tensors that still share memory with the state dict. If anything above raises, it
    restores the optimizer as it was.
 

@@ -87,7 +87,7 @@ def test_attach_refuses_a_second_optimizer(tmp_path):
 
 @pytest.mark.parametrize("thing", [None, object(), make_model()], ids=["none", "object", "model"])
 def test_attach_refuses_what_is_no_trainer(thing):
-    with pytest.raises(hub.OptimArgsError, match=r"is no transformers\.Trainer"):
+    with pytest.raises(hub.OptimArgsError, match=r"is not a transformers\.Trainer"):
         attach(thing, "sgd")
 
 
