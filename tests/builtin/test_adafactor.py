@@ -348,7 +348,7 @@ def test_where_the_learning_rate_comes_from(arguments, rates):
         ({"beta1": -0.1}, "greater than or equal to 0"),
         ({"betas": (0.9, 0.99)}, "no argument 'betas'"),
         ({"param_rules": {"bias": {"relative_step": True}}}, "needs lr=None"),
-        ({"param_rules": {"bias": {"foreach": True}}}, "cannot have 'foreach'"),
+        ({"param_rules": {"bias": {"foreach": True}}}, "cannot set 'foreach'"),
     ],
     ids=str,
 )

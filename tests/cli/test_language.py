@@ -43,7 +43,7 @@ ERRORS = [
     ("lr cosine num_cycle=2", "did you mean 'num_cycles'"),
     ("lr cosine num_cycles", "where: key=value, character 1"),
     ("lr cosine num_cycles=x", "num_cycles is float"),
-    ("lr warmup_stable_decay num_decay_steps=2000", "fix: give"),
+    ("lr warmup_stable_decay num_decay_steps=2000", "fix: use fewer"),
     ("lr linear --out curve.pdf", "where: --out"),
     ("plan galore_adamw", "--target-modules all-linear.* --target-modules attn --target-mo"),
     ("plan galore_adamw --target-modules xx", "where: --target-modules"),
