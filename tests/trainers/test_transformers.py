@@ -104,7 +104,7 @@ def test_clipping_without_effect_is_reported_before_training(name, tmp_path):
 @pytest.mark.parametrize(
     ("values", "asked", "error"),
     [
-        ({"max_grad_norm": 0.5}, {}, "say how"),
+        ({"max_grad_norm": 0.5}, {}, "choose clipping"),
         ({"max_grad_norm": 0.0}, {"clipping": "previous_norm"}, "no norm to clip to"),
         (
             {"max_grad_norm": 1.0},
