@@ -275,7 +275,7 @@ def test_a_schedule_of_what_is_no_optimizer(of):
     ("name", "arguments", "says"),
     [
         ("linear", {}, "needs to know how long"),
-        ("linear", {"num_training_steps": 10, "num_warmup_steps": 11}, "exceed 10 training steps"),
+        ("linear", {"num_training_steps": 10, "num_warmup_steps": 11}, "do not fit"),
         ("linear", {"num_training_steps": 0}, "not a number of steps"),
         ("linear", {"num_training_steps": 10, "num_warmup_steps": 0.1}, "not a number of steps"),
         ("cosine", {"num_training_steps": 10, "num_cycle": 1}, "did you mean 'num_cycles'"),
