@@ -19,7 +19,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
-    elsewhere: ClassVar[Mapping[str, str]] = {}
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
     """What to use instead of keys that other packages have for the same purpose."""
 
     @classmethod
@@ -80,7 +80,7 @@ class SgdLike(Arguments):
 class InBackward(Arguments):
     """Arguments of every optimizer that steps inside the backward pass; see `hub.running`."""
 
-    elsewhere = {"clip_grad_norm": "max_grad_norm of hub.build, and clipping"}
+    renamed_keys = {"clip_grad_norm": "max_grad_norm of hub.build, and clipping"}
     clipping: Literal["exact", "previous_norm", "per_parameter"] | None = None
     """How to apply `max_grad_norm`. "exact" measures the norm in an extra backward pass before each
     step, `hub.grad_norm(optimizer, loss)`. "previous_norm" uses the previous step's norm, an

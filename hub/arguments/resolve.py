@@ -203,9 +203,9 @@ def _unknown_key(
     known = arguments.model_fields
     near = get_close_matches(str(key), list(known), n=1, cutoff=0.5)
     fix = f"did you mean '{near[0]}'? " if near else ""
-    elsewhere = getattr(arguments, "elsewhere", {})
-    if key in elsewhere:
-        fix = f"use {elsewhere[key]}; "
+    renamed_keys = getattr(arguments, "renamed_keys", {})
+    if key in renamed_keys:
+        fix = f"use {renamed_keys[key]}; "
     return OptimArgsError(
         f"{name} has no argument '{key}'{pointer(text, str(key))}",
         where=f"argument '{key}' of {name}",
