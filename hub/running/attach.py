@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from itertools import chain, islice
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
+from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
-from hub.running.layerwise.subclass import grad_norm, make_eager, make_layerwise
-from hub.running.steps import closure_of, unwrapped
+from hub.running.layerwise.subclass import make_eager, make_layerwise
+from hub.running.steps import unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
 from hub.saving.load import sign_state_dicts
 from hub.saving.record import Record
@@ -46,13 +47,12 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     """
     handles: list[RemovableHandle] = []
     if Trait.TRAIN_EVAL_MODES in spec.traits:
-        follow_model_mode(
-            optimizer, model
-        )  # first, because it compares the gradients before they are clipped
+        # First, because it compares the gradients before they are clipped.
+        follow_model_mode(optimizer, model)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
         make_layerwise(optimizer, _settings(plan, spec))
     elif plan.max_grad_norm is not None:
-        handles.append(optimizer.register_step_pre_hook(_clipping(plan.max_grad_norm)))
+        handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
     sign_state_dicts(
         optimizer,
         Record(
@@ -166,25 +166,3 @@ def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str
     names = names_by_id(model) if model is not None else {}
     added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
     return {**group, "params": params, "param_names": added}
-
-
-def _clipping(max_grad_norm: float) -> Any:
-    def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if closure_of(args, kwargs) is not None:
-            raise UnsupportedError(
-                "max_grad_norm cannot clip gradients that a closure computes inside the step",
-                where="max_grad_norm",
-                fix="clip in the closure, and build without max_grad_norm",
-            )
-        parameters = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
-        scale = getattr(optimizer, "grad_scale", None)
-        if scale is None:
-            torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-        else:
-            # A GradScaler leaves unscaling to the step of a fused optimizer (torch 2.13,
-            # `GradScaler.step`), which also skips the update after an overflow.
-            norm = grad_norm(optimizer)
-            norm = norm / scale.to(norm.device)
-            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-
-    return clip
