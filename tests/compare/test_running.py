@@ -78,6 +78,15 @@ class Interrupting(io.StringIO):
         return super().write(text)
 
 
+@pytest.fixture
+def _listening():
+    """Let SIGINT interrupt, which a shell that runs the tests in the background has ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_listening")
 def test_interruption_keeps_what_is_done(settings, tmp_path):
     console = Console(file=Interrupting("step 400/"), width=100)
     chosen = settings("adamw_torch", "sgd", steps=2000, out=tmp_path)
