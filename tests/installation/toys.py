@@ -136,7 +136,11 @@ BROKEN = (
         declares=("toy_future",),
         breaks="toy_future",
         requires="hub>=2099",
-        says=("hub-toy-future does not fit", "needs hub>=2099, but hub is 2026.11.0", "fix: pip "),
+        says=(
+            "hub-toy-future has unmet requirements",
+            "needs hub>=2099, but hub is 2026.11.0",
+            "fix: pip ",
+        ),
     ),
 )
 
