@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     from hub.spec import BuildContext
 
-_SAME_UPDATE = {
+SAME_UPDATE = {
     "foreach": "selects an implementation of the same update",
     "fused": "selects an implementation of the same update",
     "differentiable": "selects an implementation of the same update",
     "capturable": "requires parameters on an accelerator, and computes the same update",
 }
+"""The arguments of torch's optimizers that change no update, and why."""
 
 
 _AMSGRAD = {"betas": (0.9, 0.5), "amsgrad": True}
@@ -61,7 +62,7 @@ def _spec(
         shares_state_with=shares_state_with,
         example_arguments=example_arguments or {},
         contrasts=_CONTRASTS if "amsgrad" in fields else {},
-        without_effect={key: why for key, why in _SAME_UPDATE.items() if key in fields},
+        without_effect={key: why for key, why in SAME_UPDATE.items() if key in fields},
     )
 
 
@@ -118,7 +119,7 @@ SPECS = (
         precisions=frozenset({"fp32", "fp64", "bf16", "fp16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset(AdafactorArguments.model_fields) - {"foreach"},
         contrasts=AdafactorArguments.contrasts,
-        without_effect={"foreach": _SAME_UPDATE["foreach"]},
+        without_effect={"foreach": SAME_UPDATE["foreach"]},
         package="hub",
         license="Apache-2.0",
         paper="https://arxiv.org/abs/1804.04235",

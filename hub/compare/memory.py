@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +21,9 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     Nothing is left out: step counters, projections and master weights count like moments do.
     """
+    from hub.measuring import tensor_bytes
+
     return tensor_bytes(optimizer.state_dict()["state"])
-
-
-def tensor_bytes(value: Any) -> int:
-    """Count the bytes of all tensors in a value."""
-    from hub.measuring import plain_tensors
-
-    return sum(tensor.nbytes for tensor in plain_tensors(value))
 
 
 class Meter(Protocol):

@@ -18,7 +18,7 @@ import hub
 from hub.compare import corpus, memory, model
 from hub.compare.events import Evaluated, Event, Finished, Measured, Started, Stepped, Warned
 from hub.errors import HubError, HubWarning
-from hub.measuring import GradientMeter
+from hub.measuring import GradientMeter, tensor_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ class Trainer:
 
     def held_bytes(self) -> int:
         """Bytes of the parameters, and of the state that already exists."""
-        weights = sum(memory.tensor_bytes(one) for one in self.model.parameters())
+        weights = sum(tensor_bytes(one) for one in self.model.parameters())
         return weights + memory.state_bytes(self.optimizer)
 
     def step(self, step: int, batch: Tensor) -> Stepped:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hub.compare import memory
+from hub.measuring import tensor_bytes
 
 MIB = 2**20
 
@@ -26,12 +27,12 @@ class Wrapped(torch.Tensor):
 
 def test_all_tensors_count_however_deep():
     nested = {"a": torch.zeros(4), "b": [torch.zeros(2).bfloat16(), ({"c": torch.tensor(1)},)]}
-    assert memory.tensor_bytes({**nested, "d": 3, "e": None, "f": "text"}) == 16 + 4 + 8
+    assert tensor_bytes({**nested, "d": 3, "e": None, "f": "text"}) == 16 + 4 + 8
 
 
-def test_a_quantised_tensor_counts_as_what_it_is_made_of():
+def test_a_quantized_tensor_counts_as_what_it_is_made_of():
     wrapped = Wrapped(torch.zeros(10, dtype=torch.uint8), torch.zeros(2))
-    assert memory.tensor_bytes([wrapped]) == 18
+    assert tensor_bytes([wrapped]) == 18
 
 
 def test_state_of_adamw_is_two_moments_and_a_counter():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import hub
+from hub.builtin.hooks import SAME_UPDATE
 from hub.cli.scaffold.fields import written
 
 if TYPE_CHECKING:
@@ -17,13 +18,6 @@ NEEDS = ".".join(hub.__version__.split(".")[:2])
 """The version of hub that a new plugin requires."""
 IMPORTED = ("Beta", "Betas", "Eps", "LearningRate", "WeightDecay")
 """What a field may take from `hub.arguments`."""
-SAME_UPDATE = {
-    "foreach": "chooses how the same update is computed",
-    "fused": "chooses how the same update is computed",
-    "differentiable": "chooses how the same update is computed",
-    "capturable": "needs parameters on the accelerator, and computes the same update",
-}
-"""The arguments of torch's optimizers that change no update, and why."""
 
 
 @dataclass(frozen=True)
