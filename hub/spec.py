@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from hub import errors
 from hub.errors import HubError, PrecisionError
@@ -192,6 +192,32 @@ class Contrast:
     """Whether only some of the updates change, although the argument is a per-group argument."""
 
 
+Kind = Literal["native", "rows", "whole"]
+"""How a sharded parameter is stepped, see `Sharding`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """How an optimizer steps parameters that FSDP2 shards by rows (DTensors).
+
+    The default is right for every optimizer with `Trait.PER_PARAMETER`, and moves the most bytes:
+    one rank steps the whole parameter.
+    """
+
+    kind: Kind = "whole"
+    """"native": its operations compute the same with DTensors. "rows": each rank steps its own
+    rows. "whole": one rank steps all rows. hub chooses "whole" where `block` or `quantized_from`
+    do not allow "rows"."""
+    elementwise: bool = False
+    """Whether an element's update depends on no other element, so that it also trains the flat
+    shards of FSDP1."""
+    block: int | str = 1
+    """For "rows": of how many elements each block of quantized state is, as a number or as the
+    argument that has it. Rows of whole blocks are quantized like the whole parameter."""
+    quantized_from: int | str = 0
+    """For "rows": the size from which a parameter's state is quantized, likewise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec:
     """Describes one optimizer: its name, arguments, properties and limits."""
@@ -240,8 +266,11 @@ class OptimizerSpec:
     """The keys of a parameter group that a step changes, such as a step count."""
     why_not_layerwise: str = ""
     """The reason why it has no layerwise form, if it is not `PER_PARAMETER`."""
+    sharding: Sharding | None = None
+    """How it steps parameters sharded by FSDP2 (DTensors). None is `Sharding()` with
+    `Trait.PER_PARAMETER`, and a refusal without it."""
     why_not_sharded: str = ""
-    """The reason why hub refuses parameters sharded by FSDP2 or tensor parallelism (DTensors)."""
+    """The reason why hub refuses sharded parameters."""
     eager_spec: OptimizerSpec | None = None
     """The eager form's spec, if this is a layerwise form; set by hub."""
     shares_state_with: str = ""

@@ -15,7 +15,7 @@ from hub.builtin.arguments import (
 )
 from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, Finding, OptimizerSpec, Trait
+from hub.spec import Contrast, Finding, OptimizerSpec, Sharding, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,6 +60,7 @@ def _spec(
         per_group=frozenset({"lr", "weight_decay", "eps", "maximize"} & fields) | per_group,
         paper=paper,
         shares_state_with=shares_state_with,
+        sharding=Sharding(kind="native", elementwise=True),
         example_arguments=example_arguments or {},
         contrasts=_CONTRASTS if "amsgrad" in fields else {},
         without_effect={key: why for key, why in SAME_UPDATE.items() if key in fields},

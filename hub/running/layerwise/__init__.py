@@ -5,6 +5,6 @@ full set of gradients is never in memory. The optimizer keeps its identity, grou
 `step()` updates the remaining parameters and ends the step.
 
 `engine` receives gradients and runs the step; `self_ending` is the engine for LOMO, whose steps end
-without `step()`. `single_step` updates one parameter, `clipping` measures and clips, and `released`
-is the placeholder for a freed gradient. `subclass` attaches all of it to an optimizer.
+without `step()`. `hub.running.stand_ins` updates one parameter, `clipping` measures and clips, and
+`released` is the placeholder for a freed gradient. `subclass` attaches all of it to an optimizer.
 """

@@ -35,7 +35,7 @@ from hub.running.layerwise.clipping import Clipping, norm, total
 from hub.running.layerwise.messages import Messages
 from hub.running.layerwise.released import ReleasedGradient
 from hub.running.layerwise.settings import Settings, Slot
-from hub.running.layerwise.single_step import SingleStep
+from hub.running.stand_ins import StandInStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,7 +60,7 @@ class Engine:
         self.settings = settings
         self._optimizer = weakref.ref(optimizer)
         self._reference = weakref.ref(self)
-        self._single = SingleStep(step, settings.step_counters)
+        self._step = StandInStep(step, settings.step_counters)
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
@@ -135,7 +135,7 @@ class Engine:
             optimizer = self._live()
             self._begin_step(optimizer)
             self._update_rest()
-            self._single.count_idle_groups(optimizer)
+            self._step.count_idle_groups(optimizer)
             self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
             self._clipping.end(self._last_norms, optimizer.param_groups[0])
             for slot in self._slots.values():
@@ -217,7 +217,7 @@ class Engine:
         if self._updated:
             return
         self._locate(optimizer)  # loading a state dict replaces the groups
-        self._single.begin()
+        self._step.begin()
         own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - as `Optimizer.step` calls them
         for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
             hook(optimizer, (optimizer,), {})
@@ -231,7 +231,7 @@ class Engine:
         self._begin_step(optimizer)
         self._clipping.clip(slot, slot.gradient, optimizer.param_groups[0])
         try:
-            self._single.update(optimizer, slot)
+            self._step.run(optimizer, [slot.itself])
         except Exception as error:
             slot.parameter.grad = None
             raise self.messages.failed(slot, error) from error

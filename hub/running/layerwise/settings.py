@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.stand_ins import StandIn
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
@@ -56,6 +58,11 @@ class Slot:
         """The parameter's name in the model, for messages."""
         names = self.group.get("param_names")
         return str(names[self.index]) if names else f"of shape {tuple(self.parameter.shape)}"
+
+    @property
+    def itself(self) -> StandIn:
+        """The parameter as its own stand-in."""
+        return StandIn(self.group, self.index, self.parameter, self.parameter)
 
     def count(self) -> int:
         """Count a gradient; return how many earlier ones were cleared, which no longer count.

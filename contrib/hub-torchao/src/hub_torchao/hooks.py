@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hub.backend import load
 from hub.errors import PrecisionError, UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, OptimizerSpec, Trait
+from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub.text import listed
 from hub_torchao.arguments import AdamW4bitArguments, AdamW8bitArguments, LowBitArguments
 
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
 _QUANTIZED_FROM = 4096
 """torchao 0.18 quantizes tensors from this size on (`optim/adam.py`, `_new_buffer`)."""
-# It decides by the local shard what is quantized (pytorch/ao issue 4912). With torch 2.13,
-# torch.compile takes the cached kernels of another state for those of DTensors of the same shape.
-_WHY_NOT_SHARDED = (
-    "which state is quantized would depend on the mesh, and cached kernels of 4-bit and 8-bit "
-    "state are taken for each other"
-)
+# Plain rows, because of DTensors it quantizes by the local shard (pytorch/ao issue 4912), and with
+# torch 2.13 torch.compile takes the cached kernels of another state for those of the same shape.
+_SHARDING = Sharding(kind="rows", block="block_size", quantized_from=_QUANTIZED_FROM)
 _NOTES = (
     "State is quantized for tensors of 4096 elements or more, if block_size divides their size.",
     "All other tensors keep unquantized state in the dtype of the parameter.",
@@ -52,7 +49,7 @@ def _spec(name: str, bits: int, arguments: type[LowBitArguments], paper: str) ->
         precisions=frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"}),
         per_group=frozenset({"lr", "weight_decay", "betas", "eps"}),
         state_arguments=frozenset({"block_size"}),
-        why_not_sharded=_WHY_NOT_SHARDED,
+        sharding=_SHARDING,
         without_effect={"bf16_stochastic_round": "shows in bf16 weights only, and at random"},
         package="torchao",
         license="BSD-3-Clause",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hub.backend import load_object
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, OptimizerSpec, Trait
+from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub_bitsandbytes import findings
 from hub_bitsandbytes.arguments import EightBitArguments
 from hub_bitsandbytes.names import ADEMAMIX, BLOCK, RMSPROP, ROWS, Row
@@ -55,7 +55,9 @@ def _spec(name: str, row: Row) -> OptimizerSpec:
         example_arguments={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
         state_arguments=frozenset(EightBitArguments.model_fields if row.is_8bit else ()),
         shares_state_with=row.shares_state_with,
-        why_not_sharded="bitsandbytes' kernels take no DTensors",
+        sharding=Sharding(kind="rows", block=BLOCK, quantized_from="min_8bit_size")
+        if row.is_8bit
+        else Sharding(kind="rows", elementwise=True),
         package="bitsandbytes",
         license="MIT",
         paper=family.paper,

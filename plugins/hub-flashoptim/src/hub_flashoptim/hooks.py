@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.hookspecs import hookimpl
-from hub.spec import Finding, OptimizerSpec, Trait
+from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub_flashoptim import findings
 from hub_flashoptim.arguments import (
     AdamArguments,
@@ -63,6 +63,7 @@ def _spec(
         example_arguments={"momentum": 0.9} if has_momentum else {},
         state_arguments=frozenset({"quantize", "master_weight_bits"}),
         without_effect=_WITHOUT_EFFECT,
+        sharding=Sharding(kind="native"),
         package="flashoptim",
         license="Apache-2.0",
         paper="https://arxiv.org/abs/2602.23349",

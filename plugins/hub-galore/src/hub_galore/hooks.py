@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from hub.spec import BuildContext
 
 _MODES = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
-_MIXES_TENSORS = "galore_torch mixes DTensors with plain tensors; galore_adamw trains them"
 _NOTES = (
     "Every update_proj_gap steps all projections are computed again, so that step is slow.",
     "A gradient with NaN or infinity makes the SVD of such a step fail.",
@@ -36,7 +35,6 @@ def _spec(
     *notes: str,
     per_group: frozenset[str] = frozenset({"lr", "weight_decay", "betas", "eps"}),
     modes: frozenset[str] = _MODES,
-    why_not_sharded: str = "",
     contrasts: Mapping[str, tuple[Contrast, ...]] | None = None,
 ) -> OptimizerSpec:
     return OptimizerSpec(
@@ -50,7 +48,6 @@ def _spec(
         per_group=per_group,
         example_arguments={"rank": 4, "update_proj_gap": 2},
         state_arguments=frozenset({"rank", "proj_type"}),
-        why_not_sharded=why_not_sharded,
         contrasts=contrasts or {},
         package="galore-torch",
         license="Apache-2.0",
@@ -74,7 +71,6 @@ SPECS = (
         AdamW8bitArguments,
         "Also trains on CPU, where the upstream class fails, and trains small and zero tensors.",
         modes=_MODES | {"fp16"},
-        why_not_sharded=_MIXES_TENSORS,
     ),
     _spec(
         "galore_adafactor",
@@ -86,7 +82,6 @@ SPECS = (
         "Keeps fp32 moments and an fp32 projection for bf16 and fp16 weights too.",
         per_group=frozenset({"lr", "weight_decay", "eps"}),
         modes=_MODES | {"fp16"},
-        why_not_sharded=_MIXES_TENSORS,
         contrasts=AdafactorArguments.contrasts,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, OptimizerSpec
+from hub.spec import Contrast, OptimizerSpec, Sharding
 from hub_grokadamw.arguments import GrokAdamWArguments
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ SPEC = OptimizerSpec(
             Contrast(base=_SIGNAL, other={**_SIGNAL, "grokking_signal_decay_rate": 0.5}),
         ),
     },
+    sharding=Sharding(kind="native"),
     why_not_layerwise="its first beta depends on how many parameters of the group come before",
     package="grokadamw",
     license="MIT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Sharding, Trait
 from hub_lomo.arguments import AdaLomoArguments, LomoArguments
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ SPECS = (
         summary="SGD inside the backward pass, without state",
         factory="hub_lomo.factory:Lomo",
         arguments=LomoArguments,
+        sharding=Sharding(kind="native", elementwise=True),
         paper="https://arxiv.org/abs/2306.09782",
         notes=_NOTES,
         **_COMMON,  # type: ignore[arg-type]  # mypy sees one type for all values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Sharding, Trait
 from hub_schedulefree.arguments import (
     AdamWArguments,
     RAdamArguments,
@@ -42,6 +42,7 @@ def _spec(
         factory=f"hub_schedulefree.factory:{factory}",
         arguments=arguments,
         traits=frozenset({Trait.PER_PARAMETER, Trait.TRAIN_EVAL_MODES, Trait.SCHEDULE_FREE}),
+        sharding=Sharding(kind="native"),
         step_counters=frozenset({"k", "lr_max", "scheduled_lr", "weight_sum"}),
         precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed", *modes}),
         per_group=frozenset({"lr", "weight_decay", *per_group}),

@@ -1,0 +1,138 @@
+"""Run an optimizer's own step for some of its parameters, or for tensors in their place.
+
+The only place where hub stands between an optimizer and its parameters. Layerwise forms step one
+parameter at a time; sharded parameters are stepped as tensors that stand in for them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hub.running.steps import only
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    Group = dict[str, Any]
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A parameter, its place in the optimizer, and the tensor to step instead of it."""
+
+    group: dict[str, Any]
+    index: int
+    """The parameter's index in the group."""
+    parameter: Tensor
+    tensor: Tensor
+    """Has a gradient; may be the parameter itself."""
+
+
+class StandInStep:
+    """Calls the step while `param_groups` holds only some parameters, or their stand-ins.
+
+    The groups are the real ones, so they have the learning rates that a scheduler last set. Each
+    stand-in has its parameter's state for as long as it steps. What a step changes in a group is
+    restored before each further call for this group, so that all calls start from the same count;
+    the result of the last one stays.
+
+    Args:
+        step: The `step` of the optimizer's class, without hooks.
+        counters: The keys of a group that a step changes.
+    """
+
+    def __init__(self, step: Callable[[Optimizer], object], counters: frozenset[str]) -> None:
+        self._step = step
+        self._counters = counters
+        self._began: dict[int, Group] = {}
+        """The counters of each group at the beginning of the step, by the group's identity."""
+
+    def begin(self) -> None:
+        """Start a new step."""
+        self._began.clear()
+
+    def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
+        """Step these parameters; those of one group in its order."""
+        chosen: dict[int, list[StandIn]] = {}
+        for item in items:
+            chosen.setdefault(id(item.group), []).append(item)
+        groups = [group for group in optimizer.param_groups if id(group) in chosen]
+        if self._counters:
+            for group in groups:
+                self._rewind(group)
+        with (
+            _states_lent(optimizer, items),
+            only(optimizer, groups),
+            _holding([(group, chosen[id(group)]) for group in groups]),
+        ):
+            self._step(optimizer)
+
+    def count_idle_groups(self, optimizer: Optimizer) -> None:
+        """Count the step in groups without gradients too, as the plain step does."""
+        idle = [group for group in optimizer.param_groups if id(group) not in self._began]
+        if self._counters and idle:
+            # Their parameters may have gradients that another rank has used.
+            nothing = [StandIn(group, 0, empty, empty) for group in idle for empty in [_empty()]]
+            self.run(optimizer, nothing)
+
+    def _rewind(self, group: Group) -> None:
+        began = self._began.get(id(group))
+        if began is None:
+            values = {key: group.get(key, _ABSENT) for key in self._counters}
+            self._began[id(group)] = {key: _copied(value) for key, value in values.items()}
+            return
+        for key, value in began.items():
+            if value is _ABSENT:
+                group.pop(key, None)
+            else:
+                group[key] = _copied(value)
+
+
+@contextmanager
+def _holding(chosen: Sequence[tuple[Group, Sequence[StandIn]]]) -> Iterator[None]:
+    """Temporarily put stand-ins into their groups, in place of all parameters."""
+    kept = [(group, group["params"], group.get("param_names")) for group, _ in chosen]
+    try:
+        for group, items in chosen:
+            names = group.get("param_names")
+            group["params"] = [item.tensor for item in items]
+            if names is not None:
+                group["param_names"] = [names[item.index] for item in items]
+        yield
+    finally:
+        for group, parameters, names in kept:
+            group["params"] = parameters
+            if names is not None:
+                group["param_names"] = names
+
+
+@contextmanager
+def _states_lent(optimizer: Optimizer, items: Sequence[StandIn]) -> Iterator[None]:
+    """Temporarily move the state of each parameter to its stand-in."""
+    state, lent = optimizer.state, [item for item in items if item.tensor is not item.parameter]
+    for item in lent:
+        if item.parameter in state:
+            state[item.tensor] = state.pop(item.parameter)
+    try:
+        yield
+    finally:
+        for item in lent:
+            if item.tensor in state:
+                state[item.parameter] = state.pop(item.tensor)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _empty() -> Tensor:
+    return torch.nn.Parameter(torch.empty(0))
