@@ -10,6 +10,7 @@ from torch.nn import Module, Parameter, ParameterList
 
 from hub.arguments.resolve import validate_arguments
 from hub.errors import HubError, OptimArgsError, TargetModulesError, UnsupportedError
+from hub.groups.flat import original_shapes
 from hub.groups.modules import names_by_id
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import Trait, dtype_name
@@ -51,8 +52,11 @@ class GivenGroups:
             OptimArgsError: A group sets an argument that cannot be set per group, or a wrong value.
             TargetModulesError: The optimizer has low-rank groups, but no group has a target.
         """
+        shapes = original_shapes(self.model)
         planned = tuple(
-            part for group in self.groups for part in _planned(group, spec, arguments, low_rank)
+            part
+            for group in self.groups
+            for part in _planned(group, spec, arguments, low_rank, shapes)
         )
         if low_rank and not any(group.low_rank for group in planned):
             raise TargetModulesError(
@@ -164,7 +168,11 @@ def _as_list(value: object) -> list[Any]:
 
 
 def _planned(
-    group: _Group, spec: OptimizerSpec, arguments: BaseModel, low_rank: set[Parameter]
+    group: _Group,
+    spec: OptimizerSpec,
+    arguments: BaseModel,
+    low_rank: set[Parameter],
+    shapes: Mapping[int, tuple[int, ...]],
 ) -> list[PlannedGroup]:
     unknown = [key for key in group.overrides if key not in spec.per_group]
     if unknown:
@@ -180,14 +188,17 @@ def _planned(
         chosen = [pair for pair in group.parameters if (pair[1] in low_rank) is is_low_rank]
         if chosen:
             name = group.name + ".low_rank" * is_low_rank
-            parts.append(PlannedGroup(name, overrides, _planned_parameters(chosen), is_low_rank))
+            parameters = _planned_parameters(chosen, shapes)
+            parts.append(PlannedGroup(name, overrides, parameters, is_low_rank))
     return parts
 
 
-def _planned_parameters(pairs: Iterable[tuple[str, Parameter]]) -> tuple[PlannedParameter, ...]:
+def _planned_parameters(
+    pairs: Iterable[tuple[str, Parameter]], shapes: Mapping[int, tuple[int, ...]]
+) -> tuple[PlannedParameter, ...]:
     return tuple(
-        PlannedParameter(name, tuple(parameter.shape), dtype_name(parameter.dtype), "as given")
-        for name, parameter in pairs
+        PlannedParameter(name, shapes.get(id(p), tuple(p.shape)), dtype_name(p.dtype), "as given")
+        for name, p in pairs
     )
 
 

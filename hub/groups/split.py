@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
+from hub.groups.flat import original_shapes
 from hub.groups.modules import is_norm, plain_names
 from hub.groups.patterns import closest_names, name_matcher
 from hub.plans import PlannedGroup, PlannedParameter
@@ -73,19 +74,18 @@ def split_into_groups(
         OptimArgsError: A rule sets an argument that cannot be set per group, or a wrong value.
     """
     rules = [_rule(item, spec, arguments) for item in _pairs(param_rules)]
-    reasons = _no_decay_reasons(model)
+    reasons, shapes = _no_decay_reasons(model), original_shapes(model)
     drafts: dict[tuple[int, bool, bool], _Draft] = {}
     for name, parameter in trainable:
         index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
-        why = reasons.get(name) or _no_decay_by_name_or_shape(name, parameter)
+        shape = shapes.get(id(parameter), tuple(parameter.shape))
+        why = reasons.get(name) or _no_decay_by_name_or_shape(name, shape)
         key = (index, parameter in low_rank, why is not None)
         draft = drafts.setdefault(
             key, _Draft(rules[index] if index >= 0 else None, key[1], not why)
         )
         draft.parameters.append(
-            PlannedParameter(
-                name, tuple(parameter.shape), dtype_name(parameter.dtype), why or "weight"
-            )
+            PlannedParameter(name, shape, dtype_name(parameter.dtype), why or "weight")
         )
     _check_all_used(rules, drafts, [name for name, _ in trainable])
     return tuple(_group(drafts[key], spec, arguments) for key in sorted(drafts))
@@ -109,10 +109,10 @@ def _no_decay_reasons(model: Module) -> dict[str, str]:
     return reasons
 
 
-def _no_decay_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
+def _no_decay_by_name_or_shape(name: str, shape: Sequence[int]) -> str | None:
     if _NO_DECAY_NAME.search(name):
         return "bias or norm, by name"
-    return f"{parameter.ndim}-D" if parameter.ndim < 2 else None  # noqa: PLR2004
+    return f"{len(shape)}-D" if len(shape) < 2 else None  # noqa: PLR2004
 
 
 def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:

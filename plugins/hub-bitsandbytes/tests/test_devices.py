@@ -31,15 +31,6 @@ gpu = [
 ]
 
 
-def test_sharded_parameters_are_refused():
-    model = Model()
-    model.up.weight.device_mesh = "as a DTensor has it"
-    with pytest.raises(hub.UnsupportedError, match="FSDP2") as refused:
-        build("lion_8bit", model)
-    assert refused.value.where == "up.weight"
-    assert refused.value.fix
-
-
 def test_parameters_sharded_after_building_are_refused():
     model = Model()
     optimizer = build("lion_8bit", model)
