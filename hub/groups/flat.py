@@ -40,6 +40,11 @@ def fsdp1_shapes(model: Module) -> dict[str, Shape]:
     }
 
 
+def fsdp1_wraps(model: Module) -> bool:
+    """Whether FSDP1 wraps some part of the model, sharded or not."""
+    return next(_handles(model), None) is not None
+
+
 def fsdp1_flat_parameter(model: Module) -> str | None:
     """Return the name of a parameter that FSDP1 (`use_orig_params=False`) makes of several."""
     for prefix, handle in _handles(model):

@@ -36,9 +36,9 @@ def readiness_findings(
         trainable: The parameters to be trained, by name.
     """
     yield from model_findings(trainable)
+    yield from _refusal(partial(check_not_flattened, spec, model))
     yield from _refusal(partial(check_alone, spec))
     yield from _refusal(partial(check_unpartitioned, spec, trainable))
-    yield from _refusal(partial(check_not_flattened, spec, model))
     yield from _refusal(partial(check_sharded, spec, dict(arguments), trainable))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.errors import UnsupportedError
-from hub.groups.flat import fsdp1_flat_parameter, fsdp1_shapes
+from hub.groups.flat import fsdp1_flat_parameter, fsdp1_shapes, fsdp1_wraps
 from hub.running.sharded.kinds import sharding_of
 from hub.spec import Trait
 
@@ -65,9 +65,10 @@ def check_not_flattened(spec: OptimizerSpec, model: Module) -> None:
         UnsupportedError: It does; or it has made one parameter of several (`use_orig_params=False`)
             with and without weight decay, which no optimizer can tell apart.
     """
-    where = next(iter(fsdp1_shapes(model)), None)
-    if where is not None:
-        check_trains_pieces(spec, FSDP1, where)
+    in_backward = Trait.STEPS_IN_BACKWARD in spec.traits  # gradients are flat with NO_SHARD too
+    pieces = fsdp1_shapes(model)
+    if pieces or (in_backward and fsdp1_wraps(model)):
+        check_trains_pieces(spec, FSDP1, next(iter(pieces), "model"))
     flat = fsdp1_flat_parameter(model)
     if flat is not None:
         raise UnsupportedError(
