@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module, Parameter, ParameterList
@@ -184,13 +185,24 @@ def _planned(
     checked = validate_arguments(spec.name, type(arguments), {**dict(arguments), **group.overrides})
     overrides = {key: getattr(checked, key) for key in group.overrides}
     parts = []
-    for is_low_rank in (False, True):
-        chosen = [pair for pair in group.parameters if (pair[1] in low_rank) is is_low_rank]
+    separable = Trait.PER_PARAMETER in spec.traits
+    mixed = separable and len({_is_sharded(parameter) for _, parameter in group.parameters}) > 1
+    kinds = product((False, True), (True, False) if mixed else (None,))
+    for is_low_rank, sharded in kinds:
+        chosen = [
+            (name, parameter)
+            for name, parameter in group.parameters
+            if (parameter in low_rank) is is_low_rank and sharded in (None, _is_sharded(parameter))
+        ]
         if chosen:
-            name = group.name + ".low_rank" * is_low_rank
+            name = group.name + ".low_rank" * is_low_rank + ".unsharded" * (sharded is False)
             parameters = _planned_parameters(chosen, shapes)
             parts.append(PlannedGroup(name, overrides, parameters, is_low_rank))
     return parts
+
+
+def _is_sharded(parameter: Parameter) -> bool:
+    return hasattr(parameter, "device_mesh")
 
 
 def _planned_parameters(
