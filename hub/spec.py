@@ -216,6 +216,8 @@ class Sharding:
     argument that has it. Rows of whole blocks are quantized like the whole parameter."""
     quantized_from: int | str = 0
     """For "rows": the size from which a parameter's state is quantized, likewise."""
+    unsplit: frozenset[str] = frozenset()
+    """For "rows": the keys of state tensors that all rows share, such as quantization maps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ class Member:
     rows: Sequence[int]
     """How many rows each rank of the exchange has."""
     exchange: Exchange
+    unsplit: frozenset[str]
+    """The keys of its state that are not split like its rows."""
 
     @property
     def is_owned(self) -> bool:
@@ -96,7 +98,12 @@ class Members:
                 rows = rows_by_rank(parameter.shape[0], ranks_of(parameter))
                 if place.kind != "native":
                     self._by_parameter[parameter] = Member(
-                        parameter, place.kind, place.owner, rows, exchange
+                        parameter,
+                        place.kind,
+                        place.owner,
+                        rows,
+                        exchange,
+                        self._sharding.unsplit,
                     )
 
     def _exchange_of(self, parameter: Any) -> Exchange:

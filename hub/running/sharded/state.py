@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import MappingKey, tree_leaves, tree_map, tree_map_with_path
 
 from hub.running.sharded.exchange import Form
 from hub.running.sharded.meshes import is_sharded
@@ -43,7 +43,7 @@ def export_state(optimizer: Optimizer, members: Members, state_dict: StateDict) 
         if member is None:
             continue
         if member.kind == "rows" and number in state:
-            state[number] = tree_map(_rows_as_dtensors(member), state[number])
+            state[number] = tree_map_with_path(_rows_as_dtensors(member), state[number])
         elif member.kind == "whole":
             whole.setdefault(member.exchange, []).append((number, member))
     for exchange, numbered in whole.items():
@@ -68,7 +68,7 @@ def import_state(optimizer: Optimizer, members: Members, state_dict: StateDict) 
         if member is not None and member.kind == "whole":
             whole.setdefault(member.exchange, {})[number] = member
         else:
-            state[number] = tree_map(_placed(parameter, member), state[number])
+            state[number] = tree_map_with_path(_own_part(parameter, member), state[number])
     for exchange, numbered in whole.items():
         given = {number: state.pop(number) for number in numbered}
         state.update(_gathered(exchange, numbered, given))
@@ -79,7 +79,7 @@ def place_state(parameter: Tensor, member: Member | None, state: Any) -> Any:
     """Return what this rank has of a state of whole tensors, or None."""
     if member is not None and member.kind == "whole":
         return state if member.is_owned else None
-    return tree_map(_placed(parameter, member), state)
+    return tree_map_with_path(_own_part(parameter, member), state)
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Any]:
@@ -139,7 +139,7 @@ def _gathered(
     messages: list[list[Tensor]] = [[] for _ in range(exchange.ranks)]
     expected: list[list[Form]] = [[] for _ in range(exchange.ranks)]
     given = {
-        number: tree_map(_split_alike(members[number]), value) for number, value in given.items()
+        number: tree_map(_split_by_rows(members[number]), value) for number, value in given.items()
     }
     for number, value in given.items():
         owner = members[number].owner
@@ -187,61 +187,78 @@ def _placements(member: Member, dimension: int) -> list[Any]:
     ]
 
 
-def _split_alike(member: Member) -> Callable[[Any], Any]:
-    """Return a function that makes a DTensor split by rows over the member's ranks."""
+def _split_by_rows(member: Member) -> Callable[[Any], Any]:
+    """Return a function that makes DTensors split by rows of other DTensors."""
 
     def split(value: Any) -> Any:
         if not isinstance(value, DTensor):
             return value
-        mesh, placements = member.parameter.device_mesh, _placements(member, 0)
-        if value.device_mesh == mesh and list(value.placements) == placements:
-            return value
-        return distribute_tensor(value.full_tensor(), mesh, placements, src_data_rank=None)
+        return _with_placements(value, member.parameter, _placements(member, 0))
 
     return split
 
 
-def _rows_as_dtensors(member: Member) -> Callable[[Any], Any]:
-    """Return a function that makes DTensors of state tensors in the shape of this rank's rows."""
-    own = tuple(member.local.shape)
+def _rows_as_dtensors(member: Member) -> Callable[[Any, Any], Any]:
+    """Return a function that makes DTensors of this rank's part of the state."""
 
-    def dtensor(value: Any) -> Any:
-        dimension = _leading(value, own)
+    def dtensor(path: Any, value: Any) -> Any:
+        dimension = _split_dimension(member, path, value, tuple(member.local.shape))
         if dimension is None:
             return value
-        shape = (*value.shape[:dimension], *member.parameter.shape)
+        parts = member.parameter.shape[0], member.rows[member.exchange.rank]
+        shape = list(value.shape)
+        shape[dimension] = shape[dimension] * parts[0] // parts[1]
         return _as_dtensor(value, shape, member, dimension)
 
     return dtensor
 
 
-def _placed(parameter: Any, member: Member | None) -> Callable[[Any], Any]:
+def _own_part(parameter: Any, member: Member | None) -> Callable[[Any, Any], Any]:
     """Return a function that turns a saved tensor into this rank's live one."""
+    if not is_sharded(parameter):
+        return lambda _, value: value
 
-    def place(value: Any) -> Any:
-        dimension = _leading(value, tuple(parameter.shape))
-        if not is_sharded(parameter) or dimension is None:
-            return value
-        if member is None and isinstance(value, DTensor):
+    def own(path: Any, value: Any) -> Any:
+        dimension = _split_dimension(member, path, value, tuple(parameter.shape))
+        if dimension is None:
             return value
         placements = parameter.placements if member is None else _placements(member, dimension)
-        if not isinstance(value, DTensor):
-            value = distribute_tensor(
-                value.to(parameter.device), parameter.device_mesh, placements, src_data_rank=None
-            )
-        elif list(value.placements) != list(placements):
-            value = value.redistribute(parameter.device_mesh, placements)
-        return value if member is None else value.to_local()
+        split = _with_placements(value, parameter, placements)
+        return split if member is None else split.to_local()
 
-    return place
+    return own
 
 
-def _leading(value: Any, shape: tuple[int, ...]) -> int | None:
-    """Return how many dimensions a tensor has before this shape, or None if it has another.
+def _split_dimension(
+    member: Member | None, path: Any, value: Any, shape: tuple[int, ...]
+) -> int | None:
+    """Return the dimension of a state tensor that is split over the ranks, if one is.
 
-    AdEMAMix (bitsandbytes 0.50.2) stacks two moments in one tensor.
+    Args:
+        member: Of the parameter; None for a native one, whose state has its shape.
+        path: The keys of the tensor in the state.
+        value: The tensor, or any other value.
+        shape: The parameter's, or that of this rank's rows if that is what the tensor is about.
     """
     if not isinstance(value, torch.Tensor) or not value.ndim:
         return None
     before = value.ndim - len(shape)
-    return before if before >= 0 and tuple(value.shape[before:]) == shape else None
+    # AdEMAMix (bitsandbytes 0.50.2) stacks two moments in one tensor.
+    if before >= 0 and tuple(value.shape[before:]) == shape:
+        return before
+    if member is None or any(
+        isinstance(step, MappingKey) and step.key in member.unsplit for step in path
+    ):
+        return None
+    return value.ndim - 1  # blocks, in the order of the rows
+
+
+def _with_placements(value: Tensor, like: Any, placements: Sequence[Any]) -> DTensor:
+    """Return a tensor as a DTensor with these placements on a parameter's mesh."""
+    if not isinstance(value, DTensor):
+        whole = value.to(like.device)
+    elif value.device_mesh == like.device_mesh:
+        return value.redistribute(placements=placements)
+    else:
+        whole = value.full_tensor()
+    return distribute_tensor(whole, like.device_mesh, placements, src_data_rank=None)

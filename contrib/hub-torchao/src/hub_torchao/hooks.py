@@ -21,7 +21,12 @@ _QUANTIZED_FROM = 4096
 """torchao 0.18 quantizes tensors from this size on (`optim/adam.py`, `_new_buffer`)."""
 # Plain rows, because of DTensors it quantizes by the local shard (pytorch/ao issue 4912), and with
 # torch 2.13 torch.compile takes the cached kernels of another state for those of the same shape.
-_SHARDING = Sharding(kind="rows", block="block_size", quantized_from=_QUANTIZED_FROM)
+_SHARDING = Sharding(
+    kind="rows",
+    block="block_size",
+    quantized_from=_QUANTIZED_FROM,
+    unsplit=frozenset({"qmap"}),
+)
 _NOTES = (
     "State is quantized for tensors of 4096 elements or more, if block_size divides their size.",
     "All other tensors keep unquantized state in the dtype of the parameter.",
