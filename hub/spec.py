@@ -340,8 +340,8 @@ class BuildContext:
     """The planned groups, in order."""
     precision: Precision
     """The precision that the model trains in."""
-    embeddings: frozenset[Parameter] = frozenset()
-    """The weights of the model's embeddings, including frozen ones."""
+    embeddings: frozenset[str] = frozenset()
+    """The names of the weights of the model's embeddings, including frozen ones."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""

@@ -9,13 +9,12 @@ from bitsandbytes import optim
 from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Optimizer8bit
 
-from hub.errors import CheckpointError, UnsupportedError
+from hub.errors import CheckpointError
 from hub.repairs import HookedLoading
 from hub_bitsandbytes.names import ROWS, keeps_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Parameter
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -37,10 +36,10 @@ class Fixes:
     page_mng: Any
 
     def __init__(
-        self, params: list[Group], *, embeddings: frozenset[Parameter], **arguments: Any
+        self, params: list[Group], *, embeddings: frozenset[str], **arguments: Any
     ) -> None:
         super().__init__(params, **arguments)  # type: ignore[call-arg]
-        self.embeddings = embeddings
+        self.embeddings = embeddings  # names, because sharding replaces parameters
         self._use_own_managers()
 
     def _use_own_managers(self) -> None:
@@ -60,23 +59,11 @@ class Fixes:
         if config["optim_bits"] == 8 and keeps_32_bits(  # noqa: PLR2004
             group["params"][pindex],
             config["min_8bit_size"],
-            self.embeddings,
+            is_embedding=name_of(group, pindex) in self.embeddings,
             whole_blocks=isinstance(self, optim.AdEMAMix),
         ):
             config["optim_bits"] = 32
         return config
-
-    def init_state(self, group: Group, p: Parameter, gindex: int, pindex: int) -> None:
-        """Create the state of a parameter, unless it was sharded after the optimizer was built."""
-        if hasattr(p, "device_mesh"):
-            raise UnsupportedError(
-                "bitsandbytes' kernels take no DTensors: the model was sharded after the optimizer "
-                "was built",
-                where=name_of(group, pindex),
-                fix="use adamw_torch, or DDP",
-                plugin="hub-bitsandbytes",
-            )
-        super().init_state(group, p, gindex, pindex)  # type: ignore[misc]
 
     def get_state_buffer(self, p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Allocate zeros in the parameter's shape, paged only where bitsandbytes can page.
