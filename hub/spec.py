@@ -216,6 +216,9 @@ class Sharding:
     argument that has it. Rows of whole blocks are quantized like the whole parameter."""
     quantized_from: int | str = 0
     """For "rows": the size from which a parameter's state is quantized, likewise."""
+    whole_with: str = ""
+    """For "rows": the argument with which hub chooses "whole", such as one that rounds at random:
+    the rows of a part would get other numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
