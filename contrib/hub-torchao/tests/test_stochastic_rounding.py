@@ -1,6 +1,9 @@
 """Stochastic rounding of bf16 weights."""
 
+import subprocess
+import sys
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +117,16 @@ def test_compiled_replicas_round_alike(replica):
         train(other, optimizers[1], range(3))
         assert torch.equal(torch.get_rng_state(), before)
     assert_same(model, other)
+
+
+def test_replicas_in_two_processes_round_like_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    script = Path(__file__).with_name("replicas.py")
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), tmp_path / "store"])
+        for rank in range(2)
+    ]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
 
 
 def test_replicas_of_the_upstream_class_come_apart():
