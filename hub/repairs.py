@@ -69,7 +69,7 @@ def translate_state(
             number: group for group in state_dict["param_groups"] for number in group["params"]
         }
         state = {
-            number: save(value, group_of[number]) if number in group_of else value
+            number: save(value, group_of[number]) if value and number in group_of else value
             for number, value in state_dict["state"].items()
         }
         return {**state_dict, "state": state}
@@ -77,7 +77,7 @@ def translate_state(
     def loaded(optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter in optimizer.state:
+                if optimizer.state.get(parameter):  # empty where another rank has it
                     optimizer.state[parameter] = load(optimizer.state[parameter], group)
 
     optimizer.register_state_dict_post_hook(saved)
