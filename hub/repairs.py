@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
@@ -114,6 +115,14 @@ def _on_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
         return [_on_device(item, device) for item in value]
     return value
+
+
+def seed_from(text: str) -> int:
+    """Return a number below 2**63, the same for a text in every process.
+
+    Random numbers drawn from it are the same on every rank and in a resumed run.
+    """
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:

@@ -33,6 +33,8 @@ def kind_of(
     """
     if sharding.kind != "rows":
         return sharding.kind
+    if sharding.whole_with and arguments[sharding.whole_with]:
+        return "whole"
     smallest = _number(sharding.quantized_from, arguments)
     if sharding.elementwise or prod(shape) < smallest:  # not quantized, here or there
         return "rows" if min(rows) else "whole"  # packages fail with empty tensors
