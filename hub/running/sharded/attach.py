@@ -32,8 +32,15 @@ def follow_sharding(
 
     def settle_once(*_: Any) -> None:
         late.settle(for_good=True)
-        handle.remove()
+        if not ends:
+            ends.append(optimizer.register_step_post_hook(remove))
 
+    # Not by the pre-hook itself: torch iterates over all of them. The post-hook is the last one.
+    def remove(*_: Any) -> None:
+        handle.remove()
+        ends[0].remove()
+
+    ends: list[Any] = []
     optimizer.register_state_dict_pre_hook(lambda _: late.settle())
     optimizer.register_state_dict_post_hook(_translated(late, "export_state"))
     optimizer.register_load_state_dict_pre_hook(_translated(late, "import_state"), prepend=True)
