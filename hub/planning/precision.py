@@ -146,7 +146,13 @@ def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: in
     ]
     largest = sorted(weights, key=lambda weight: weight.numel(), reverse=True)[:samples]
     parts = [
-        weight.detach()[:4].reshape(-1)[:elements].to("cpu", torch.float32) for weight in largest
+        _own(weight).detach()[:4].reshape(-1)[:elements].to("cpu", torch.float32)
+        for weight in largest
     ]
     median = torch.cat(parts).abs().median().item() if parts else 0.0
     return median if 0 < median < math.inf else _TYPICAL_WEIGHT
+
+
+def _own(weight: torch.Tensor) -> torch.Tensor:
+    """Return the weight, or what this process has of a sharded one (a DTensor)."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight
