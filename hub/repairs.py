@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
@@ -68,7 +69,7 @@ def translate_state(
             number: group for group in state_dict["param_groups"] for number in group["params"]
         }
         state = {
-            number: save(value, group_of[number]) if number in group_of else value
+            number: save(value, group_of[number]) if value and number in group_of else value
             for number, value in state_dict["state"].items()
         }
         return {**state_dict, "state": state}
@@ -76,7 +77,7 @@ def translate_state(
     def loaded(optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter in optimizer.state:
+                if optimizer.state.get(parameter):  # empty where another rank has it
                     optimizer.state[parameter] = load(optimizer.state[parameter], group)
 
     optimizer.register_state_dict_post_hook(saved)
@@ -114,6 +115,14 @@ def _on_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
         return [_on_device(item, device) for item in value]
     return value
+
+
+def seed_from(text: str) -> int:
+    """Return a number below 2**63, the same for a text in every process.
+
+    Random numbers drawn from it are the same on every rank and in a resumed run.
+    """
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:

@@ -216,6 +216,11 @@ class Sharding:
     argument that has it. Rows of whole blocks are quantized like the whole parameter."""
     quantized_from: int | str = 0
     """For "rows": the size from which a parameter's state is quantized, likewise."""
+    unsplit: frozenset[str] = frozenset()
+    """For "rows": the keys of state tensors that all rows share, such as quantization maps."""
+    whole_with: str = ""
+    """For "rows": the argument with which hub chooses "whole", because the ranks' rows would get
+    other random numbers than all rows together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,8 +345,8 @@ class BuildContext:
     """The planned groups, in order."""
     precision: Precision
     """The precision that the model trains in."""
-    embeddings: frozenset[Parameter] = frozenset()
-    """The weights of the model's embeddings, including frozen ones."""
+    embeddings: frozenset[str] = frozenset()
+    """The names of the weights of the model's embeddings, including frozen ones."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""

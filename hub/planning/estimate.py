@@ -118,7 +118,7 @@ def _one_of_each_shape(prepared: Prepared) -> int:
     counts: Counter[Any] = Counter()
     for group in prepared.context.groups:
         for name, parameter in group.parameters:
-            kind = (group.name, parameter.shape, parameter.dtype, parameter in embeddings)
+            kind = (group.name, parameter.shape, parameter.dtype, name in embeddings)
             examples.setdefault(kind, (group, name, parameter))
             counts[kind] += 1
     try:
@@ -165,7 +165,6 @@ def _state_after_a_step(
             replace(group, parameters=tuple((n, stand_ins[id(p)]) for n, p in group.parameters))
             for group in groups
         ),
-        embeddings=frozenset(stand_ins[id(p)] for p in prepared.context.embeddings),
     )
     with no_warnings():
         optimizer: Any = prepared.construct(context)

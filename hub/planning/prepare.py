@@ -10,7 +10,7 @@ from hub.arguments import InBackward
 from hub.arguments.checks import check_build_call, check_clipping
 from hub.arguments.resolve import ResolvedArguments, resolve_arguments, with_changes
 from hub.errors import HubError, OptimArgsError, PluginError, for_author
-from hub.groups.modules import embedding_weights, trainable_parameters
+from hub.groups.modules import embedding_weights, names_by_id, trainable_parameters
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.names.by_class import adopt_class
@@ -128,8 +128,13 @@ class _Draft:
             model=self.call.model,
             groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
             precision=self.precision,
-            embeddings=frozenset(embedding_weights(self.call.model)),
+            embeddings=self._embeddings(),
         )
+
+    def _embeddings(self) -> frozenset[str]:
+        named = {id(parameter): name for name, parameter in self.trainable}
+        names = {**names_by_id(self.call.model), **named}
+        return frozenset(names[id(weight)] for weight in embedding_weights(self.call.model))
 
     def findings(
         self, arguments: BaseModel, groups: Sequence[PlannedGroup], own: Sequence[Finding]

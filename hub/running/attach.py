@@ -15,6 +15,7 @@ from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
 from hub.running.layerwise.subclass import make_eager, make_layerwise
+from hub.running.sharded.attach import follow_sharding
 from hub.running.steps import unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
 from hub.saving.load import sign_state_dicts
@@ -53,6 +54,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
         make_layerwise(optimizer, _settings(plan, spec))
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
+    follow_sharding(optimizer, model, plan, spec)
     sign_state_dicts(
         optimizer,
         Record(

@@ -76,6 +76,12 @@ class StandInStep:
         ):
             self._step(optimizer)
 
+    def rewind(self, optimizer: Optimizer) -> None:
+        """Set the counters of all groups back to the beginning of the step."""
+        for group in optimizer.param_groups:
+            if id(group) in self._began:
+                self._rewind(group)
+
     def count_idle_groups(self, optimizer: Optimizer) -> None:
         """Count the step in groups without gradients too, as the plain step does."""
         idle = [group for group in optimizer.param_groups if id(group) not in self._began]

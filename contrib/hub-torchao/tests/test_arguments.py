@@ -68,15 +68,6 @@ def test_amsgrad_is_refused_as_upstream_cannot_take_its_first_step(name):
 
 
 @every_name
-def test_sharded_parameters_are_refused(name):
-    model = make_model()
-    model[2].weight.device_mesh = "as a DTensor has it"
-    with pytest.raises(hub.UnsupportedError, match="FSDP2") as refused:
-        build(name, model)
-    assert refused.value.where == "2.weight"
-
-
-@every_name
 def test_fp16_weights_are_refused_as_upstream_takes_too_long_steps(name):
     def moved(dtype):
         bias = nn.Parameter(torch.zeros(64, dtype=dtype))

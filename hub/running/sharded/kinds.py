@@ -33,12 +33,16 @@ def kind_of(
     """
     if sharding.kind != "rows":
         return sharding.kind
+    if sharding.whole_with and arguments[sharding.whole_with]:
+        return "whole"
     smallest = _number(sharding.quantized_from, arguments)
-    if prod(shape) < smallest:  # not quantized, here or there
-        return "rows"
+    if sharding.elementwise or prod(shape) < smallest:  # not quantized, here or there
+        return "rows" if min(rows) else "whole"  # packages fail with empty tensors
     row = prod(shape[1:])
     is_aligned = row % _number(sharding.block, arguments) == 0
-    return "rows" if is_aligned and min(rows) * row >= smallest else "whole"
+    # State of blocks is split like rows if these are: then each rank's part is a multiple of both.
+    is_even = min(rows) == max(rows)
+    return "rows" if is_aligned and is_even and min(rows) * row >= smallest else "whole"
 
 
 def _number(value: int | str, arguments: Mapping[str, Any]) -> int:

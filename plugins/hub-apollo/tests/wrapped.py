@@ -6,8 +6,8 @@ from functools import partial
 import apollo_torch
 import pytest
 import torch
-from hub_apollo import factory
 
+from hub.repairs import seed_from
 from hub.testing.upstream import Wrapped, by_file, small_model
 
 TARGETS = ["0", "2"]
@@ -51,7 +51,7 @@ def seeded(groups, **arguments):
     """Build upstream's class with the seeds that hub takes."""
     optimizer = apollo_torch.APOLLOAdamW(groups, **arguments)
     for name, weight in zip(TARGETS, groups[-1]["params"], strict=True):
-        optimizer.state[weight]["seed"] = factory._seed_of(f"{name}.weight")
+        optimizer.state[weight]["seed"] = seed_from(f"{name}.weight")
     return optimizer
 
 

@@ -31,24 +31,6 @@ gpu = [
 ]
 
 
-def test_sharded_parameters_are_refused():
-    model = Model()
-    model.up.weight.device_mesh = "as a DTensor has it"
-    with pytest.raises(hub.UnsupportedError, match="FSDP2") as refused:
-        build("lion_8bit", model)
-    assert refused.value.where == "up.weight"
-    assert refused.value.fix
-
-
-def test_parameters_sharded_after_building_are_refused():
-    model = Model()
-    optimizer = build("lion_8bit", model)
-    model.up.weight.device_mesh = "as a DTensor has it"
-    with pytest.raises(hub.UnsupportedError, match="sharded after") as refused:
-        train(model, optimizer, [0])
-    assert refused.value.where == "up.weight"
-
-
 def test_sparse_gradients_are_refused():
     model = Model()
     model.embed.sparse = True

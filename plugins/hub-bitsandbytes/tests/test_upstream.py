@@ -80,6 +80,19 @@ def test_min_8bit_size_is_reachable(name):
     assert bits(model, optimizer) == expected
 
 
+def test_an_embedding_whose_parameter_is_replaced_keeps_32_bit_state():
+    """As Accelerate and FSDP2 replace the parameters of a model."""
+    model = Model()
+    optimizer = build("adamw_8bit", model)
+    for group in optimizer.param_groups:
+        group["params"] = [nn.Parameter(p.detach().clone()) for p in group["params"]]
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, parameter)
+    train(model, optimizer, [0])
+    assert bits(model, optimizer) == {"up.weight", "down.weight"}
+
+
 def test_a_tied_and_a_late_embedding_keep_32_bit_state_too():
     model = Model()
     model.unembed = nn.Linear(64, 80, bias=False)

@@ -11,8 +11,8 @@ class LowBitArguments(AdamLike):
     """What both take."""
 
     bf16_stochastic_round: bool = False
-    """Round updated bf16 weights up or down at random, so that small updates count on average.
-    Draws from torch's global random generator: resuming exactly needs its state too."""
+    """Round updated bf16 weights up or down at random, so that small updates count on average. The
+    random numbers follow from the parameter's name and step."""
 
 
 class AdamW4bitArguments(LowBitArguments):

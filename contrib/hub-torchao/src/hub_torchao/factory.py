@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,34 +11,77 @@ import torch
 
 # The first step would import it, which fails if warnings are errors.
 import torch._inductor.compile_fx
-from torch.optim import Optimizer
 from torchao import optim
+from torchao.optim.adam import _AdamBase
 from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
 from hub.errors import CheckpointError
+from hub.repairs import seed_from
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch.optim import Optimizer
+
     StateDict = dict[str, Any]
 
 
 _ATTRIBUTES = ("block_size", "bf16_stochastic_round", "is_adamw")
 
 
-class _Copyable(Optimizer):
-    """Keeps what torchao's step reads in copies and pickles; torch keeps groups and state only."""
+class _Fixes(_AdamBase):  # type: ignore[misc]  # untyped
+    """What hub changes in torchao's classes, which round with torch's global generators.
+
+    Processes and resumed runs have these in different states. Here each update of a parameter is
+    rounded by its name and its step.
+    """
+
+    param_groups: list[dict[str, Any]]
+    state: dict[torch.Tensor, dict[str, Any]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if any, reevaluates the model."""
+        if not self.bf16_stochastic_round:
+            return _AdamBase.step(self, closure)
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        groups = self.param_groups
+        try:
+            for group in groups:
+                for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                    taken = int(self.state.get(parameter, {}).get("step", 0))
+                    self.param_groups = [{**group, "params": [parameter]}]
+                    with _seeded(parameter.device, seed_from(f"{name} {taken}")):
+                        _AdamBase.step(self)
+        finally:
+            self.param_groups = groups
+        return loss
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs."""
+        """Return what a copy needs, where torch keeps groups and state only."""
         return {**super().__getstate__(), **{key: vars(self)[key] for key in _ATTRIBUTES}}
 
 
-class AdamW4bit(_Copyable, optim.AdamW4bit):  # type: ignore[misc]  # untyped
-    """torchao's class with 4-bit state, which can be copied."""
+class AdamW4bit(_Fixes, optim.AdamW4bit):  # type: ignore[misc]  # untyped
+    """torchao's class with 4-bit state."""
 
 
-class AdamW8bit(_Copyable, optim.AdamW8bit):  # type: ignore[misc]  # untyped
-    """torchao's class with 8-bit state, which can be copied."""
+class AdamW8bit(_Fixes, optim.AdamW8bit):  # type: ignore[misc]  # untyped
+    """torchao's class with 8-bit state."""
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Temporarily seed the generator that code for a device draws from, compiled or not."""
+    is_cpu = device.type == "cpu"
+    generator = torch.default_generator if is_cpu else torch.cuda.default_generators[device.index]
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 class _Kind(NamedTuple):

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from hub.backend import load
-from hub.errors import PrecisionError, UnsupportedError
+from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
 from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub.text import listed
@@ -21,7 +21,13 @@ _QUANTIZED_FROM = 4096
 """torchao 0.18 quantizes tensors from this size on (`optim/adam.py`, `_new_buffer`)."""
 # Plain rows, because of DTensors it quantizes by the local shard (pytorch/ao issue 4912), and with
 # torch 2.13 torch.compile takes the cached kernels of another state for those of the same shape.
-_SHARDING = Sharding(kind="rows", block="block_size", quantized_from=_QUANTIZED_FROM)
+_SHARDING = Sharding(
+    kind="rows",
+    block="block_size",
+    quantized_from=_QUANTIZED_FROM,
+    unsplit=frozenset({"qmap"}),
+    whole_with="bf16_stochastic_round",
+)
 _NOTES = (
     "State is quantized for tensors of 4096 elements or more, if block_size divides their size.",
     "All other tensors keep unquantized state in the dtype of the parameter.",
@@ -32,8 +38,7 @@ _NOTES = (
     "Needs a C++ compiler on CPU and triton on CUDA, and is refused where they are missing.",
     "`group['lr']` is an fp32 tensor; a number written there becomes one at the next step.",
     "With bf16_stochastic_round=True small updates of bf16 weights are not lost.",
-    "With it, training in several processes is refused: their weights would drift apart.",
-    "With it, exact resuming needs the state of torch's random generator.",
+    "It rounds by the parameter's name and step, so torch's seed has no part in it.",
     "amsgrad is left out: torchao 0.18 fails with it in the first step of a quantized tensor.",
     "CPUOffloadOptimizer is left out: it has neither a single state nor parameter groups.",
 )
@@ -50,7 +55,7 @@ def _spec(name: str, bits: int, arguments: type[LowBitArguments], paper: str) ->
         per_group=frozenset({"lr", "weight_decay", "betas", "eps"}),
         state_arguments=frozenset({"block_size"}),
         sharding=_SHARDING,
-        without_effect={"bf16_stochastic_round": "shows in bf16 weights only, and at random"},
+        without_effect={"bf16_stochastic_round": "shows in bf16 weights only"},
         package="torchao",
         license="BSD-3-Clause",
         paper=paper,
@@ -77,36 +82,19 @@ def hub_validate_precision(
 ) -> Iterator[Finding]:
     """Report what stochastic rounding does, what stays unquantized, and what cannot compile."""
     yield from _without_compiler(name, context)
-    if optim_args.bf16_stochastic_round:
-        yield from _rounding(context)
-    elif "bf16" in context.precision.dtypes:
+    has_bf16 = "bf16" in context.precision.dtypes
+    if optim_args.bf16_stochastic_round and not has_bf16:
+        yield Finding.warn(
+            "bf16_stochastic_round=True does nothing: no parameter is bf16",
+            "leave it out, or convert the model to bf16",
+        )
+    elif has_bf16 and not optim_args.bf16_stochastic_round:
         yield Finding.note(
             "bf16 weights are rounded to the nearest number",
             "bf16_stochastic_round=True keeps small updates of bf16 weights on average",
             without_traits=frozenset({Trait.COMPENSATED}),
         )
     yield from _unquantized(optim_args.block_size, context)
-
-
-def _rounding(context: BuildContext) -> Iterator[Finding]:
-    """Report stochastic rounding that has nothing to round, or rounds each replica differently."""
-    from torch import distributed
-
-    if "bf16" not in context.precision.dtypes:
-        yield Finding.warn(
-            "bf16_stochastic_round=True does nothing: no parameter is bf16",
-            "leave it out, or convert the model to bf16",
-        )
-        return
-    several = distributed.is_available() and distributed.is_initialized()
-    if several and distributed.get_world_size() > 1:
-        yield Finding.refuse(
-            PrecisionError(
-                "bf16_stochastic_round=True draws different numbers in each process, so that the "
-                "replicas of a weight drift apart",
-                fix="leave it out, and train fp32 weights with precision='bf16-mixed'",
-            )
-        )
 
 
 def _unquantized(block_size: int, context: BuildContext) -> Iterator[Finding]:

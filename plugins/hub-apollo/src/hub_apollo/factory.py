@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,13 @@ from apollo_torch.random_projector import GradientProjector, next_seed
 from apollo_torch.svd_projector import GaLoreProjector
 
 from hub.errors import CheckpointError
-from hub.repairs import enable_grad_in_closures, row_major, translate_state, with_strides
+from hub.repairs import (
+    enable_grad_in_closures,
+    row_major,
+    seed_from,
+    translate_state,
+    with_strides,
+)
 from hub_apollo.arguments import LowRankArguments
 
 if TYPE_CHECKING:
@@ -79,7 +84,7 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
         # `step` has just made the state, so the search ends at its first item.
         owner = next(p for p, candidate in reversed(self.state.items()) if candidate is state)
         index = next(index for index, p in enumerate(group["params"]) if p is owner)
-        return _random_projector(group, _seed_of(group["param_names"][index]))
+        return _random_projector(group, seed_from(group["param_names"][index]))
 
 
 class RandomProjector(GradientProjector):  # type: ignore[misc]  # untyped
@@ -133,11 +138,6 @@ class SvdProjector(GaLoreProjector):  # type: ignore[misc]  # untyped
         is_plain = not hasattr(matrix, "device_mesh")  # a DTensor has no storage to look at
         wasteful = is_plain and matrix.untyped_storage().nbytes() > matrix.nbytes
         return matrix.clone() if wasteful else matrix
-
-
-def _seed_of(name: str) -> int:
-    """Return a number below 2**63, the same for a name in every process."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _random_projector(group: Group, seed: int) -> RandomProjector:

@@ -9,13 +9,12 @@ from bitsandbytes import optim
 from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Optimizer8bit
 
-from hub.errors import CheckpointError, UnsupportedError
+from hub.errors import CheckpointError
 from hub.repairs import HookedLoading
 from hub_bitsandbytes.names import ROWS, keeps_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Parameter
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -37,10 +36,10 @@ class Fixes:
     page_mng: Any
 
     def __init__(
-        self, params: list[Group], *, embeddings: frozenset[Parameter], **arguments: Any
+        self, params: list[Group], *, embeddings: frozenset[str], **arguments: Any
     ) -> None:
         super().__init__(params, **arguments)  # type: ignore[call-arg]
-        self.embeddings = embeddings
+        self.embeddings = embeddings  # names, because sharding replaces parameters
         self._use_own_managers()
 
     def _use_own_managers(self) -> None:
@@ -60,23 +59,11 @@ class Fixes:
         if config["optim_bits"] == 8 and keeps_32_bits(  # noqa: PLR2004
             group["params"][pindex],
             config["min_8bit_size"],
-            self.embeddings,
+            is_embedding=name_of(group, pindex) in self.embeddings,
             whole_blocks=isinstance(self, optim.AdEMAMix),
         ):
             config["optim_bits"] = 32
         return config
-
-    def init_state(self, group: Group, p: Parameter, gindex: int, pindex: int) -> None:
-        """Create the state of a parameter, unless it was sharded after the optimizer was built."""
-        if hasattr(p, "device_mesh"):
-            raise UnsupportedError(
-                "bitsandbytes' kernels take no DTensors: the model was sharded after the optimizer "
-                "was built",
-                where=name_of(group, pindex),
-                fix="use adamw_torch, or DDP",
-                plugin="hub-bitsandbytes",
-            )
-        super().init_state(group, p, gindex, pindex)  # type: ignore[misc]
 
     def get_state_buffer(self, p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Allocate zeros in the parameter's shape, paged only where bitsandbytes can page.
@@ -161,7 +148,8 @@ class Fixes:
         if found != expected:
             return f"it holds {', '.join(map(str, saved))}, where {', '.join(expected)} is needed"
         shape = (2, *p.shape) if isinstance(self, optim.AdEMAMix) else tuple(p.shape)
-        if tuple(saved["state1"].shape) != shape:
+        is_sharded = hasattr(p, "device_mesh")  # this may be the state of its rows on this rank
+        if not is_sharded and tuple(saved["state1"].shape) != shape:
             return f"its state1 has the shape {tuple(saved['state1'].shape)}, not {shape}"
         bits = 8 if saved["state1"].dtype == torch.uint8 else 32
         if bits != config["optim_bits"]:
@@ -189,10 +177,12 @@ class Fixes:
 
         Upstream's loading leaves paged state on the GPU for good.
         """
+        value = value.detach().to(p.device)
         if key not in BUFFERS or not self._is_paged_on(p):
-            return value.detach().to(p.device)
-        allocate = self.get_state_buffer if value.ndim == p.ndim else self._get_state_double_buffer
-        return allocate(p, value.dtype).copy_(value)
+            return value
+        if value.ndim == p.ndim:
+            return self.get_state_buffer(value, value.dtype).copy_(value)
+        return self._get_state_double_buffer(value[0], value.dtype).copy_(value)
 
 
 _ATTRIBUTES = (

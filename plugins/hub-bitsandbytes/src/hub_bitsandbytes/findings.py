@@ -83,7 +83,8 @@ def rmsprop_on_cuda(row: Row, optim_args: BaseModel, context: BuildContext) -> I
     no_kernel, no_decay = [], []
     for name, parameter, own_decay in _on_cuda(context):
         decay = getattr(optim_args, "weight_decay", 0.0) if own_decay is None else own_decay
-        if not row.is_8bit or keeps_32_bits(parameter, minimum, embeddings):
+        is_embedding = name in embeddings
+        if not row.is_8bit or keeps_32_bits(parameter, minimum, is_embedding=is_embedding):
             if str(parameter.dtype) == "torch.bfloat16":
                 no_kernel.append(name)
         elif decay > 0:
@@ -106,8 +107,8 @@ def rmsprop_on_cuda(row: Row, optim_args: BaseModel, context: BuildContext) -> I
         )
 
 
-def embeddings_32bit(optim_args: BaseModel, context: BuildContext) -> frozenset[Parameter]:
-    """Return the embedding weights whose state stays in 32 bits."""
+def embeddings_32bit(optim_args: BaseModel, context: BuildContext) -> frozenset[str]:
+    """Return the names of the embedding weights whose state stays in 32 bits."""
     return context.embeddings if getattr(optim_args, "embeddings_32bit", False) else frozenset()
 
 

@@ -35,6 +35,13 @@ _PAGED = (
     "the host when the GPU runs short, and which bitsandbytes never frees."
 )
 
+_QUANTIZED = Sharding(
+    kind="rows",
+    block=BLOCK,
+    quantized_from="min_8bit_size",
+    unsplit=frozenset({"qmap1", "qmap2"}),
+)
+
 
 def _spec(name: str, row: Row) -> OptimizerSpec:
     family = row.family
@@ -55,9 +62,7 @@ def _spec(name: str, row: Row) -> OptimizerSpec:
         example_arguments={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
         state_arguments=frozenset(EightBitArguments.model_fields if row.is_8bit else ()),
         shares_state_with=row.shares_state_with,
-        sharding=Sharding(kind="rows", block=BLOCK, quantized_from="min_8bit_size")
-        if row.is_8bit
-        else Sharding(kind="rows", elementwise=True),
+        sharding=_QUANTIZED if row.is_8bit else Sharding(kind="rows", elementwise=True),
         package="bitsandbytes",
         license="MIT",
         paper=family.paper,

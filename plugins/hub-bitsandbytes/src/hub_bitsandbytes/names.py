@@ -9,7 +9,7 @@ from hub_bitsandbytes import arguments
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from torch.nn import Parameter
+    from torch import Tensor
 
 BLOCK = 256
 """Elements that share one scale in 8-bit state (bitsandbytes 0.50.2, `optim/optimizer.py`)."""
@@ -105,11 +105,7 @@ ROWS = {
 
 
 def keeps_32_bits(
-    parameter: Parameter,
-    min_8bit_size: int,
-    embeddings: frozenset[Parameter],
-    *,
-    whole_blocks: bool = False,
+    parameter: Tensor, min_8bit_size: int, *, is_embedding: bool, whole_blocks: bool = False
 ) -> bool:
     """Whether an 8-bit optimizer keeps 32-bit state for this parameter.
 
@@ -118,8 +114,4 @@ def keeps_32_bits(
     bitsandbytes 0.50.2 writes two of their scales to one place, `absmax1[(n + i) / 256]`.
     """
     elements = parameter.numel()
-    return (
-        elements < min_8bit_size
-        or parameter in embeddings
-        or (whole_blocks and elements % BLOCK != 0)
-    )
+    return elements < min_8bit_size or is_embedding or (whole_blocks and elements % BLOCK != 0)

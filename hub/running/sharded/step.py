@@ -1,0 +1,73 @@
+"""Step an optimizer whose parameters may be sharded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.running.sharded.members import own_rows
+from hub.running.sharded.whole import WholeStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.optim import Optimizer
+
+    from hub.running.sharded.exchange import Exchange
+    from hub.running.sharded.late import LateSharding
+    from hub.running.sharded.members import Member
+    from hub.running.stand_ins import StandIn, StandInStep
+
+
+class ShardedStep:
+    """Steps each parameter by its kind; has the methods of a `StandInStep`.
+
+    Args:
+        stand_ins: Runs the step of the optimizer's class.
+        late: Has the sharded parameters.
+    """
+
+    def __init__(self, stand_ins: StandInStep, late: LateSharding) -> None:
+        self._stand_ins, self._members, self._name = stand_ins, late.members, late.name
+
+    def begin(self) -> None:
+        """Start a new step."""
+        self._stand_ins.begin()
+
+    def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
+        """Step these parameters, which have to be the same on every rank.
+
+        Whole parameters come first: if one of them fails, nothing else has changed.
+
+        Args:
+            optimizer: The optimizer.
+            items: The parameters as their own stand-ins.
+
+        Raises:
+            HubError: The update of a whole parameter failed; raised on every rank.
+        """
+        at = {item.parameter: item for item in items}
+        here: list[StandIn] = []
+        whole: dict[Exchange, list[Member]] = {}
+        for item in items:
+            member = self._members.get(item.parameter)
+            if member is None:
+                here.append(item)
+            elif member.kind == "rows":
+                here.append(own_rows(item, member))
+            elif member.parameter.grad is not None:
+                whole.setdefault(member.exchange, []).append(member)
+        for exchange, members in whole.items():
+            step = WholeStep(
+                exchange, at, lambda own: self._stand_ins.run(optimizer, own), self._name
+            )
+            try:
+                step.run(members)
+            except Exception:
+                self._stand_ins.rewind(optimizer)
+                raise
+        if here:
+            self._stand_ins.run(optimizer, here)
+
+    def count_idle_groups(self, optimizer: Optimizer) -> None:
+        """Count the step in groups of which this rank has stepped nothing."""
+        self._stand_ins.count_idle_groups(optimizer)

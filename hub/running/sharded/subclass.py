@@ -1,0 +1,96 @@
+"""Turn an optimizer into the form that steps sharded parameters: a generated subclass."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from hub.running.sharded.step import ShardedStep
+from hub.running.stand_ins import StandIn, StandInStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.optim import Optimizer
+
+    from hub.running.sharded.late import LateSharding
+
+
+def make_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[str]) -> None:
+    """Make an optimizer step sharded parameters by their kinds, if it has any."""
+    live: Any = optimizer
+    form = _form(live.__class__)
+    live.hub_late_sharding = late
+    live.hub_sharded_step = ShardedStep(StandInStep(form.plain_step, counters), late)
+    live.__class__ = form
+
+
+class Sharded(torch.optim.Optimizer):
+    """The mixin placed before an optimizer's class."""
+
+    hub_late_sharding: LateSharding
+    hub_sharded_step: ShardedStep
+    plain_step: ClassVar[Callable[..., Any]]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters; every rank has to call this.
+
+        Args:
+            closure: Called first.
+
+        Returns:
+            What the closure returns, or None.
+
+        Raises:
+            HubError: The update failed on some rank; raised on every rank, with no weight changed.
+        """
+        self.hub_late_sharding.settle(for_good=True)
+        if not self.hub_late_sharding.members:
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for hook in (
+            *_global_optimizer_pre_hooks.values(),
+            *self._optimizer_step_pre_hooks.values(),
+        ):
+            hook(self, (self,), {})
+        self._step_all()
+        for hook in (
+            *self._optimizer_step_post_hooks.values(),
+            *_global_optimizer_post_hooks.values(),
+        ):
+            hook(self, (self,), {})
+        return loss
+
+    # Without this mark torch would wrap the step, to call the step hooks.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _step_all(self) -> None:
+        engine = self.hub_sharded_step
+        engine.begin()
+        engine.run(
+            self,
+            [
+                StandIn(group, index, parameter, parameter)
+                for group in self.param_groups
+                for index, parameter in enumerate(group["params"])
+            ],
+        )
+        engine.count_idle_groups(self)
+        self.hub_late_sharding.touch_state()
+
+
+@cache
+def _form(upstream: Any) -> Any:
+    """Return the subclass of an optimizer's class that steps sharded parameters."""
+    step = upstream.step
+    while hasattr(step, "hooked"):  # torch's wrapper, which calls step hooks
+        step = step.__wrapped__
+    return type(
+        f"Sharded{upstream.__name__}", (Sharded, upstream), {"plain_step": staticmethod(step)}
+    )
