@@ -13,7 +13,7 @@ from hub.errors import HubError
 from hub.names.registry import Registry
 from hub.running.attach import detach
 from hub.testing.process_model import loss_of, make_net, part_of_batch
-from hub.testing.strategies import wrap, whole_weights
+from hub.testing.strategies import whole_weights, wrap
 from hub.testing.subject import DTYPES, Subject
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STEPS = 4
 EVALUATED_AFTER = 2
 PARTS = 2
-"""How many ranks have data. The others contribute zeros, as sums of more than two round by order."""
+"""How many ranks have data. The others add zeros, as longer sums round by their order."""
 _registries: dict[tuple[EntryPoint, ...] | None, Registry] = {}
 
 
@@ -80,42 +80,70 @@ class Run:
 
     weights: list[Tensor]
     evaluated: Tensor
-    """The logits of an evaluation in the middle of the run."""
+    """The logits of an evaluation after the third step; empty if the run is shorter."""
     refusal: str = ""
     """Why hub refused to train, with all weights as they were; the rest is empty then."""
 
 
-def together(setting: Setting, shapes: Shapes, strategy: Strategy) -> Run:
+class Spread:
+    """A model that is to be spread over the ranks, and its optimizer.
+
+    Args:
+        setting: What to build.
+        shapes: Of the model.
+        strategy: How to spread it.
+    """
+
+    def __init__(self, setting: Setting, shapes: Shapes, strategy: Strategy) -> None:
+        self.net = setting.net(shapes)
+        self.model: nn.Module = self.net
+        self._build = setting.subject().build
+        self._strategy = strategy
+
+    def build(self) -> Optimizer:
+        """Wrap the model, and build before or after that."""
+        if self._strategy.builds_first:
+            optimizer = self._build(self.net)
+            self.model = wrap(self._strategy, self.net)
+            return optimizer
+        self.model = wrap(self._strategy, self.net)
+        return self._build(self.model)
+
+
+def together(setting: Setting, shapes: Shapes, strategy: Strategy, steps: int = STEPS) -> Run:
     """Train on this rank, with the others."""
-    net = setting.net(shapes)
-    before = whole_weights(net)
-    build = setting.subject().build
-    model: nn.Module = net
+    spread = Spread(setting, shapes, strategy)
+    before = whole_weights(spread.model)
     try:
-        if strategy.builds_first:
-            optimizer = build(net)
-            model = wrap(strategy, net)
-        else:
-            model = wrap(strategy, net)
-            optimizer = build(model)
-        evaluated = _train(model, optimizer, partial(_backward_own, model))
+        optimizer = spread.build()
+        evaluated = train_together(spread.model, optimizer, range(steps))
     except HubError as error:
-        moved = not all(map(torch.equal, before, whole_weights(model)))
+        moved = not all(map(torch.equal, before, whole_weights(spread.model)))
         if moved or not error.fix:
             raise
         return Run([], torch.empty(0), str(error))
-    return Run(whole_weights(model), evaluated)
+    return Run(whole_weights(spread.model), evaluated)
 
 
-def alone(setting: Setting, shapes: Shapes, average: Average) -> Run:
+def alone(setting: Setting, shapes: Shapes, average: Average, steps: int = STEPS) -> Run:
     """Train in one process, on what the ranks have together; a layerwise form eagerly."""
     net = setting.net(shapes)
-    optimizer = _eager(setting.subject(), net)
-    evaluated = _train(net, optimizer, partial(_backward_averaged, net, average))
+    evaluated = train_alone(net, build_eager(setting.subject(), net), average, range(steps))
     return Run(whole_weights(net), evaluated)
 
 
-def _eager(subject: Subject, net: nn.Module) -> Optimizer:
+def train_together(model: nn.Module, optimizer: Optimizer, steps: range) -> Tensor:
+    """Take steps on this rank, with the others; return the logits of the evaluation."""
+    return _train(model, optimizer, partial(_backward_own, model), steps)
+
+
+def train_alone(net: Net, optimizer: Optimizer, average: Average, steps: range) -> Tensor:
+    """Take the steps of several ranks in one process; return the logits of the evaluation."""
+    return _train(net, optimizer, partial(_backward_averaged, net, average), steps)
+
+
+def build_eager(subject: Subject, net: nn.Module) -> Optimizer:
+    """Return the optimizer in its eager form, on the plain model."""
     form = subject.spec.eager_spec
     if form is not None:
         return replace(subject, name=form.name).build(net)
@@ -142,8 +170,8 @@ def _backward_averaged(net: Net, average: Average, step: int) -> None:
                 share = average.before(parameter.grad)
                 sums[parameter] = sums[parameter] + share if parameter in sums else share
                 parameter.grad = None
-    for parameter, total in sums.items():
-        parameter.grad = average.after(total)
+    for tensor, total in sums.items():
+        tensor.grad = average.after(total)
 
 
 def _weight(ranks: int) -> float:
@@ -151,9 +179,11 @@ def _weight(ranks: int) -> float:
     return 1.0 if ranks == PARTS else 2.0
 
 
-def _train(model: nn.Module, optimizer: Optimizer, backward: Callable[[int], None]) -> Tensor:
-    """Take all steps; return the logits of the evaluation."""
-    for step in range(STEPS):
+def _train(
+    model: nn.Module, optimizer: Optimizer, backward: Callable[[int], None], steps: range
+) -> Tensor:
+    evaluated = torch.empty(0)
+    for step in steps:
         backward(step)
         optimizer.step()
         optimizer.zero_grad()

@@ -56,10 +56,11 @@ def _set_up(rank: int, count: int, store: Path) -> None:
     from hub.testing.thread_count import thread_count
 
     torch.set_num_threads(thread_count())
+    torch.manual_seed(rank)  # as jobs do for dropout; nothing else may depend on it
     if count > 1:
         distributed.init_process_group(
             "gloo",
-            store=distributed.FileStore(str(store), count),
+            store=distributed.FileStore(str(store), count),  # type: ignore[attr-defined]
             rank=rank,
             world_size=count,
             timeout=GROUP_TIMEOUT,

@@ -35,23 +35,25 @@ class Strategy(StrEnum):
     FSDP1 = "fsdp1"
     """Built on the wrapped model, with its original parameters, which are flat shards."""
 
-
     @property
     def builds_first(self) -> bool:
         """Whether hub builds before the model is wrapped."""
         return self in (Strategy.DDP, Strategy.FSDP2_BEFORE)
 
+    @property
+    def is_ddp(self) -> bool:
+        """Whether every rank has the whole parameters."""
+        return self in (Strategy.DDP, Strategy.DDP_AFTER)
+
 
 def wrap(strategy: Strategy, net: Net) -> nn.Module:
     """Return the model as the strategy has it."""
-    if strategy in (Strategy.DDP, Strategy.DDP_AFTER):
+    if strategy.is_ddp:
         return nn.parallel.DistributedDataParallel(net, find_unused_parameters=net.dead is not None)
     if strategy is Strategy.FSDP1:
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        return FullyShardedDataParallel(
-            net, use_orig_params=True, device_id=torch.device("cpu")
-        )
+        return FullyShardedDataParallel(net, use_orig_params=True, device_id=torch.device("cpu"))
     from torch.distributed.fsdp import fully_shard
 
     mesh = _mesh() if strategy is Strategy.HSDP else None
