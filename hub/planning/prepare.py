@@ -138,7 +138,7 @@ class _Draft:
         lost = {trait for finding in own for trait in finding.without_traits}
         rates = _learning_rates(arguments, groups)
         return (
-            *readiness_findings(self.spec, self.trainable),
+            *readiness_findings(self.spec, self.call.model, self.trainable),
             *precision_findings(self.spec, self.precision, self.trainable, rates, lost),
             *own,
             *self.targets.findings,

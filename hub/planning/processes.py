@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from hub.errors import UnsupportedError
+from hub.running.layerwise.wrappers import check_not_flat, wrapped_before
 from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
 
     from hub.spec import OptimizerSpec
 
@@ -25,25 +26,28 @@ _REASONS = {
 }
 
 
-def check_alone(spec: OptimizerSpec) -> None:
-    """Check that an optimizer that steps inside the backward pass runs in a single process.
+def check_unwrapped(
+    spec: OptimizerSpec, model: Module, named: Iterable[tuple[str, Parameter]]
+) -> None:
+    """Check that no wrapper keeps gradients from an optimizer that steps in the backward pass.
+
+    DDP may wrap the model after the build. If it wraps the model from outside already, only the
+    first forward pass can notice.
+
+    Args:
+        spec: The optimizer.
+        model: The model.
+        named: Names and parameters.
 
     Raises:
-        UnsupportedError: There are several, and nothing averages their gradients before the update.
+        UnsupportedError: DDP wraps a part of the model, or FSDP1 has flattened its parameters.
     """
-    distributed = torch.distributed
-    several = (
-        Trait.STEPS_IN_BACKWARD in spec.traits
-        and distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
-    if several:
-        raise UnsupportedError(
-            "several processes would each step with the gradient of their own part of the batch",
-            where=spec.name,
-            fix="use the optimizer's eager form",
-        )
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        return
+    check_not_flat(spec.name, named)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            raise wrapped_before(spec.name, where=name or "model")
 
 
 def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
