@@ -51,7 +51,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
         # First, because it compares the gradients before they are clipped.
         follow_model_mode(optimizer, model)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        make_layerwise(optimizer, _settings(plan, spec))
+        make_layerwise(optimizer, _settings(plan, spec), model)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
     follow_sharding(optimizer, model, plan, spec)

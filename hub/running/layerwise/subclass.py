@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
     from hub.running.layerwise.settings import Settings
 
 
-def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
+def make_layerwise(optimizer: Optimizer, settings: Settings, model: Module) -> None:
     """Make an optimizer step inside the backward pass, from the next one on.
 
     Until it is detached, its class is a generated subclass of its original class.
@@ -33,7 +34,7 @@ def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
     live: Any = optimizer
     form = _form(live.__class__)
     engine = SelfEndingEngine if settings.self_ending else Engine
-    live.hub_engine = engine(optimizer, settings, form.eager_step)
+    live.hub_engine = engine(optimizer, settings, form.eager_step, model)
     live.__class__ = form
 
 
