@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -16,7 +16,7 @@ from rich.table import Table
 from hub.arguments.resolve import Argument
 from hub.arguments.values import Value, as_tuples, from_json, to_json
 from hub.errors import HubError, UnsupportedError
-from hub.spec import Finding, Level, Precision
+from hub.spec import Finding, Kind, Level, Precision
 from hub.terminal import as_text, literal
 from hub.text import listed, shown
 
@@ -30,14 +30,26 @@ ON_META = Finding.refuse(
 """The refusal to ignore for a plan that is made on the meta device on purpose."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a parameter whose rows are split over several ranks is stepped, and where."""
+
+    kind: Kind
+    owner: int | None = None
+    """The rank that steps a whole parameter, among those that its rows are split over."""
+
+
 @dataclass(frozen=True)
 class PlannedParameter:
     """One parameter of a group, and why it is there."""
 
     name: str
     shape: tuple[int, ...]
+    """Of the whole parameter, wherever its parts are."""
     dtype: str
     why: str
+    place: Place | None = None
+    """Only of parameters that FSDP2 shards."""
 
 
 @dataclass(frozen=True)
@@ -162,19 +174,29 @@ def _arguments(plan: Plan) -> Table:
 
 
 def _groups(plan: Plan) -> Table:
-    table = Table("group", "overrides", "tensors", "elements", "why", "parameters")
+    is_sharded = any(p.place is not None for group in plan.groups for p in group.parameters)
+    sharded = ["stepped"] if is_sharded else []
+    table = Table("group", "overrides", "tensors", "elements", "why", *sharded, "parameters")
     for group in plan.groups:
         table.add_row(
             literal(group.name),
             literal(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
             f"{len(group.parameters):,}",
             f"{group.elements:,}",
-            literal(_reasons(group)),
+            literal(_counted(parameter.why for parameter in group.parameters)),
+            *([_stepped(group)] if is_sharded else []),
             literal(listed([parameter.name for parameter in group.parameters], 2)),
         )
     return table
 
 
-def _reasons(group: PlannedGroup) -> str:
-    counts = Counter(parameter.why for parameter in group.parameters)
-    return ", ".join(f"{why} ×{count}" for why, count in counts.most_common(3))
+def _stepped(group: PlannedGroup) -> str:
+    places = [parameter.place for parameter in group.parameters]
+    text = _counted("unsharded" if place is None else place.kind for place in places)
+    owners = {place.owner for place in places if place is not None and place.owner is not None}
+    ranks = listed([str(owner) for owner in sorted(owners)])
+    return f"{text} (by {'rank' if len(owners) == 1 else 'ranks'} {ranks})" if owners else text
+
+
+def _counted(words: Iterable[str]) -> str:
+    return ", ".join(f"{word} ×{count}" for word, count in Counter(words).most_common(3))

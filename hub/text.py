@@ -48,6 +48,17 @@ def shape_text(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
+def size_text(size: float) -> str:
+    """Write bytes in binary units, in at most eight characters."""
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 999.5:  # noqa: PLR2004 - where rounding makes it four digits
+            break
+        amount, unit = amount / 1024, larger
+    decimals = 1 if unit != "B" and amount < 99.95 else 0  # noqa: PLR2004 - likewise
+    return f"{amount:.{decimals}f} {unit}"
+
+
 def shortened(text: str, longest: int = _LONGEST) -> str:
     """Cut off a text that is too long for a message."""
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.builtin import findings
 from hub.builtin.arguments import (
     AdafactorArguments,
     AdagradArguments,
@@ -13,16 +14,15 @@ from hub.builtin.arguments import (
     SGDArguments,
     TorchArguments,
 )
-from hub.errors import UnsupportedError
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, Finding, OptimizerSpec, Sharding, Trait
+from hub.spec import Contrast, OptimizerSpec, Sharding, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from pydantic import BaseModel
 
-    from hub.spec import BuildContext
+    from hub.spec import BuildContext, Finding
 
 SAME_UPDATE = {
     "foreach": "selects an implementation of the same update",
@@ -141,23 +141,11 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 
 
 @hookimpl
-def hub_validate_precision(optim_args: BaseModel, context: BuildContext) -> Iterator[Finding]:
-    """Refuse `fused` for slices of larger tensors, because it would write outside the slice.
-
-    torch's fused kernels (2.13) ignore strides: they update as many contiguous elements as the
-    parameter has.
-    """
-    if not getattr(optim_args, "fused", None):
-        return
-    for name, parameter in context.named_parameters():
-        sides = zip(parameter.shape, parameter.stride(), strict=True)
-        last = sum((length - 1) * step for length, step in sides)
-        if last >= parameter.numel() > 0:
-            yield Finding.refuse(
-                UnsupportedError(
-                    f"{name} is a slice of a larger tensor, and torch's fused update would write "
-                    "outside the slice",
-                    where=name,
-                    fix="use fused=False, or copy the parameter to its own memory",
-                )
-            )
+def hub_validate_precision(
+    name: str, optim_args: BaseModel, context: BuildContext
+) -> list[Finding]:
+    """Refuse `fused` where it would write elsewhere, and choose the implementation for DTensors."""
+    return [
+        *findings.fused_slices(optim_args, context),
+        *findings.sharded(name, optim_args, context),
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hub.text import size_text
+
 if TYPE_CHECKING:
     from hub.compare.result import Comparison
 
@@ -25,15 +27,7 @@ def speed(value: float | None) -> str:
 
 def size(value: int | None) -> str:
     """Write bytes in binary units, in at most eight characters."""
-    if value is None:
-        return UNKNOWN
-    amount, unit = float(value), "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if amount < 999.5:  # noqa: PLR2004 - where rounding makes it four digits
-            break
-        amount, unit = amount / 1024, larger
-    decimals = 1 if unit != "B" and amount < 99.95 else 0  # noqa: PLR2004 - likewise
-    return f"{amount:.{decimals}f} {unit}"
+    return UNKNOWN if value is None else size_text(value)
 
 
 def setup(comparison: Comparison) -> dict[str, str]:

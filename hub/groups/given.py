@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module, Parameter, ParameterList
 
 from hub.arguments.resolve import validate_arguments
 from hub.errors import HubError, OptimArgsError, TargetModulesError, UnsupportedError
+from hub.groups.flat import original_shapes
 from hub.groups.modules import names_by_id
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import Trait, dtype_name
@@ -51,8 +53,11 @@ class GivenGroups:
             OptimArgsError: A group sets an argument that cannot be set per group, or a wrong value.
             TargetModulesError: The optimizer has low-rank groups, but no group has a target.
         """
+        shapes = original_shapes(self.model)
         planned = tuple(
-            part for group in self.groups for part in _planned(group, spec, arguments, low_rank)
+            part
+            for group in self.groups
+            for part in _planned(group, spec, arguments, low_rank, shapes)
         )
         if low_rank and not any(group.low_rank for group in planned):
             raise TargetModulesError(
@@ -164,7 +169,11 @@ def _as_list(value: object) -> list[Any]:
 
 
 def _planned(
-    group: _Group, spec: OptimizerSpec, arguments: BaseModel, low_rank: set[Parameter]
+    group: _Group,
+    spec: OptimizerSpec,
+    arguments: BaseModel,
+    low_rank: set[Parameter],
+    shapes: Mapping[int, tuple[int, ...]],
 ) -> list[PlannedGroup]:
     unknown = [key for key in group.overrides if key not in spec.per_group]
     if unknown:
@@ -176,18 +185,32 @@ def _planned(
     checked = validate_arguments(spec.name, type(arguments), {**dict(arguments), **group.overrides})
     overrides = {key: getattr(checked, key) for key in group.overrides}
     parts = []
-    for is_low_rank in (False, True):
-        chosen = [pair for pair in group.parameters if (pair[1] in low_rank) is is_low_rank]
+    separable = Trait.PER_PARAMETER in spec.traits
+    mixed = separable and len({_is_sharded(parameter) for _, parameter in group.parameters}) > 1
+    kinds = product((False, True), (True, False) if mixed else (None,))
+    for is_low_rank, sharded in kinds:
+        chosen = [
+            (name, parameter)
+            for name, parameter in group.parameters
+            if (parameter in low_rank) is is_low_rank and sharded in (None, _is_sharded(parameter))
+        ]
         if chosen:
-            name = group.name + ".low_rank" * is_low_rank
-            parts.append(PlannedGroup(name, overrides, _planned_parameters(chosen), is_low_rank))
+            name = group.name + ".low_rank" * is_low_rank + ".unsharded" * (sharded is False)
+            parameters = _planned_parameters(chosen, shapes)
+            parts.append(PlannedGroup(name, overrides, parameters, is_low_rank))
     return parts
 
 
-def _planned_parameters(pairs: Iterable[tuple[str, Parameter]]) -> tuple[PlannedParameter, ...]:
+def _is_sharded(parameter: Parameter) -> bool:
+    return hasattr(parameter, "device_mesh")
+
+
+def _planned_parameters(
+    pairs: Iterable[tuple[str, Parameter]], shapes: Mapping[int, tuple[int, ...]]
+) -> tuple[PlannedParameter, ...]:
     return tuple(
-        PlannedParameter(name, tuple(parameter.shape), dtype_name(parameter.dtype), "as given")
-        for name, parameter in pairs
+        PlannedParameter(name, shapes.get(id(p), tuple(p.shape)), dtype_name(p.dtype), "as given")
+        for name, p in pairs
     )
 
 

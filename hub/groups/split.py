@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
+from hub.groups.flat import original_shapes
 from hub.groups.modules import is_norm, plain_names
 from hub.groups.patterns import closest_names, name_matcher
 from hub.plans import PlannedGroup, PlannedParameter
-from hub.spec import dtype_name
+from hub.spec import Trait, dtype_name
 from hub.text import shown
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from hub.spec import OptimizerSpec
 
+_Key = tuple[int, bool, bool, bool]
+"""The number of its rule, and whether it is low-rank, not decayed, and not sharded."""
 Named = Sequence[tuple[str, "Parameter"]]
 Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -48,6 +51,7 @@ class _Draft:
     rule: _Rule | None
     low_rank: bool
     decayed: bool
+    sharded: bool
     parameters: list[PlannedParameter] = field(default_factory=list)
 
 
@@ -67,28 +71,36 @@ def split_into_groups(
     order. Biases, norm layers, parameters of fewer than two dimensions and those named by
     `no_weight_decay()` of the model or one of its modules are never decayed.
 
+    Parameters that FSDP2 leaves out (`ignored_params`) are in separate groups if each is updated
+    independently: torch's foreach and fused updates (2.13, pytorch issue 183207) take no plain
+    tensors and DTensors together.
+
     Raises:
         TargetModulesError: A rule selects nothing: no parameter matches, or earlier rules have
             matched them all.
         OptimArgsError: A rule sets an argument that cannot be set per group, or a wrong value.
     """
     rules = [_rule(item, spec, arguments) for item in _pairs(param_rules)]
-    reasons = _no_decay_reasons(model)
-    drafts: dict[tuple[int, bool, bool], _Draft] = {}
+    reasons, shapes = _no_decay_reasons(model), original_shapes(model)
+    separable = Trait.PER_PARAMETER in spec.traits
+    drafts: dict[_Key, _Draft] = {}
     for name, parameter in trainable:
         index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
-        why = reasons.get(name) or _no_decay_by_name_or_shape(name, parameter)
-        key = (index, parameter in low_rank, why is not None)
+        shape = shapes.get(id(parameter), tuple(parameter.shape))
+        why = reasons.get(name) or _no_decay_by_name_or_shape(name, shape)
+        sharded = separable and hasattr(parameter, "device_mesh")
+        key = (index, parameter in low_rank, why is not None, not sharded)
         draft = drafts.setdefault(
-            key, _Draft(rules[index] if index >= 0 else None, key[1], not why)
+            key, _Draft(rules[index] if index >= 0 else None, key[1], not why, sharded)
         )
         draft.parameters.append(
-            PlannedParameter(
-                name, tuple(parameter.shape), dtype_name(parameter.dtype), why or "weight"
-            )
+            PlannedParameter(name, shape, dtype_name(parameter.dtype), why or "weight")
         )
     _check_all_used(rules, drafts, [name for name, _ in trainable])
-    return tuple(_group(drafts[key], spec, arguments) for key in sorted(drafts))
+    return tuple(
+        _group(drafts[key], spec, arguments, mixed=(*key[:-1], False) in drafts)
+        for key in sorted(drafts)
+    )
 
 
 def _no_decay_reasons(model: Module) -> dict[str, str]:
@@ -109,10 +121,10 @@ def _no_decay_reasons(model: Module) -> dict[str, str]:
     return reasons
 
 
-def _no_decay_by_name_or_shape(name: str, parameter: Parameter) -> str | None:
+def _no_decay_by_name_or_shape(name: str, shape: Sequence[int]) -> str | None:
     if _NO_DECAY_NAME.search(name):
         return "bias or norm, by name"
-    return f"{parameter.ndim}-D" if parameter.ndim < 2 else None  # noqa: PLR2004
+    return f"{len(shape)}-D" if len(shape) < 2 else None  # noqa: PLR2004
 
 
 def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
@@ -167,10 +179,8 @@ def _what_a_rule_sets(spec: OptimizerSpec) -> str:
     return f"a rule sets {', '.join(keys)}" if keys else "leave param_rules out"
 
 
-def _check_all_used(
-    rules: list[_Rule], drafts: Mapping[tuple[int, bool, bool], _Draft], names: list[str]
-) -> None:
-    used = {index for index, _, _ in drafts}
+def _check_all_used(rules: list[_Rule], drafts: Mapping[_Key, _Draft], names: list[str]) -> None:
+    used = {index for index, *_ in drafts}
     for index, rule in enumerate(rules):
         if index in used:
             continue
@@ -185,7 +195,9 @@ def _check_all_used(
         )
 
 
-def _group(draft: _Draft, spec: OptimizerSpec, arguments: BaseModel) -> PlannedGroup:
+def _group(
+    draft: _Draft, spec: OptimizerSpec, arguments: BaseModel, *, mixed: bool
+) -> PlannedGroup:
     overrides = dict(draft.rule.overrides) if draft.rule else {}
     decays = "weight_decay" in type(arguments).model_fields and "weight_decay" in spec.per_group
     if decays and not draft.decayed:
@@ -194,6 +206,7 @@ def _group(draft: _Draft, spec: OptimizerSpec, arguments: BaseModel) -> PlannedG
         *([draft.rule.pattern] if draft.rule else []),
         *(["low_rank"] if draft.low_rank else []),
         "decay" if draft.decayed else "no_decay",
+        *(["unsharded"] if mixed and not draft.sharded else []),
     ]
     return PlannedGroup(
         name=".".join(parts),

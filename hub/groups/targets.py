@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.arguments.values import as_tuples
 from hub.errors import TargetModulesError
+from hub.groups.flat import is_flattened
 from hub.groups.modules import (
     embedding_weights,
     is_linear,
@@ -49,7 +50,7 @@ class Targets:
 def targets_for(
     spec: OptimizerSpec, model: Module, target_modules: str | Sequence[str] | None
 ) -> Targets:
-    """Return the targets of an optimizer, none if it has no low-rank groups.
+    """Return the targets of an optimizer, none if it has no low-rank groups or cannot train here.
 
     Raises:
         TargetModulesError: `target_modules` is missing, is not accepted by this optimizer, or is
@@ -62,7 +63,8 @@ def targets_for(
                 where="target_modules",
                 fix=_FIX,
             )
-        return select_targets(model, target_modules)
+        # Flat pieces have no matrices to select; the plan refuses them with this reason.
+        return Targets({}, ()) if is_flattened(model) else select_targets(model, target_modules)
     if target_modules is not None:
         raise TargetModulesError(
             f"{spec.name} does not accept target_modules",

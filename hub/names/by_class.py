@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
 from hub.names.registry import Source
-from hub.spec import MODES, OptimizerSpec
+from hub.spec import MODES, OptimizerSpec, Sharding
 from hub.text import shown
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class _Adopted:
 def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping[str, Any]]:
     """Return a name, a plugin and the arguments for an optimizer class or factory.
 
-    Only its signature is known: it has no traits, and any precision and device is allowed.
+    Only its signature is known: it has no traits, any precision and device is allowed, and it
+    steps the DTensors of FSDP2 itself.
 
     Raises:
         OptimArgsError: `given` is not a pair of a callable and a mapping.
@@ -65,6 +66,7 @@ def adopt_class(given: object, registry: Registry) -> tuple[str, Plugin, Mapping
         precisions=frozenset(MODES),
         devices=frozenset({"cpu", "cuda", "mps", "xpu"}),
         per_group=frozenset({"lr", "weight_decay"} & set(model.model_fields)),
+        sharding=Sharding(kind="native"),
         package=package,
     )
     return name, registry.adopt(Source(package, name), _Adopted(factory, spec)), arguments

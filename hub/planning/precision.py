@@ -15,6 +15,8 @@ from hub.text import shown
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from torch import Tensor
+
     from hub.groups.split import Named
     from hub.spec import OptimizerSpec
 
@@ -146,13 +148,14 @@ def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: in
     ]
     largest = sorted(weights, key=lambda weight: weight.numel(), reverse=True)[:samples]
     parts = [
-        _own(weight).detach()[:4].reshape(-1)[:elements].to("cpu", torch.float32)
-        for weight in largest
+        _local(weight)[:4].reshape(-1)[:elements].to("cpu", torch.float32) for weight in largest
     ]
-    median = torch.cat(parts).abs().median().item() if parts else 0.0
+    values = torch.cat(parts) if parts else torch.empty(0)
+    median = values.abs().median().item() if values.numel() else 0.0
     return median if 0 < median < math.inf else _TYPICAL_WEIGHT
 
 
-def _own(weight: torch.Tensor) -> torch.Tensor:
-    """Return the weight, or what this process has of a sharded one (a DTensor)."""
-    return weight.to_local() if hasattr(weight, "to_local") else weight
+def _local(weight: Tensor) -> Tensor:
+    """Return a weight, of a DTensor this rank's part: a plan never waits for other ranks."""
+    local: Tensor = weight.detach()
+    return local.to_local() if hasattr(local, "to_local") else local

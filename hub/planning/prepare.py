@@ -17,6 +17,7 @@ from hub.names.by_class import adopt_class
 from hub.names.registry import default_registry
 from hub.planning.call import takes_build_arguments
 from hub.planning.coverage import coverage_findings
+from hub.planning.places import layout_notes, planned_layouts, with_places
 from hub.planning.precision import detect_precision, precision_findings
 from hub.planning.readiness import readiness_findings
 from hub.plans import Plan
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hub.names.registry import Plugin, Registry
     from hub.planning.call import BuildCall, OptimArgs
     from hub.plans import PlannedGroup
+    from hub.running.sharded.meshes import MeshLayout
     from hub.spec import OptimizerSpec, Precision
 
 
@@ -131,23 +133,31 @@ class _Draft:
             embeddings=self._embeddings(),
         )
 
+    def layouts(self, arguments: BaseModel, groups: Sequence[PlannedGroup]) -> list[MeshLayout]:
+        return planned_layouts(self.spec, dict(arguments), groups, dict(self.trainable))
+
     def _embeddings(self) -> frozenset[str]:
         named = {id(parameter): name for name, parameter in self.trainable}
         names = {**names_by_id(self.call.model), **named}
         return frozenset(names[id(weight)] for weight in embedding_weights(self.call.model))
 
     def findings(
-        self, arguments: BaseModel, groups: Sequence[PlannedGroup], own: Sequence[Finding]
+        self,
+        arguments: BaseModel,
+        groups: Sequence[PlannedGroup],
+        own: Sequence[Finding],
+        layouts: Sequence[MeshLayout],
     ) -> tuple[Finding, ...]:
         """Return all findings, with the plugin's own among them."""
         lost = {trait for finding in own for trait in finding.without_traits}
         rates = _learning_rates(arguments, groups)
         return (
-            *readiness_findings(self.spec, self.trainable),
+            *readiness_findings(self.spec, arguments, self.call.model, self.trainable),
             *precision_findings(self.spec, self.precision, self.trainable, rates, lost),
             *own,
             *self.targets.findings,
             *coverage_findings(self.spec, arguments, groups),
+            *layout_notes(layouts),
             *_known_failures(self.spec),
         )
 
@@ -180,17 +190,18 @@ def prepare(
         options = with_changes(spec.name, options, changes)
         groups = draft.groups(options.model)
         context = draft.context(options.model, groups)
+    layouts = draft.layouts(options.model, groups)
     return Prepared(
         plan=Plan(
             optimizer=spec.name,
             distribution=plugin.source.distribution,
             arguments=options.arguments,
             target_modules=tuple(draft.targets.modules),
-            groups=groups,
+            groups=with_places(groups, layouts),
             precision=draft.precision,
             gradient_accumulation_steps=call.gradient_accumulation_steps,
             max_grad_norm=call.max_grad_norm,
-            findings=draft.findings(options.model, groups, own),
+            findings=draft.findings(options.model, groups, own, layouts),
         ),
         plugin=plugin,
         spec=spec,

@@ -1,4 +1,4 @@
-"""Refuse optimizers that cannot train under several processes, sharding or DeepSpeed."""
+"""Refuse optimizers that cannot train under several processes or DeepSpeed."""
 
 from __future__ import annotations
 
@@ -7,43 +7,36 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hub.errors import UnsupportedError
+from hub.running.layerwise.wrappers import wrapped_before
+from hub.running.sharded.flat import DEEPSPEED, check_trains_pieces
 from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
 
     from hub.spec import OptimizerSpec
 
-_REASONS = {
-    Trait.STEPS_IN_BACKWARD: "DeepSpeed collects the gradients itself, and the updates in the "
-    "backward pass would miss them",
-    Trait.LOW_RANK: "DeepSpeed trains flat pieces of the parameters, which have no matrices to "
-    "project",
-}
 
+def check_unwrapped(spec: OptimizerSpec, model: Module) -> None:
+    """Check that DDP keeps no gradients from an optimizer that steps inside the backward pass.
 
-def check_alone(spec: OptimizerSpec) -> None:
-    """Check that an optimizer that steps inside the backward pass runs in a single process.
+    DDP may wrap the model after the build. If it wraps the model from outside already, only the
+    first forward pass can notice.
+
+    Args:
+        spec: The optimizer.
+        model: The model.
 
     Raises:
-        UnsupportedError: There are several, and nothing averages their gradients before the update.
+        UnsupportedError: DDP wraps the model or a part of it.
     """
-    distributed = torch.distributed
-    several = (
-        Trait.STEPS_IN_BACKWARD in spec.traits
-        and distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
-    if several:
-        raise UnsupportedError(
-            "several processes would each step with the gradient of their own part of the batch",
-            where=spec.name,
-            fix="use the optimizer's eager form",
-        )
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            raise wrapped_before(spec.name, where=name or "model")
 
 
 def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
@@ -64,26 +57,6 @@ def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Paramete
         refuse_deepspeed(spec, where=mark or spec.name)
 
 
-def check_unsharded(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:
-    """Check that no parameter is a DTensor, if the optimizer cannot train those.
-
-    Args:
-        spec: The optimizer.
-        named: Names and parameters.
-
-    Raises:
-        UnsupportedError: One is; the error names it.
-    """
-    sharded = next((name for name, p in named if hasattr(p, "device_mesh")), None)
-    if spec.why_not_sharded and sharded is not None:
-        raise UnsupportedError(
-            f"{spec.name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
-            f"{spec.why_not_sharded}",
-            where=sharded,
-            fix="use DDP, or another optimizer, such as adamw_torch",
-        )
-
-
 def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
     """Raise for an optimizer that cannot train under DeepSpeed, and let all others pass.
 
@@ -91,15 +64,10 @@ def refuse_deepspeed(spec: OptimizerSpec, where: str) -> None:
     parameters, from the first ZeRO stage on and in half precision.
 
     Raises:
-        UnsupportedError: It projects matrices, or steps inside the backward pass.
+        UnsupportedError: It needs whole parameters, steps inside the backward pass, or switches
+            weights for evaluation.
     """
-    for trait, reason in _REASONS.items():
-        if trait in spec.traits:
-            raise UnsupportedError(
-                f"{spec.name}: {reason}",
-                where=where,
-                fix="train without DeepSpeed, or choose another optimizer, such as adamw_8bit",
-            )
+    check_trains_pieces(spec, DEEPSPEED, where)
 
 
 def _accelerate_runs_deepspeed() -> bool:

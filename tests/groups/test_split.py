@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from helpers.split import as_split
 from torch import nn
 
 import hub
+from hub.groups.given import read_given_groups
 
 
 def groups(plan):
@@ -174,3 +176,30 @@ def test_names_are_those_of_the_uncompiled_model(model):
     assert groups(hub.plan("adamw_torch", torch.compile(model, backend="eager"))) == groups(
         hub.plan("adamw_torch", model)
     )
+
+
+def partly_sharded():
+    """As `fully_shard` leaves `ignored_params`."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 8))
+    as_split(model[0], (2,))
+    return model
+
+
+def test_plain_tensors_and_dtensors_share_no_group():
+    model = partly_sharded()
+    assert groups(hub.plan("adamw_torch", model)) == {
+        "decay": ["0.weight"],
+        "decay.unsharded": ["1.weight", "2.weight"],
+        "no_decay": ["0.bias"],
+        "no_decay.unsharded": ["2.bias"],
+    }
+    model[2].bias = None
+    assert list(groups(hub.plan("sgd", model))) == ["decay", "decay.unsharded", "no_decay"]
+    spec = hub.describe("sgd")
+    given = read_given_groups([{"params": model.parameters(), "name": "mine"}], spec, model)
+    parts = given.split(spec, spec.arguments(), low_rank=set())
+    assert {part.name: len(part.parameters) for part in parts} == {"mine": 2, "mine.unsharded": 2}
+
+
+def test_groups_whose_parameters_depend_on_each_other_stay_together():
+    assert list(groups(hub.plan("grokadamw", partly_sharded()))) == ["decay", "no_decay"]

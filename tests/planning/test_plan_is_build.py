@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.split import as_split
 from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -59,12 +60,7 @@ def partly_frozen():
 
 
 def sharded():
-    """A model of DTensors, as far as plugins look."""
-    model = linear()
-    for parameter in model.parameters():
-        parameter.device_mesh = types.SimpleNamespace(size=lambda _: 16)
-        parameter.placements = [types.SimpleNamespace(dim=0)]
-    return model
+    return as_split(linear(), (16,))
 
 
 def of_two_dtypes():

@@ -1,6 +1,7 @@
 """Under DeepSpeed, what cannot train there is refused before anything is built."""
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from helpers.unchanged import unchanged
@@ -14,6 +15,12 @@ REFUSED = {
     "galore_adamw": "flat pieces",
     "galore_adamw_layerwise": "collects the gradients itself",
     "apollo_adamw": "flat pieces",
+    "adafactor": "flat pieces",
+    "stable_adamw": "flat pieces",
+    "grokadamw": "flat pieces",
+    "adamw_8bit": "flat pieces",
+    "flash_adamw": "flat pieces",
+    "schedule_free_adamw": "its own copies",
 }
 
 
@@ -53,5 +60,17 @@ def test_accelerate_tells(name, reason):
 
 
 @pytest.mark.usefixtures("under_accelerate")
-def test_others_are_built(partitioned):
-    assert build("adamw_torch", partitioned)
+@pytest.mark.parametrize("name", ["adamw_torch", "rmsprop", "lion_32bit"])
+def test_others_are_built(name, partitioned):
+    assert build(name, partitioned)
+
+
+def test_partitioned_weights_decay_as_whole_ones(partitioned):
+    """The third stage leaves empty parameters, and their shapes elsewhere."""
+    expected = hub.plan("adamw_torch", partitioned).groups
+    for parameter in partitioned.parameters():
+        parameter.ds_shape = parameter.shape
+        parameter.data = torch.empty(0)
+    assert hub.plan("adamw_torch", partitioned).groups == expected
+    refused = hub.plan("galore_adamw", partitioned, target_modules="all-linear").refusal
+    assert "flat pieces" in refused.what

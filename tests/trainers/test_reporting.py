@@ -140,6 +140,9 @@ DEEPSPEED = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu"
     [
         ("galore_adamw", "flat pieces"),
         ("apollo_adamw", "flat pieces"),
+        ("adafactor", "flat pieces"),
+        ("adamw_8bit", "flat pieces"),
+        ("schedule_free_adamw", "its own copies"),
         ("adamw_torch_layerwise", "backward pass"),
         ("galore_adamw_layerwise", "backward pass"),
         ("lomo", "backward pass"),
@@ -161,9 +164,9 @@ def test_deepspeed_is_refused_where_it_cannot_train(name, reason, tmp_path):
 
 
 def test_deepspeed_with_others(tmp_path):
-    config = settings(tmp_path, HubArguments, optim="stable_adamw")
+    config = settings(tmp_path, HubArguments, optim="lion_32bit")
     config.deepspeed = DEEPSPEED
-    assert hub.create_optimizer(make_model(), config).hub_plan.optimizer == "stable_adamw"
+    assert hub.create_optimizer(make_model(), config).hub_plan.optimizer == "lion_32bit"
 
 
 def test_copies_of_the_arguments_after_training(tmp_path):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from hub.plans import Place
 from hub.running.sharded.kinds import kind_of
 from hub.running.sharded.owners import assign_owners, rows_by_rank, update_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hub.spec import Kind, Sharding
+    from hub.spec import Sharding
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,6 @@ class SplitParameter:
         """Return the bytes of the rows that each rank has."""
         row = prod(self.shape[1:]) * self.itemsize
         return [rows * row for rows in rows_by_rank(self.shape[0], ranks)]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How one parameter is stepped, and where."""
-
-    kind: Kind
-    owner: int | None
-    """The rank that steps a whole parameter, in the group of ranks that its rows are split over."""
 
 
 @dataclass(frozen=True)

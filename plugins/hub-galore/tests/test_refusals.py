@@ -23,12 +23,3 @@ def test_the_upstream_projector_cannot_project_that_back():
     projected = projector.project(torch.randn(64, 128), 0)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         projector.project_back(projected)
-
-
-@pytest.mark.parametrize("name", ["galore_adamw_8bit", "galore_adafactor"])
-def test_sharded_parameters_are_refused(name):
-    model = make_model()
-    model[2].weight.device_mesh = "as a DTensor has it"
-    with pytest.raises(hub.UnsupportedError, match="FSDP2") as refused:
-        build(name, model)
-    assert refused.value.where == "2.weight"

@@ -1,0 +1,79 @@
+"""Which of torch's implementations of an update cannot run for a model, or are slow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hub.errors import UnsupportedError
+from hub.spec import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+    from hub.spec import BuildContext
+
+_STEPS_DTENSORS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop"})
+"""Adafactor gets whole tensors."""
+_FUSED_FOR_DTENSORS = frozenset({"adamw_torch", "adamw_torch_fused"})
+"""torch 2.13 shards `_fused_adamw_`, and neither `_fused_sgd_` nor `_fused_adagrad_`."""
+_FOREACH_DEVICES = frozenset({"cuda", "xpu", "mtia"})
+"""Where torch 2.13 runs foreach operations by default (`_default_to_fused_or_foreach`)."""
+
+
+def fused_slices(optim_args: BaseModel, context: BuildContext) -> Iterator[Finding]:
+    """Refuse `fused` for slices of larger tensors, because it would write outside the slice.
+
+    torch's fused kernels (2.13) ignore strides: they update as many contiguous elements as the
+    parameter has.
+    """
+    if not getattr(optim_args, "fused", None):
+        return
+    for name, parameter in context.named_parameters():
+        sides = zip(parameter.shape, parameter.stride(), strict=True)
+        last = sum((length - 1) * step for length, step in sides)
+        if last >= parameter.numel() > 0:
+            yield Finding.refuse(
+                UnsupportedError(
+                    f"{name} is a slice of a larger tensor, and torch's fused update would write "
+                    "outside the slice",
+                    where=name,
+                    fix="use fused=False, or copy the parameter to its own memory",
+                )
+            )
+
+
+def sharded(name: str, optim_args: Any, context: BuildContext) -> Iterator[Finding]:
+    """Choose an implementation that works for DTensors, and none that torch 2.12 leaks with.
+
+    For every foreach operation on DTensors torch 2.12 keeps Python objects that it never frees
+    (NVIDIA-NeMo/Automodel, pull request 2888); torch 2.13 does not, but `fused` is faster.
+    """
+    is_sharded = any(hasattr(parameter, "device_mesh") for parameter in context.parameters())
+    if not is_sharded or name not in _STEPS_DTENSORS:
+        return
+    has_fused = name in _FUSED_FOR_DTENSORS
+    if getattr(optim_args, "fused", None) and not has_fused:
+        yield Finding.adjust(
+            "fused=True is turned off: torch's fused update takes no sharded parameters (DTensors)",
+            "leave it out",
+            instead={"fused": False},
+        )
+    elif _uses_foreach(optim_args, context):
+        asked = optim_args.foreach is not None
+        found = Finding.adjust if asked else Finding.note
+        yield found(
+            f"{'fused=True' if has_fused else 'foreach=False'} replaces foreach, whose operations "
+            "on sharded parameters (DTensors) are slow, and leak memory with torch 2.12",
+            "leave foreach out" if asked else "",
+            instead={"foreach": False, "fused": True} if has_fused else {"foreach": False},
+        )
+
+
+def _uses_foreach(optim_args: Any, context: BuildContext) -> bool:
+    """Whether torch would run foreach operations, as `torch.optim` decides it (2.13)."""
+    if optim_args.foreach is not None or getattr(optim_args, "fused", None) is not None:
+        return bool(optim_args.foreach)
+    on_device = set(context.precision.devices) <= _FOREACH_DEVICES
+    return on_device and not getattr(optim_args, "differentiable", False)

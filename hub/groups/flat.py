@@ -1,0 +1,68 @@
+"""The original shapes of parameters that FSDP1 and DeepSpeed hold as flat pieces."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hub.groups.modules import names_by_id, plain_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch.nn import Module
+
+    Shape = tuple[int, ...]
+
+
+def original_shapes(model: Module) -> dict[int, Shape]:
+    """Return the whole shape of each parameter that is now a flat piece, by its identity."""
+    flattened = fsdp1_shapes(model)
+    found = {id(p): tuple(p.ds_shape) for p in model.parameters() if hasattr(p, "ds_shape")}
+    if flattened:
+        named = names_by_id(model).items()
+        found |= {key: flattened[name] for key, name in named if name in flattened}
+    return found
+
+
+def fsdp1_shapes(model: Module) -> dict[str, Shape]:
+    """Return the whole shape of each parameter that FSDP1 shards, by its plain name.
+
+    Empty if `FullyShardedDataParallel` wraps no part of the model, or shards nothing (`NO_SHARD`,
+    and one process).
+    """
+    plain = plain_names(model)
+    return {
+        plain(f"{prefix}.{name}" if prefix else name): tuple(shape)
+        for prefix, handle in _handles(model)
+        if handle.uses_sharded_strategy
+        for name, shape in zip(handle.flat_param._fqns, handle.flat_param._shapes, strict=True)  # noqa: SLF001
+    }
+
+
+def fsdp1_wraps(model: Module) -> bool:
+    """Whether FSDP1 wraps some part of the model, sharded or not."""
+    return next(_handles(model), None) is not None
+
+
+def fsdp1_flat_parameter(model: Module) -> str | None:
+    """Return the name of a parameter that FSDP1 (`use_orig_params=False`) makes of several."""
+    for prefix, handle in _handles(model):
+        if not handle._use_orig_params:  # noqa: SLF001
+            return f"{prefix}._flat_param" if prefix else "_flat_param"
+    return None
+
+
+def is_flattened(model: Module) -> bool:
+    """Whether some parameters of the model are flat pieces."""
+    return bool(original_shapes(model)) or fsdp1_flat_parameter(model) is not None
+
+
+def _handles(model: Module) -> Iterator[tuple[str, Any]]:
+    """Yield the handle of each module that FSDP1 wraps, with the module's name (torch 2.13)."""
+    module = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
+    if module is None:
+        return
+    for name, wrapped in model.named_modules():
+        if isinstance(wrapped, module.FullyShardedDataParallel) and wrapped._handle is not None:  # noqa: SLF001
+            yield name, wrapped._handle  # noqa: SLF001
