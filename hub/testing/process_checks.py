@@ -45,33 +45,33 @@ SUMS_OF_SHARDS = 1e-5
 def data_parallel(subject: Subject) -> None:
     """P9: under DDP, built before or after wrapping, and with layers that never have a gradient."""
     for strategy in (Strategy.DDP, Strategy.DDP_AFTER):
-        _holds(subject, ALL, strategy)
+        refusal(subject, ALL, strategy)
 
 
 def even_shards(subject: Subject) -> None:
     """P9: under FSDP2, built before or after sharding, with as many rows on every rank."""
     for strategy in (Strategy.FSDP2, Strategy.FSDP2_BEFORE):
-        _holds(subject, EVEN, strategy)
+        refusal(subject, EVEN, strategy)
 
 
 def uneven_shards(subject: Subject) -> None:
     """P9: under FSDP2, where the ranks have different numbers of rows."""
-    _holds(subject, UNEVEN, Strategy.FSDP2)
+    refusal(subject, UNEVEN, Strategy.FSDP2)
 
 
 def empty_shards(subject: Subject) -> None:
     """P9: under FSDP2, where parameters have fewer rows than there are ranks."""
-    _holds(subject, EMPTY, Strategy.FSDP2)
+    refusal(subject, EMPTY, Strategy.FSDP2)
 
 
 def dead_layers(subject: Subject) -> None:
     """P9: under FSDP2, where parameters in the groups never have a gradient."""
-    _holds(subject, DEAD, Strategy.FSDP2)
+    refusal(subject, DEAD, Strategy.FSDP2)
 
 
 def flat_shards(subject: Subject) -> None:
     """P9: under FSDP1, which gives each rank flat pieces of the parameters."""
-    _holds(subject, EVEN, Strategy.FSDP1)
+    refusal(subject, EVEN, Strategy.FSDP1)
 
 
 def same_keys(subject: Subject) -> None:
@@ -114,11 +114,20 @@ def _resumes(
     _compare(subject, shapes, strategy, found, f"resuming on {ranks} ranks ({route})")
 
 
-def _holds(subject: Subject, shapes: Shapes, strategy: Strategy) -> None:
+def refusal(subject: Subject, shapes: Shapes, strategy: Strategy) -> str:
+    """Train in several processes, and hold every rank to one process.
+
+    Returns:
+        Why hub refused on every rank, with the weights as they were; "" if it trained.
+
+    Raises:
+        AssertionError: The result is another, or a rank failed.
+    """
     steps = STEPS if bound(subject, strategy) is not None else 1
     found = _results(subject, together, shapes, strategy, steps)
     if not all(run.refusal for run in found):
         _compare(subject, shapes, strategy, found)
+    return str(found[0].refusal)
 
 
 def _results(subject: Subject, function: Callable[..., Any], *arguments: Any) -> list[Any]:
