@@ -36,7 +36,6 @@ from hub.running.layerwise.messages import Messages
 from hub.running.layerwise.processes import OneProcess, processes_of
 from hub.running.layerwise.released import released
 from hub.running.layerwise.settings import Settings, Slot
-from hub.running.stand_ins import StandInStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
 
+    from hub.running.sharded.step import ShardedStep
+
 
 class Engine:
     """Steps one optimizer inside the backward pass.
@@ -52,7 +53,7 @@ class Engine:
     Args:
         optimizer: The optimizer to step; held weakly.
         settings: How to step it.
-        step: The `step` of the optimizer's class, without hooks.
+        step: Runs the step of the optimizer's class.
         model: The model that it trains; held weakly.
     """
 
@@ -60,13 +61,13 @@ class Engine:
         self,
         optimizer: Optimizer,
         settings: Settings,
-        step: Callable[[Optimizer], object],
+        step: ShardedStep,
         model: Module,
     ) -> None:
         self.settings = settings
         self._optimizer = weakref.ref(optimizer)
         self._reference = weakref.ref(self)
-        self._step = StandInStep(step, settings.step_counters)
+        self._step = step
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
@@ -83,7 +84,7 @@ class Engine:
         self._last_norms: list[Tensor] = []
         self._processes = OneProcess(settings.name)
         self.place_hooks()
-        self._processes = processes_of(settings.name, optimizer, model, self._slots)
+        self._processes = processes_of(optimizer, model, step.late, self._slots)
         weakref.finalize(self, _remove, self._slots).atexit = False
 
     def place_hooks(self) -> None:
@@ -222,7 +223,7 @@ class Engine:
     def _finish_step(self) -> None:
         """End a step after its updates."""
         optimizer = self._live()
-        self._step.count_idle_groups(optimizer)
+        self._step.end(optimizer)
         self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
         self._clipping.end(self._last_norms, optimizer.param_groups[0])
         for slot in self._slots.values():

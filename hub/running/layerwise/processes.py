@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.running.layerwise.settings import Slot
+    from hub.running.sharded.late import LateSharding
 
 
 class Event(IntEnum):
@@ -100,16 +101,21 @@ class Processes(OneProcess):
     """The processes that train one model.
 
     Args:
-        name: The optimizer's name.
         optimizer: The optimizer; held weakly.
         model: The model; held weakly.
+        late: Finds the parameters that sharding has put in the place of others.
         slots: The engine's, which all processes have in the same order.
     """
 
     def __init__(
-        self, name: str, optimizer: Optimizer, model: Module, slots: dict[Parameter, Slot]
+        self,
+        optimizer: Optimizer,
+        model: Module,
+        late: LateSharding,
+        slots: dict[Parameter, Slot],
     ) -> None:
-        super().__init__(name)
+        super().__init__(late.name)
+        self._late = late
         self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
         self._slots = slots
         self._is_known = False
@@ -157,6 +163,7 @@ class Processes(OneProcess):
             self._count_passes(module)
 
     def _find_out(self, ddp: Any) -> None:
+        self._late.settle()
         parameters = self._parameters()
         if not self._hidden.is_from(ddp) or ddp is None:
             check_wrapper(self.name, self._slots.values(), ddp, self._hidden.names)
@@ -306,10 +313,10 @@ class Processes(OneProcess):
 
 
 def processes_of(
-    name: str, optimizer: Optimizer, model: Module, slots: dict[Parameter, Slot]
+    optimizer: Optimizer, model: Module, late: LateSharding, slots: dict[Parameter, Slot]
 ) -> OneProcess:
     """Return the processes that train a model with an optimizer."""
-    return Processes(name, optimizer, model, slots) if _several() else OneProcess(name)
+    return Processes(optimizer, model, late, slots) if _several() else OneProcess(late.name)
 
 
 def _several() -> bool:
