@@ -25,6 +25,9 @@ def check(
         ),
     ],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    processes: Annotated[
+        int, typer.Option(min=1, help="With 2 or more, also the checks of several processes.")
+    ] = 1,
 ) -> None:
     """Run the conformance kit: does an optimizer keep hub's promises on this machine?
 
@@ -37,7 +40,9 @@ def check(
     results: dict[tuple[str, str, str], RenderableType] = {}
     reasons: list[str] = []
     known: list[str] = []
-    for case in track(cases(names, device), "checking", console=console, transient=True):
+    for case in track(
+        cases(names, device, processes=processes), "checking", console=console, transient=True
+    ):
         key = (case.subject.name, case.check, case.subject.precision)
         try:
             run(case.check, case.subject)

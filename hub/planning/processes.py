@@ -7,37 +7,36 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hub.errors import UnsupportedError
+from hub.running.layerwise.wrappers import wrapped_before
 from hub.running.sharded.flat import DEEPSPEED, check_trains_pieces
 from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
 
     from hub.spec import OptimizerSpec
 
 
-def check_alone(spec: OptimizerSpec) -> None:
-    """Check that an optimizer that steps inside the backward pass runs in a single process.
+def check_unwrapped(spec: OptimizerSpec, model: Module) -> None:
+    """Check that DDP keeps no gradients from an optimizer that steps inside the backward pass.
+
+    DDP may wrap the model after the build. If it wraps the model from outside already, only the
+    first forward pass can notice.
+
+    Args:
+        spec: The optimizer.
+        model: The model.
 
     Raises:
-        UnsupportedError: There are several, and nothing averages their gradients before the update.
+        UnsupportedError: DDP wraps the model or a part of it.
     """
-    distributed = torch.distributed
-    several = (
-        Trait.STEPS_IN_BACKWARD in spec.traits
-        and distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
-    if several:
-        raise UnsupportedError(
-            "several processes would each step with the gradient of their own part of the batch",
-            where=spec.name,
-            fix="use the optimizer's eager form",
-        )
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            raise wrapped_before(spec.name, where=name or "model")
 
 
 def check_unpartitioned(spec: OptimizerSpec, named: Iterable[tuple[str, Parameter]]) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hub.errors import HubError
-from hub.planning.processes import check_alone, check_unpartitioned
+from hub.planning.processes import check_unpartitioned, check_unwrapped
 from hub.plans import ON_META
 from hub.running.attach import check_not_switched
 from hub.running.layerwise.engine import check_not_stepped
@@ -37,7 +37,7 @@ def readiness_findings(
     """
     yield from model_findings(trainable)
     yield from _refusal(partial(check_not_flattened, spec, model))
-    yield from _refusal(partial(check_alone, spec))
+    yield from _refusal(partial(check_unwrapped, spec, model))
     yield from _refusal(partial(check_unpartitioned, spec, trainable))
     yield from _refusal(partial(check_sharded, spec, dict(arguments), trainable))
 

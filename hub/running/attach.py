@@ -15,7 +15,8 @@ from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
 from hub.running.layerwise.subclass import make_eager, make_layerwise
-from hub.running.sharded.attach import follow_sharding
+from hub.running.sharded.attach import save_sharded, step_sharded
+from hub.running.sharded.late import LateSharding
 from hub.running.steps import unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
 from hub.saving.load import sign_state_dicts
@@ -47,14 +48,17 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     The plan becomes `optimizer.hub_plan`. The hooks are torch's, so `step()` is not wrapped.
     """
     handles: list[RemovableHandle] = []
+    late = LateSharding(optimizer, model, plan, spec)
+    if Trait.STEPS_IN_BACKWARD not in spec.traits:
+        step_sharded(optimizer, late, spec.step_counters)
     if Trait.TRAIN_EVAL_MODES in spec.traits:
         # First, because it compares the gradients before they are clipped.
         follow_model_mode(optimizer, model)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        make_layerwise(optimizer, _settings(plan, spec))
+        make_layerwise(optimizer, _settings(plan, spec), model, late)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
-    follow_sharding(optimizer, model, plan, spec)
+    save_sharded(optimizer, late)
     sign_state_dicts(
         optimizer,
         Record(

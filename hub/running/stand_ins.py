@@ -82,8 +82,8 @@ class StandInStep:
             if id(group) in self._began:
                 self._rewind(group)
 
-    def count_idle_groups(self, optimizer: Optimizer) -> None:
-        """Count the step in groups without gradients too, as the plain step does."""
+    def end(self, optimizer: Optimizer) -> None:
+        """End a step: count it in groups without gradients too, as the plain step does."""
         idle = [group for group in optimizer.param_groups if id(group) not in self._began]
         if self._counters and idle:
             # Their parameters may have gradients that another rank has used.

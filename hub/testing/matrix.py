@@ -10,7 +10,7 @@ from hub.groups.patterns import closest_names
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
-from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD
+from hub.testing.promises import CHECKS, EAGER, IN_BACKWARD, IN_PROCESSES
 from hub.testing.schedule_checks import CHECKS as SCHEDULE_CHECKS
 from hub.testing.schedule_checks import Timetable
 from hub.testing.subject import DTYPES, Subject
@@ -45,13 +45,17 @@ class Case:
 
 
 def cases(
-    names: Iterable[str], device: str = "cpu", registry: Registry | None = None
+    names: Iterable[str],
+    device: str = "cpu",
+    registry: Registry | None = None,
+    processes: int = 1,
 ) -> list[Case]:
     """Return every check of every name, in its eager and its layerwise form, in fp32 and bf16.
 
     A name may be that of an optimizer, of a schedule, or of both. In fp16 and fp64, where the
     optimizer declares them, the only check is that it trains; in a dtype or on a device that it
-    does not declare, that building is refused with the reason.
+    does not declare, that building is refused with the reason. The checks of several processes come
+    with two processes and more, on the CPU.
 
     Raises:
         HubError: A name is unknown, or its spec declares failures of checks that do not exist.
@@ -66,9 +70,11 @@ def cases(
         _check_known(spec)
         inside = Trait.STEPS_IN_BACKWARD in spec.traits
         others = EAGER if inside else IN_BACKWARD
+        if processes == 1 or device != "cpu":
+            others |= IN_PROCESSES
         checks = [c for c in CHECKS if c != "refused" and c not in others]
         for precision in DTYPES:
-            subject = Subject(name, precision, device, registry)
+            subject = Subject(name, precision, device, registry, processes)
             if precision not in spec.precisions or device not in spec.devices:
                 found.append(Case("refused", subject))
             else:

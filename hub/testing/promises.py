@@ -1,6 +1,6 @@
 """The promises of hub's design as checks: each fails with AssertionError and says what is broken.
 
-P9 (several processes) and P13 (each parameter gets its algorithm) are not here yet.
+P13 (each parameter gets its algorithm) is not here yet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hub.testing import (
     evaluation_checks,
     layerwise_checks,
     name_checks,
+    process_checks,
     rate_checks,
     schedule_checks,
     state_checks,
@@ -53,6 +54,7 @@ PROMISES = {
     "P6": "accumulation",
     "P7": "clipping",
     "P8": "evaluation",
+    "P9": "several processes",
     "P10": "trains",
     "P11": "no trace",
     "P12": "bad input",
@@ -85,6 +87,14 @@ ROWS = (
     Check("closures", "P6", step_checks.closures),
     Check("modes", "P8", state_checks.modes),
     Check("evaluates", "P8", evaluation_checks.evaluates),
+    Check("data_parallel", "P9", process_checks.data_parallel),
+    Check("even_shards", "P9", process_checks.even_shards),
+    Check("uneven_shards", "P9", process_checks.uneven_shards),
+    Check("empty_shards", "P9", process_checks.empty_shards),
+    Check("dead_layers", "P9", process_checks.dead_layers),
+    Check("flat_shards", "P9", process_checks.flat_shards),
+    Check("same_keys", "P9", process_checks.same_keys),
+    Check("other_ranks", "P9", process_checks.other_ranks),
     Check("trains", "P10", update_checks.trains),
     Check("refused", "P10", build_checks.refused),
     Check("no_trace", "P11", build_checks.no_trace),
@@ -104,6 +114,9 @@ EAGER = frozenset({"leaves_gradients"})
 
 IN_BACKWARD = frozenset(check.name for check in ROWS if check.promise == LAYERWISE)
 """The checks of optimizers that step inside the backward pass only."""
+
+IN_PROCESSES = frozenset(check.name for check in ROWS if check.promise == "P9")
+"""The checks that start several processes, which run where their number is given."""
 
 
 def run(check: str, subject: Subject | Timetable) -> None:

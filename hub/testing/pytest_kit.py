@@ -18,6 +18,7 @@ def conformance(
     plugin: str | None = None,
     device: str = "cpu",
     registry: Registry | None = None,
+    processes: int = 1,
 ) -> Callable[[Case], None]:
     """Return a test function, parametrized over every check that applies to the names.
 
@@ -29,6 +30,7 @@ def conformance(
         plugin: The module of a plugin's hooks, for everything that it offers.
         device: Where to run.
         registry: Where to look the names up; by default what is installed.
+        processes: With how many the checks of several processes run; they do not with 1.
     """
     import pytest
 
@@ -42,7 +44,7 @@ def conformance(
                 id=case.id,
                 marks=[pytest.mark.xfail(strict=True, reason=case.known)] if case.known else [],
             )
-            for case in cases([*names, *offered], device, registry)
+            for case in cases([*names, *offered], device, registry, processes)
         ],
     )
     def test_conformance(case: Case) -> None:

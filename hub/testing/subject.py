@@ -40,12 +40,16 @@ STEPS = 6
 
 @dataclass(frozen=True)
 class Subject:
-    """An optimizer name at a precision on a device; `registry` is where it is looked up."""
+    """An optimizer name at a precision on a device; `registry` is where it is looked up.
+
+    The checks of P9 run in `processes`, of which they need two or more.
+    """
 
     name: str
     precision: str = "fp32"
     device: str = "cpu"
     registry: Registry = field(default_factory=default_registry, compare=False)
+    processes: int = 1
 
     @property
     def spec(self) -> OptimizerSpec:

@@ -49,7 +49,7 @@ def trainer(
     model: nn.Module, config: TrainingArguments, name: str | None = None, **more: Any
 ) -> Trainer:
     """Return a Trainer, with the optimizer of that name through `optimizer_cls_and_kwargs`."""
-    samples = config.max_steps * config.gradient_accumulation_steps
+    samples = config.max_steps * config.gradient_accumulation_steps * config.world_size
     chosen = {"optimizer_cls_and_kwargs": by_name(name)} if name else {}
     return Trainer(
         model,

@@ -24,7 +24,7 @@ from hub.testing import (
     schedule_checks,
 )
 from hub.testing.matrix import names_of
-from hub.testing.promises import LAYERWISE
+from hub.testing.promises import IN_PROCESSES, LAYERWISE
 from hub.testing.schedule_checks import Timetable
 
 CAUGHT_BY = {
@@ -62,6 +62,14 @@ CAUGHT_BY = {
     "evaluates_training_weights": ("modes", "has the training weights"),
     "evaluates_its_first_average": ("evaluates", "other weights than those for evaluation"),
     "does_not_come_back": ("modes", "not close"),
+    "draws_in_its_step": ("data_parallel", "under ddp, rank 0 is .* off one process"),
+    "norms_each_shard": ("even_shards", "under fsdp2, rank 0 is .* off one process"),
+    "straddles_blocks": ("uneven_shards", "under fsdp2, rank 0 is .* off one process"),
+    "needs_elements": ("empty_shards", "rank 1 of 2 fails: RuntimeError: amax"),
+    "fills_idle_shards": ("dead_layers", "under fsdp2, rank 0 is .* off one process"),
+    "norms_whole_tensors": ("flat_shards", "under fsdp1, rank 0 is .* off one process"),
+    "logs_on_the_first_rank": ("same_keys", "the state dicts of rank 0 and 1 differ in .*logged"),
+    "keeps_local_tensors": ("other_ranks", "mean in its saved state has shape"),
     "climbs": ("trains", "the loss went from"),
     "draws_random_numbers": ("no_trace", "random numbers"),
     "prints": ("no_trace", "building printed"),
@@ -105,7 +113,7 @@ def registry():
 def test_a_broken_optimizer_is_caught(name, caught, registry):
     check, says = caught
     with pytest.raises(AssertionError, match=says):
-        run(check, Subject(name, registry=registry))
+        run(check, Subject(name, registry=registry, processes=2))
 
 
 def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch):
@@ -168,6 +176,11 @@ def test_the_command_takes_schedules():
     assert result.stdout.count("kept") == 2 * len(schedule_checks.CHECKS)
 
 
+def test_several_processes_are_started_only_where_they_are_asked_for(registry):
+    found = {case.check for case in cases(["plain"], registry=registry, processes=2)}
+    assert found - {case.check for case in cases(["plain"], registry=registry)} == IN_PROCESSES
+
+
 @pytest.mark.parametrize("name", ["skips_idle_gradients", "plain"])
 def test_what_is_right_passes(name, registry):
     broken = {}
@@ -217,7 +230,7 @@ def test_the_command_tells_known_failures_from_others(
         for check in ("trains", "covers")
         for precision in ("fp32", "bf16")
     ]
-    monkeypatch.setattr("hub.testing.cases", lambda *_: found)
+    monkeypatch.setattr("hub.testing.cases", lambda *_, **__: found)
     result = CliRunner().invoke(app, ["check", "climbs"])
     assert result.exit_code == status
     assert says in result.stdout

@@ -33,16 +33,18 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import Clipping, norm, total
 from hub.running.layerwise.messages import Messages
-from hub.running.layerwise.released import ReleasedGradient
+from hub.running.layerwise.processes import OneProcess, processes_of
+from hub.running.layerwise.released import released
 from hub.running.layerwise.settings import Settings, Slot
-from hub.running.stand_ins import StandInStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torch import Tensor
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
     from torch.optim import Optimizer
+
+    from hub.running.sharded.step import ShardedStep
 
 
 class Engine:
@@ -51,16 +53,21 @@ class Engine:
     Args:
         optimizer: The optimizer to step; held weakly.
         settings: How to step it.
-        step: The `step` of the optimizer's class, without hooks.
+        step: Runs the step of the optimizer's class.
+        model: The model that it trains; held weakly.
     """
 
     def __init__(
-        self, optimizer: Optimizer, settings: Settings, step: Callable[[Optimizer], object]
+        self,
+        optimizer: Optimizer,
+        settings: Settings,
+        step: ShardedStep,
+        model: Module,
     ) -> None:
         self.settings = settings
         self._optimizer = weakref.ref(optimizer)
         self._reference = weakref.ref(self)
-        self._step = StandInStep(step, settings.step_counters)
+        self._step = step
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
@@ -75,15 +82,20 @@ class Engine:
         """autograd's number of the backward pass that produced the last gradient."""
         self.messages = Messages(settings, self._slots, self._updated)
         self._last_norms: list[Tensor] = []
+        self._processes = OneProcess(settings.name)
         self.place_hooks()
+        self._processes = processes_of(optimizer, model, step.late, self._slots)
         weakref.finalize(self, _remove, self._slots).atexit = False
 
     def place_hooks(self) -> None:
         """Place this engine's hook on every parameter in the groups that does not have it yet.
 
+        Parameters that are no longer in the groups lose it.
+
         Raises:
             UnsupportedError: Another engine steps one of them.
         """
+        self._group_ids = []
         self._locate(self._live())
         new = [slot for slot in self._slots.values() if slot.handle is None]
         try:
@@ -92,6 +104,7 @@ class Engine:
             for slot in new:
                 del self._slots[slot.parameter]
             raise
+        self._processes.forget()
         for slot in new:
             slot.handle = slot.parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 partial(_on_gradient, self._reference, slot)
@@ -101,6 +114,7 @@ class Engine:
         """Remove the hooks and the placeholders of released gradients from the parameters."""
         for slot in self._updated:
             slot.parameter.grad = None
+        self._processes.remove()
         _remove(self._slots)
 
     def on_gradient(self, slot: Slot) -> None:
@@ -111,13 +125,16 @@ class Engine:
             HubError: Its update fails.
         """
         with self._lock:
+            number = torch._C._current_graph_task_id()  # noqa: SLF001 - no public equivalent
+            is_first, self._pass = number != self._pass, number
+            if is_first:
+                self._processes.begin_pass()
             if self._measuring:
+                self._processes.average(slot)
                 slot.norm = self._clipping.measure(slot.gradient)
                 slot.parameter.grad = None
                 return
-            number = torch._C._current_graph_task_id()  # noqa: SLF001 - no public equivalent
-            if number != self._pass:
-                self._pass = number
+            if is_first:
                 self._begin_pass(slot, groups_are_new=self._locate(self._live()))
             if slot.updated:
                 raise self.messages.second_backward()
@@ -132,19 +149,10 @@ class Engine:
         post-hooks here.
         """
         with self._lock:
-            optimizer = self._live()
-            self._begin_step(optimizer)
+            self._begin_step(self._live())
             self._update_rest()
-            self._step.count_idle_groups(optimizer)
-            self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
-            self._clipping.end(self._last_norms, optimizer.param_groups[0])
-            for slot in self._slots.values():
-                slot.end()
-            self._updated.clear()
-            self._keeps_zeros = False
-            own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
-            for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
-                hook(optimizer, (optimizer,), {})
+            self._processes.end_step()
+            self._finish_step()
 
     def drop_gradients(self, *, set_to_none: bool) -> None:
         """Drop accumulating gradients, as `zero_grad` does.
@@ -200,7 +208,7 @@ class Engine:
         If this step has no gradients yet, return the last step's.
         """
         running = [
-            slot.norm if slot.updated else norm(slot.gradient)
+            slot.norm if slot.updated else norm(self._processes.averaged(slot))
             for slot in self._slots.values()
             if slot.updated or slot.parameter.grad is not None
         ]
@@ -210,7 +218,21 @@ class Engine:
         """Begin a backward pass, whose first gradient is this slot's."""
 
     def _count(self, slot: Slot) -> None:
-        slot.count()
+        slot.count(self._processes.passes)
+
+    def _finish_step(self) -> None:
+        """End a step after its updates."""
+        optimizer = self._live()
+        self._step.end(optimizer)
+        self._last_norms = [s.norm for s in self._slots.values() if s.norm is not None]
+        self._clipping.end(self._last_norms, optimizer.param_groups[0])
+        for slot in self._slots.values():
+            slot.end()
+        self._updated.clear()
+        self._keeps_zeros = False
+        own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
+        for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
+            hook(optimizer, (optimizer,), {})
 
     def _begin_step(self, optimizer: Optimizer) -> None:
         """Begin a step with its first update."""
@@ -228,23 +250,23 @@ class Engine:
 
     def _update(self, slot: Slot) -> None:
         optimizer = self._live()
+        self._processes.average(slot)
         self._begin_step(optimizer)
         self._clipping.clip(slot, slot.gradient, optimizer.param_groups[0])
         try:
             self._step.run(optimizer, [slot.itself])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every process raises it
             slot.parameter.grad = None
-            raise self.messages.failed(slot, error) from error
+            failure = self.messages.failed(slot, error)
+            failure.__cause__ = error
+            self._processes.fail(failure)
+            return
         # Reading the weight again in this backward pass is then an error. Not every package's
         # kernels report their writes to autograd.
         torch.autograd.graph.increment_version(slot.parameter)
         slot.updated = slot.has_zeros = True
         self._updated.append(slot)
-        # A DTensor accepts only DTensors as its gradient.
-        plain = type(slot.parameter) is torch.nn.Parameter
-        slot.parameter.grad = (
-            ReleasedGradient.of(slot, weakref.ref(self.messages)) if plain else None
-        )
+        slot.parameter.grad = released(slot, weakref.ref(self.messages))
 
     def _update_rest(self) -> None:
         """Update parameters that lack the gradients of some micro-batches, or that keep zeros."""
@@ -263,10 +285,14 @@ class Engine:
         if found == self._group_ids:
             return False
         self._group_ids = found
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        _remove({p: self._slots.pop(p) for p in [*self._slots] if p not in held})
         for group in optimizer.param_groups:
             for index, parameter in enumerate(group["params"]):
                 slot = self._slots.setdefault(parameter, Slot(parameter))
                 slot.group, slot.index = group, index
+        for number, slot in enumerate(self._slots.values()):
+            slot.number = number
         return True
 
     def _live(self) -> Optimizer:

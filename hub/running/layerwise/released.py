@@ -42,18 +42,15 @@ class ReleasedGradient(torch.Tensor):
     """A weak reference to the messages of the engine that used the gradient."""
 
     @classmethod
-    def of(cls, slot: Slot, messages: Callable[[], Messages | None]) -> ReleasedGradient:
-        """Return the placeholder for an updated parameter; it takes no memory."""
-        parameter = slot.parameter
-        released: ReleasedGradient = cls._make_wrapper_subclass(
-            cls,
-            parameter.shape,
-            strides=parameter.stride(),
-            dtype=parameter.dtype,
-            device=parameter.device,
+    def of(
+        cls, tensor: Tensor, had_norm: Tensor | None, messages: Callable[[], Messages | None]
+    ) -> ReleasedGradient:
+        """Return the placeholder for the gradient of a tensor; it takes no memory."""
+        placeholder: ReleasedGradient = cls._make_wrapper_subclass(
+            cls, tensor.shape, strides=tensor.stride(), dtype=tensor.dtype, device=tensor.device
         )
-        released.had_norm, released.messages = slot.norm, messages
-        return released
+        placeholder.had_norm, placeholder.messages = had_norm, messages
+        return placeholder
 
     def __repr__(self) -> str:  # type: ignore[override]  # torch's takes the contents
         return f"ReleasedGradient(norm={self.had_norm}, shape={tuple(self.shape)})"
@@ -93,6 +90,41 @@ class ReleasedGradient(torch.Tensor):
             fix="read gradients during the backward pass with register_hook, read their norm with "
             "hub.grad_norm, or use the optimizer's eager form",
         )
+
+
+def released(slot: Slot, messages: Callable[[], Messages | None]) -> Tensor | None:
+    """Return the placeholder for an updated parameter.
+
+    That of a DTensor is a DTensor around the placeholder of this process's part. Other subclasses
+    accept only gradients like themselves, and get None.
+    """
+    parameter: Any = slot.parameter
+    if hasattr(parameter, "device_mesh"):
+        had_norm: Any = slot.norm
+        own = ReleasedGradient.of(parameter.to_local(), _local(had_norm), messages)
+        return _like(parameter, own)
+    if type(parameter) is torch.nn.Parameter:
+        return ReleasedGradient.of(parameter, slot.norm, messages)
+    return None
+
+
+def was_cleared(parameter: Tensor) -> bool:
+    """Return whether the placeholder of an updated parameter has been removed."""
+    has_one = type(parameter) is torch.nn.Parameter or hasattr(parameter, "device_mesh")
+    return has_one and not isinstance(_local(parameter.grad), ReleasedGradient)
+
+
+def _local(tensor: Any) -> Any:
+    """Return this process's part of a DTensor, without an operation; others as they are."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
+def _like(parameter: Any, own: Tensor) -> Tensor:
+    """Return a DTensor that is laid out like a parameter; `from_local` would read the data."""
+    from torch.distributed.tensor import DTensor
+
+    whole: Tensor = DTensor(own, parameter._spec, requires_grad=False)  # type: ignore[no-untyped-call]  # noqa: SLF001 - as FSDP2
+    return whole
 
 
 def _is_euclidean(args: tuple[Any, ...]) -> bool:

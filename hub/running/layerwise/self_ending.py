@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.running.layerwise.engine import Engine
-from hub.running.layerwise.released import ReleasedGradient
+from hub.running.layerwise.released import was_cleared
 from hub.running.layerwise.windows import Windows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SelfEndingEngine(Engine):
         """End the step if it has begun, as nothing may call `step()`."""
         with self._lock:
             if self._updated:
-                super().end_step()
+                self._end_unnoticed()
 
     def drop_gradients(self, *, set_to_none: bool) -> None:
         """Drop accumulating gradients; used gradients are already in the weights."""
@@ -75,7 +75,7 @@ class SelfEndingEngine(Engine):
             self._update_rest_after_backward()
 
     def _count(self, slot: Slot) -> None:
-        cleared = slot.count()
+        cleared = slot.count(self._processes.passes)
         if cleared and not self._is_stepped:
             self.messages.warn_cleared_gradients(cleared)
 
@@ -93,10 +93,15 @@ class SelfEndingEngine(Engine):
     def _is_cleared(self) -> bool:
         """Return whether the placeholders of updated parameters were cleared without a `step()`."""
         last = self._updated[-1].parameter if self._updated else None
-        return type(last) is torch.nn.Parameter and not isinstance(last.grad, ReleasedGradient)
+        return last is not None and was_cleared(last)
 
     def _end_previous_step(self, slot: Slot) -> None:
         """End the previous step: this gradient is the first of the next one."""
         gradient, slot.parameter.grad = slot.parameter.grad, None
-        super().end_step()
+        self._end_unnoticed()
         slot.parameter.grad = gradient
+
+    def _end_unnoticed(self) -> None:
+        """End the step without the other processes: rank 0 alone may save a checkpoint."""
+        self._update_rest()
+        self._finish_step()

@@ -42,6 +42,8 @@ class Slot:
     group: dict[str, Any] = field(default_factory=dict)
     index: int = 0
     """The parameter's index in the group."""
+    number: int = 0
+    """The parameter's number among all, the same on every process."""
     handle: RemovableHandle | None = None
     gradients_seen: int = 0
     """The number of gradients since the last step."""
@@ -64,15 +66,18 @@ class Slot:
         """The parameter as its own stand-in."""
         return StandIn(self.group, self.index, self.parameter, self.parameter)
 
-    def count(self) -> int:
+    def count(self, passes: int = 1) -> int:
         """Count a gradient; return how many earlier ones were cleared, which no longer count.
 
         autograd accumulates in place (torch 2.13, `accumulate_grad.h`), unless it records the sum.
+
+        Args:
+            passes: The number of backward passes whose sum the gradient is.
         """
         gradient = self.gradient
         is_new = self.waiting is not None and self.waiting() is not gradient
         cleared = self.gradients_seen if is_new and not torch.is_grad_enabled() else 0
-        self.gradients_seen += 1 - cleared
+        self.gradients_seen += passes - cleared
         self.waiting = weakref.ref(gradient)
         return cleared
 

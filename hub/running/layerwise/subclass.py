@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,18 +12,25 @@ from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import norm, total
 from hub.running.layerwise.engine import Engine
 from hub.running.layerwise.self_ending import SelfEndingEngine
+from hub.running.sharded.attach import settle_before_step, stay_sharded
+from hub.running.sharded.step import ShardedStep
+from hub.running.stand_ins import StandInStep
 from hub.running.steps import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
     from hub.running.layerwise.settings import Settings
+    from hub.running.sharded.late import LateSharding
 
 
-def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
+def make_layerwise(
+    optimizer: Optimizer, settings: Settings, model: Module, late: LateSharding
+) -> None:
     """Make an optimizer step inside the backward pass, from the next one on.
 
     Until it is detached, its class is a generated subclass of its original class.
@@ -33,8 +41,13 @@ def make_layerwise(optimizer: Optimizer, settings: Settings) -> None:
     live: Any = optimizer
     form = _form(live.__class__)
     engine = SelfEndingEngine if settings.self_ending else Engine
-    live.hub_engine = engine(optimizer, settings, form.eager_step)
+    step = ShardedStep(StandInStep(form.eager_step, settings.step_counters), late)
+    late.steps_members = True
+    live.hub_engine = engine(optimizer, settings, step, model)
     live.__class__ = form
+    live.hub_late_sharding = late
+    late.on_replaced = weakref.WeakMethod(live.hub_engine.place_hooks)
+    settle_before_step(optimizer, late)
 
 
 class Layerwise(torch.optim.Optimizer):
@@ -111,6 +124,7 @@ def make_eager(optimizer: Optimizer) -> None:
     engine.remove()
     if "upstream" in vars(type(optimizer)):  # and not in a base of a wrapper's subclass
         optimizer.__class__ = type(optimizer).upstream  # type: ignore[assignment]
+        stay_sharded(optimizer, engine.settings.step_counters)
 
 
 def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:

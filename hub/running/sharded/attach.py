@@ -6,40 +6,60 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.running.sharded.late import LateSharding
 from hub.running.sharded.meshes import is_sharded
 from hub.running.sharded.subclass import make_sharded
 
 if TYPE_CHECKING:
-    from torch.nn import Module
     from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
 
-    from hub.plans import Plan
+    from hub.running.sharded.late import LateSharding
     from hub.saving.plain import StateDict
-    from hub.spec import OptimizerSpec
 
 
-def follow_sharding(
-    optimizer: Optimizer, model: Module, plan: Plan, spec: OptimizerSpec
-) -> LateSharding:
-    """Make an optimizer step, save and load the parameters that its model has by then.
+def step_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[str]) -> None:
+    """Make an optimizer step the parameters that its model has by then.
 
-    Call it after the optimizer's other state dict hooks, except for those that sign and align.
+    Call it before other step hooks, which have to see these parameters.
     """
-    late = LateSharding(optimizer, model, plan, spec)
-    if not late.is_native and _may_be_sharded():
-        make_sharded(optimizer, late, spec.step_counters)
+    if late.members.may_exist and _may_be_sharded():
+        make_sharded(optimizer, late, counters)
+    settle_before_step(optimizer, late)
 
-    def settle_once(*_: Any) -> None:
+
+def stay_sharded(optimizer: Optimizer, counters: frozenset[str]) -> None:
+    """Make an optimizer that stepped inside the backward pass step sharded parameters eagerly."""
+    late: LateSharding = vars(optimizer)["hub_late_sharding"]
+    if late.members:
+        make_sharded(optimizer, late, counters)
+
+
+def settle_before_step(optimizer: Optimizer, late: LateSharding) -> None:
+    """Make the first step decide which parameters there are."""
+    handles: list[RemovableHandle] = []
+
+    def settle(optimizer: Optimizer, *_: Any) -> None:
         late.settle(for_good=True)
-        handle.remove()
+        # Not removed here, because torch iterates over all hooks. The post-hook is the last one.
+        if len(handles) == 1:
+            handles.append(optimizer.register_step_post_hook(remove))
 
+    def remove(*_: Any) -> None:
+        for handle in handles:
+            handle.remove()
+
+    handles.append(optimizer.register_step_pre_hook(settle))
+
+
+def save_sharded(optimizer: Optimizer, late: LateSharding) -> None:
+    """Make an optimizer save and load the state of the parameters that its model has by then.
+
+    Call it after other state dict hooks, except for those that sign and align.
+    """
     optimizer.register_state_dict_pre_hook(lambda _: late.settle())
     optimizer.register_state_dict_post_hook(_translated(late, "export_state"))
     optimizer.register_load_state_dict_pre_hook(_translated(late, "import_state"), prepend=True)
     optimizer.register_load_state_dict_post_hook(lambda _: late.touch_state())
-    handle = optimizer.register_step_pre_hook(settle_once)
-    return late
 
 
 def _may_be_sharded() -> bool:

@@ -12,18 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.groups.modules import plain_names
+from hub.errors import UnsupportedError
+from hub.running.sharded.flat import check_not_flattened
 from hub.running.sharded.kinds import sharding_of
 from hub.running.sharded.members import Members
 from hub.running.sharded.meshes import is_sharded
+from hub.running.sharded.present import present_parameters
+from hub.running.sharded.refusals import check_sharded
 from hub.spec import Sharding
 
 if TYPE_CHECKING:
-    from torch.nn import Module, Parameter
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
     from hub.plans import Plan
     from hub.spec import OptimizerSpec
+
+    Places = list[tuple[dict[str, Any], int, Tensor]]
 
 
 class LateSharding:
@@ -39,15 +47,16 @@ class LateSharding:
     def __init__(
         self, optimizer: Optimizer, model: Module, plan: Plan, spec: OptimizerSpec
     ) -> None:
-        sharding = sharding_of(spec)
-        self.members = Members(sharding or Sharding(), plan.values)
-        self.is_native = sharding is None or sharding.kind == "native"
+        self.members = Members(sharding_of(spec) or Sharding(), plan.values)
         self.name = plan.optimizer
+        self.steps_members = False
+        """Whether the optimizer has a form that steps members."""
+        self.on_replaced: Callable[[], Callable[[], None] | None] = _nothing
+        """A weak reference to what is called when parameters have been replaced."""
+        self._spec, self._arguments = spec, plan.values
         self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
         self._built = {
-            name: weakref.ref(parameter)
-            for group in optimizer.param_groups
-            for name, parameter in zip(group["param_names"], group["params"], strict=True)
+            name: weakref.ref(group["params"][index]) for group, index, name in _named(optimizer)
         }
         """The parameters that the optimizer was built with, by name."""
         self._groups = -1
@@ -58,15 +67,26 @@ class LateSharding:
 
         Args:
             for_good: Whether a step begins; later ones look at new groups only.
+
+        Raises:
+            UnsupportedError: The optimizer cannot train what the model has become; nothing has
+                changed.
         """
         optimizer: Any = self._optimizer()
         if len(optimizer.param_groups) == self._groups:
             return
         model = self._model()
-        if model is not None:
-            _replace(optimizer, model)
+        replaced = [] if model is None else _replaced(optimizer, model)
+        self._check(optimizer, model, replaced)
+        for group, index, now in replaced:
+            _replace(group, index, now)
+        if replaced:
+            _choose_implementation(optimizer)
         self.members.add_new(optimizer.param_groups)
         self._move_states(optimizer)
+        call = self.on_replaced()
+        if replaced and call is not None:
+            call()
         if for_good:
             self._groups = len(optimizer.param_groups)
 
@@ -81,41 +101,98 @@ class LateSharding:
         if first is not None and not state:
             state[first.parameter] = {}
 
-    def _move_states(self, optimizer: Any) -> None:
-        """Move what state the replaced parameters had to those in their place.
+    def _check(self, optimizer: Any, model: Module | None, replaced: Places) -> None:
+        if model is not None:
+            check_not_flattened(self._spec, model)
+        now = {(id(group), index): parameter for group, index, parameter in replaced}
+        named = [
+            (name, now.get((id(group), index), group["params"][index]))
+            for group, index, name in _named(optimizer)
+        ]
+        check_sharded(self._spec, self._arguments, named)
+        sharded = next((name for name, parameter in named if is_sharded(parameter)), None)
+        if sharded is not None and not self.steps_members and self.members.may_exist:
+            raise UnsupportedError(
+                f"{self.name} was built before torch.distributed was initialized, and the model "
+                "has been sharded since",
+                where=sharded,
+                fix="call init_process_group before hub.build",
+            )
+        for name, parameter in named:
+            self._check_state(optimizer, name, parameter)
+
+    def _check_state(self, optimizer: Any, name: str, parameter: Any) -> None:
+        """Refuse state from before FSDP1, which replaces the data of the same parameter.
 
         Adagrad (torch 2.13) has state before its first step.
         """
-        for group in optimizer.param_groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                built = self._built.get(name, lambda: None)()
-                if built is None or built is parameter:
-                    continue
-                self._built[name] = weakref.ref(parameter)
-                if built in optimizer.state:
-                    from hub.running.sharded.state import place_state
+        if not getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
+            return
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise UnsupportedError(
+                    f"{self.name} had state of {name} before FSDP1 split it",
+                    where=name,
+                    fix="build after FullyShardedDataParallel wraps the model, or use fully_shard",
+                )
 
-                    state = optimizer.state.pop(built)
-                    own = place_state(parameter, self.members.get(parameter), state)
-                    if own is not None:
-                        optimizer.state[parameter] = own
-
-
-def _replace(optimizer: Any, model: Module) -> None:
-    """Put the model's sharded parameters in the place of those that they replaced."""
-    present = _by_name(model)
-    for group in optimizer.param_groups:
-        for index, name in enumerate(group["param_names"]):
-            before, now = group["params"][index], present.get(name)
-            if now is None or now is before or not is_sharded(now):
+    def _move_states(self, optimizer: Any) -> None:
+        """Move what state the replaced parameters had to those in their place."""
+        for group, index, name in _named(optimizer):
+            parameter = group["params"][index]
+            built = self._built.get(name, _nothing)()
+            if built is None or built is parameter:
                 continue
-            group["params"][index] = now
-            # torch's distributed checkpoints make state by a step with gradients of zeros (torch
-            # 2.13, `_init_optim_state`), which they put into the groups' parameters.
-            if before.grad is not None and now.grad is None and not before.grad.any():
-                now.grad = torch.zeros_like(now)
+            self._built[name] = weakref.ref(parameter)
+            if built in optimizer.state:
+                from hub.running.sharded.state import place_state
+
+                state = optimizer.state.pop(built)
+                own = place_state(parameter, self.members.get(parameter), state)
+                if own is not None:
+                    optimizer.state[parameter] = own
 
 
-def _by_name(model: Module) -> dict[str, Parameter]:
-    plain = plain_names(model)
-    return {plain(name): p for name, p in model.named_parameters(remove_duplicate=False)}
+def _named(optimizer: Any) -> Iterator[tuple[dict[str, Any], int, str]]:
+    """Yield the group, index and name of each parameter that has a name."""
+    for group in optimizer.param_groups:
+        names = group.get("param_names", ())[: len(group["params"])]
+        yield from ((group, index, name) for index, name in enumerate(names))
+
+
+def _replaced(optimizer: Any, model: Module) -> Places:
+    """Return the places of parameters that sharding has replaced, with those that did."""
+    present = present_parameters(model)
+    found = [(group, index, present.get(name)) for group, index, name in _named(optimizer)]
+    return [
+        (group, index, now)
+        for group, index, now in found
+        if now is not None and now is not group["params"][index] and is_sharded(now)
+    ]
+
+
+def _replace(group: dict[str, Any], index: int, now: Tensor) -> None:
+    before = group["params"][index]
+    group["params"][index] = now
+    # torch's distributed checkpoints make state by a step with gradients of zeros (torch 2.13,
+    # `_init_optim_state`), which they put into the groups' parameters.
+    if before.grad is not None and now.grad is None and not before.grad.any():
+        now.grad = torch.zeros_like(now)
+
+
+def _choose_implementation(optimizer: Any) -> None:
+    """Choose torch's implementations for DTensors, as the plan does if the model is sharded before.
+
+    torch 2.13 runs foreach operations on DTensors slowly. It runs neither `_fused_sgd_` nor
+    `_fused_adagrad_` on them, and no fused operation on DTensors and plain tensors together.
+    """
+    has_fused = not isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad)
+    for group in optimizer.param_groups:
+        sharded = [is_sharded(parameter) for parameter in group["params"]]
+        if "foreach" in group and any(sharded):
+            group["foreach"] = False
+            group["fused"] = bool(group.get("fused")) and has_fused and all(sharded)
+
+
+def _nothing() -> None:
+    return None

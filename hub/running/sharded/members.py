@@ -76,6 +76,11 @@ class Members:
     def __bool__(self) -> bool:
         return bool(self._by_parameter)
 
+    @property
+    def may_exist(self) -> bool:
+        """Whether sharded parameters are stepped by their kinds, and not as DTensors."""
+        return self._sharding.kind != "native"
+
     def get(self, parameter: Tensor) -> Member | None:
         """Return the member of a parameter that is stepped as rows or whole, if it is one."""
         return self._by_parameter.get(parameter)

@@ -27,7 +27,7 @@ class ShardedStep:
     """
 
     def __init__(self, stand_ins: StandInStep, late: LateSharding) -> None:
-        self._stand_ins, self._members, self._name = stand_ins, late.members, late.name
+        self._stand_ins, self.late, self._members = stand_ins, late, late.members
 
     def begin(self) -> None:
         """Start a new step."""
@@ -45,6 +45,9 @@ class ShardedStep:
         Raises:
             HubError: The update of a whole parameter failed; raised on every rank.
         """
+        if not self._members:
+            self._stand_ins.run(optimizer, items)
+            return
         at = {item.parameter: item for item in items}
         here: list[StandIn] = []
         whole: dict[Exchange, list[Member]] = {}
@@ -58,7 +61,7 @@ class ShardedStep:
                 whole.setdefault(member.exchange, []).append(member)
         for exchange, members in whole.items():
             step = WholeStep(
-                exchange, at, lambda own: self._stand_ins.run(optimizer, own), self._name
+                exchange, at, lambda own: self._stand_ins.run(optimizer, own), self.late.name
             )
             try:
                 step.run(members)
@@ -68,6 +71,7 @@ class ShardedStep:
         if here:
             self._stand_ins.run(optimizer, here)
 
-    def count_idle_groups(self, optimizer: Optimizer) -> None:
-        """Count the step in groups of which this rank has stepped nothing."""
-        self._stand_ins.count_idle_groups(optimizer)
+    def end(self, optimizer: Optimizer) -> None:
+        """End a step: count it in groups of which this rank has stepped nothing."""
+        self._stand_ins.end(optimizer)
+        self.late.touch_state()

@@ -23,6 +23,7 @@ def make_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[s
     """Make an optimizer step sharded parameters by their kinds, if it has any."""
     live: Any = optimizer
     form = _form(live.__class__)
+    late.steps_members = True
     live.hub_late_sharding = late
     live.hub_sharded_step = ShardedStep(StandInStep(form.plain_step, counters), late)
     live.__class__ = form
@@ -81,8 +82,7 @@ class Sharded(torch.optim.Optimizer):
                 for index, parameter in enumerate(group["params"])
             ],
         )
-        engine.count_idle_groups(self)
-        self.hub_late_sharding.touch_state()
+        engine.end(self)
 
 
 @cache

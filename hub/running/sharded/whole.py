@@ -47,13 +47,13 @@ class WholeStep:
         self._new: list[tuple[Tensor, Tensor]] = []
         """This rank's rows, and what is to become of them."""
 
-    def run(self, members: Sequence[Member], bucket_bytes: int = BUCKET) -> None:
+    def run(self, members: Sequence[Member]) -> None:
         """Step these parameters, which have to be the same on every rank.
 
         Raises:
             HubError: An owner's update failed; raised on every rank, with no weight changed.
         """
-        buckets = list(in_buckets(members, self._exchange.ranks, bucket_bytes))
+        buckets = list(in_buckets(members, self._exchange.ranks, BUCKET))
         coming = self._send_to_owners(buckets[0])
         going: Callable[[], None] | None = None
         for bucket, following in zip_longest(buckets, buckets[1:]):

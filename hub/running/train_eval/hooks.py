@@ -34,7 +34,7 @@ class Follows(Protocol):
 class Hook:
     """Calls a method of a follower with the module and the arguments that torch passes."""
 
-    def __init__(self, follower: Follows, module: nn.Module, method: str) -> None:
+    def __init__(self, follower: Any, module: nn.Module, method: str) -> None:
         self._follower = weakref.ref(follower)
         self._module = weakref.ref(module)
         self._method = method

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from hub.arguments import Arguments, Betas, Eps, LearningRate, WeightDecay
 from hub.hookspecs import hookimpl
-from hub.spec import OptimizerSpec, SchedulerSpec, Trait
+from hub.spec import OptimizerSpec, SchedulerSpec, Sharding, Trait
 
 
 class AdamArguments(Arguments):
@@ -52,6 +52,8 @@ BASE = OptimizerSpec(
 )
 PER_PARAMETER = frozenset({Trait.PER_PARAMETER})
 MODES = frozenset({Trait.TRAIN_EVAL_MODES})
+ELEMENTWISE = {"sharding": Sharding(kind="native", elementwise=True)}
+BY_ROWS = {"sharding": Sharding(kind="rows")}
 ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
     "keeps_its_first_lr": ("KeepsItsFirstLr", {}),
@@ -107,6 +109,17 @@ ROWS = {
     "ignores_closures": ("IgnoresClosures", {}),
     "ignores_named_closures": ("IgnoresNamedClosures", {}),
     "calls_closures_twice": ("CallsClosuresTwice", {}),
+    "draws_in_its_step": ("DrawsInItsStep", {}),
+    "norms_each_shard": ("NormsEachShard", BY_ROWS),
+    "norms_whole_tensors": ("NormsWholeTensors", ELEMENTWISE),
+    "straddles_blocks": (
+        "StraddlesBlocks",
+        {"sharding": Sharding(kind="rows", elementwise=True)},
+    ),
+    "needs_elements": ("NeedsElements", ELEMENTWISE),
+    "fills_idle_shards": ("FillsIdleShards", ELEMENTWISE),
+    "logs_on_the_first_rank": ("LogsOnTheFirstRank", ELEMENTWISE),
+    "keeps_local_tensors": ("KeepsLocalTensors", ELEMENTWISE),
     "leaves_hooks": ("LeavesHooks", {"traits": PER_PARAMETER}),
 }
 

@@ -548,3 +548,84 @@ class LeavesHooks(AdamW):
         for group in self.param_groups:
             for p in group["params"]:
                 p.register_hook(lambda grad: grad)
+
+
+class DrawsInItsStep(AdamW):
+    """Rounds at random with torch's global generator, which is another on every rank."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for p in _with_gradients(self):
+                p.add_(torch.randn(p.shape), alpha=1e-4)
+
+
+class NormsEachShard(AdamW):
+    """Divides by the norm of a gradient, and says that rows are enough for it."""
+
+    def step(self, closure=None):
+        for p in _with_gradients(self):
+            p.grad = p.grad / (p.grad.norm() + 1)
+        super().step(closure)
+
+
+class NormsWholeTensors(NormsEachShard):
+    """Says that an element's update depends on no other."""
+
+
+class StraddlesBlocks(AdamW):
+    """Scales blocks of 32 elements, and says that an element depends on no other."""
+
+    def step(self, closure=None):
+        for p in _with_gradients(self):
+            blocks = [block / (block.norm() + 1) for block in p.grad.flatten().split(32)]
+            p.grad = torch.cat(blocks).view_as(p)
+        super().step(closure)
+
+
+class NeedsElements(AdamW):
+    """Looks for the largest gradient, which a rank without rows does not have."""
+
+    def step(self, closure=None):
+        for p in _with_gradients(self):
+            if p.grad.abs().amax() == torch.inf:
+                raise OverflowError("a gradient is infinite")
+        super().step(closure)
+
+
+class FillsIdleShards(AdamW):
+    """Gives every shard a gradient, so that all ranks have the same to exchange."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None and hasattr(p, "to_local"):
+                    p.grad = torch.zeros_like(p)
+        super().step(closure)
+
+
+class LogsOnTheFirstRank(AdamW):
+    """Counts in the state of one rank only."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 0:
+            for p in _with_gradients(self):
+                self.state[p]["logged"] = 1
+
+
+class KeepsLocalTensors(AdamW):
+    """Has state of the size of a rank's own rows, which nobody can put together again."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for p in _with_gradients(self):
+                own, gradient = (t.to_local() if hasattr(t, "to_local") else t for t in (p, p.grad))
+                mean = self.state[p].setdefault("mean", torch.zeros_like(own))
+                mean.lerp_(gradient, 0.1)
+                own.add_(mean, alpha=-1e-2)
+
+
+def _with_gradients(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
