@@ -21,19 +21,19 @@ from hub.testing.process_runs import Setting
 from hub.testing.ranks import shared_ranks
 from hub.testing.strategies import Strategy
 
-NAMES = forms(hub.list_optimizers(), default_registry())
-OTHERS = [route for route in Route if route.reshards]
-ROUTES = {
-    Strategy.DDP: {(2, 2): list(Route), (2, 1): OTHERS, (1, 2): OTHERS},
-    Strategy.FSDP2: {
-        (2, 2): list(Route),
-        (2, 1): OTHERS,
-        (1, 2): OTHERS,
-        (2, 4): OTHERS,
-        (4, 2): OTHERS,
-    },
-}
-"""By how many ranks save and resume. The other routes keep the number."""
+NAMES = [
+    name
+    for name in forms(hub.list_optimizers(), default_registry())
+    if default_registry().optimizer(name).eager_spec is None
+]
+LAYERWISE = sorted({*forms(hub.list_optimizers(), default_registry())} - {*NAMES})
+EVERY = tuple(Route)
+OTHERS = tuple(route for route in Route if route.reshards)
+"""The routes to another number of ranks."""
+DDP = {(2, 2): EVERY, (2, 1): OTHERS, (1, 2): OTHERS}
+FSDP2 = {**DDP, (2, 4): OTHERS, (4, 2): OTHERS}
+SHORT = {(2, 2): OTHERS, (2, 1): (Route.FULL,), (1, 2): (Route.DISK,)}
+"""A layerwise form has the state of its eager form, bit for bit."""
 
 
 def call(ranks, in_one, in_several, name, strategy, *arguments):
@@ -50,23 +50,29 @@ def shapes_of(subject):
     return EVEN if subject.spec.package == "flashoptim" else TRAINED
 
 
-@pytest.mark.parametrize(("name", "strategy"), [*product(NAMES, ROUTES)])
-def test_resumes_exactly(name, strategy, tmp_path):
-    for ranks in {before: None for before, _ in ROUTES[strategy]}:
-        routes = tuple(Route) if ranks == 2 else tuple(OTHERS)
-        saved = call(
-            ranks, save_alone, save_together, name, strategy, tmp_path / str(ranks), routes
-        )
+CASES = [
+    *product(NAMES, [(Strategy.DDP, DDP), (Strategy.FSDP2, FSDP2)]),
+    *product(LAYERWISE, [(Strategy.DDP, SHORT), (Strategy.FSDP2, SHORT)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), CASES, ids=[f"{name}-{strategy}" for name, (strategy, _) in CASES]
+)
+def test_resumes_exactly(name, how, tmp_path):
+    strategy, resumed = how
+    subject = Subject(name, processes=2)
+    for ranks in {before: None for before, _ in resumed}:
+        routes = {r: None for (before, _), some in resumed.items() if before == ranks for r in some}
+        own = (tmp_path / str(ranks), tuple(routes))
+        saved = call(ranks, save_alone, save_together, name, strategy, *own)
         assert succeeded(saved) == [""] * ranks
-    subject, wrong = Subject(name, processes=2), []
-    for (before, after), routes in ROUTES[strategy].items():
-        for route in routes:
-            folder = tmp_path / str(before)
-            found = call(after, resume_alone, resume_together, name, strategy, folder, route)
-            try:
-                compare(
-                    subject, shapes_of(subject), strategy, found, f"{before} to {after}, {route}"
-                )
-            except AssertionError as error:
-                wrong.append(str(error))
+    wrong = []
+    for before, after, route in [(*ranks, r) for ranks, some in resumed.items() for r in some]:
+        own = (tmp_path / str(before), route)
+        found = call(after, resume_alone, resume_together, name, strategy, *own)
+        try:
+            compare(subject, shapes_of(subject), strategy, found, f"{before} to {after}, {route}:")
+        except AssertionError as error:
+            wrong.append(f"{before} to {after}, {route}: {str(error).splitlines()[0]}")
     assert not wrong
