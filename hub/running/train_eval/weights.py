@@ -43,7 +43,7 @@ class Weights:
         """The gradients present when the evaluation weights were put in place."""
         self._groups: list[int] = []
         """The identities of the groups that `_group_of` was made from."""
-        self._group_of: dict[Tensor, int] = {}
+        self._group_of: dict[Tensor | None, int] = {}
 
     @property
     def are_for_training(self) -> bool:
@@ -57,7 +57,7 @@ class Weights:
 
     def has_both(self, parameter: Tensor | None) -> bool:
         """Return whether a parameter has two kinds of weights: it has, once it was stepped."""
-        return parameter in self._places() and bool(self._live().state.get(parameter))
+        return bool(self._live().state.get(parameter)) and parameter in self._places(parameter)
 
     def to_evaluation(self) -> None:
         """Put the evaluation weights in place, and keep the training weights."""
@@ -203,17 +203,17 @@ class Weights:
         whole = self._live().param_groups
         groups = [{**group, "params": []} for group in whole]
         for parameter, tensor in stand_ins.items():
-            groups[self._places()[parameter]]["params"].append(tensor)
+            groups[self._places(parameter)[parameter]]["params"].append(tensor)
         for group in groups:
             if is_training is not None and TRAIN_MODE_KEY in group:
                 group[TRAIN_MODE_KEY] = is_training
         return groups
 
-    def _places(self) -> dict[Tensor, int]:
-        """Return the index of each parameter's group, updated if groups have changed."""
+    def _places(self, parameter: Tensor | None) -> dict[Tensor | None, int]:
+        """Return the index of each parameter's group, updated if groups or this one are new."""
         groups = self._live().param_groups
         found = [id(group) for group in groups]
-        if found != self._groups:
+        if found != self._groups or parameter not in self._group_of:
             self._group_of = {
                 p: index for index, group in enumerate(groups) for p in group["params"]
             }
