@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from hub.cli import check, compare, convert, doctor, listing, lr, new_plugin, plan, show
+from hub.cli import (
+    check,
+    compare,
+    convert,
+    doctor,
+    estimate,
+    listing,
+    lr,
+    new_plugin,
+    plan,
+    show,
+)
 from hub.cli.command import Command
 
 app = typer.Typer(
@@ -15,6 +26,7 @@ app = typer.Typer(
 app.command("list", cls=Command)(listing.list_names)
 app.command("show", cls=Command)(show.show)
 app.command("plan", cls=Command)(plan.plan)
+app.command("estimate", cls=Command)(estimate.estimate)
 app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
 app.command("check", cls=Command)(check.check)

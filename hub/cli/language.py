@@ -20,7 +20,7 @@ CALLS = {
     "hub.list_schedulers()": "`hub list`",
     "hub.build_scheduler": "`hub lr`",
     "hub.build": "`hub plan`",
-    "hub.estimate": "`hub compare`",
+    "hub.estimate": "`hub estimate`",
 }
 """The command for each call that has one."""
 SHARED = frozenset({"target_modules", "max_grad_norm", "precision", "optim_args"})

@@ -14,12 +14,21 @@ from hub.cli.command import complete_optimizer
 from hub.names import describe
 from hub.names.catalogue import EXTRA_OF
 from hub.names.registry import default_registry
+from hub.running.sharded.kinds import sharding_of
 from hub.spec import Trait
 from hub.terminal import Terminal, literal
 from hub.text import clean
 
 if TYPE_CHECKING:
     from hub.spec import OptimizerSpec
+
+
+SHARDED = {
+    "native": "steps sharded parameters as the DTensors they are",
+    "rows": "each rank steps its own rows, where these are whole blocks of quantized state",
+    "whole": "one rank steps each parameter as a whole, and has its state",
+}
+"""How an optimizer steps parameters that FSDP2 shards, by `Sharding.kind`."""
 
 
 def show(
@@ -74,7 +83,7 @@ def _facts(spec: OptimizerSpec) -> Table:
         ("runs on", ", ".join(sorted(spec.devices))),
         ("traits", ", ".join(sorted(spec.traits))),
         ("per group", ", ".join(sorted(spec.per_group))),
-        ("not sharded", spec.why_not_sharded),
+        ("under FSDP2", _sharded(spec)),
         *(("known failure", f"{check}: {why}") for check, why in spec.known_failures.items()),
         ("paper", spec.paper),
         ("homepage", spec.homepage),
@@ -82,6 +91,13 @@ def _facts(spec: OptimizerSpec) -> Table:
         if value:
             table.add_row(key, value)
     return table
+
+
+def _sharded(spec: OptimizerSpec) -> str:
+    sharding = sharding_of(spec)
+    if sharding is None:
+        return f"refused: {spec.why_not_sharded}" if spec.why_not_sharded else "refused"
+    return SHARDED[sharding.kind]
 
 
 def _arguments(spec: OptimizerSpec) -> Table:

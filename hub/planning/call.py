@@ -1,4 +1,4 @@
-"""The arguments of `hub.build`, `hub.plan` and `hub.estimate`: one signature for all three."""
+"""The arguments of `hub.build`, `hub.plan` and `hub.estimate`: the same for all three."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Call = TypeVar("Call", bound="BuildCall")
 
 
 class BuildCall:
@@ -49,13 +50,46 @@ class BuildCall:
         self.hyperparameters = hyperparameters
 
 
+class EstimateCall(BuildCall):
+    """The arguments of one call of `hub.estimate`."""
+
+    def __init__(
+        self,
+        name: str | OptimizerClass,
+        model: Module,
+        *,
+        mesh: Sequence[int] | None = None,
+        optim_args: OptimArgs = None,
+        target_modules: str | Sequence[str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        param_rules: Rules | None = None,
+        precision: str | None = None,
+        gradient_accumulation_steps: int = 1,
+        max_grad_norm: float | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__(
+            name,
+            model,
+            optim_args=optim_args,
+            target_modules=target_modules,
+            defaults=defaults,
+            param_rules=param_rules,
+            precision=precision,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_grad_norm=max_grad_norm,
+            **hyperparameters,
+        )
+        self.mesh = mesh
+
+
 def _decorator_for(
-    make_call: Callable[Parameters, BuildCall],
-) -> Callable[[Callable[[BuildCall], Result]], Callable[Parameters, Result]]:
-    """Return `takes_build_arguments`; type checkers learn the signature from `make_call`."""
+    make_call: Callable[Parameters, Call],
+) -> Callable[[Callable[[Call], Result]], Callable[Parameters, Result]]:
+    """Return a decorator; type checkers learn the signature from `make_call`."""
     arguments = signature(make_call)
 
-    def decorator(function: Callable[[BuildCall], Result]) -> Callable[Parameters, Result]:
+    def decorator(function: Callable[[Call], Result]) -> Callable[Parameters, Result]:
         @wraps(function, assigned=[key for key in WRAPPER_ASSIGNMENTS if key != "__annotations__"])
         def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             arguments.bind(*args, **kwargs)  # a TypeError that does not name this class
@@ -63,7 +97,7 @@ def _decorator_for(
 
         returned = signature(function).return_annotation
         called.__signature__ = arguments.replace(return_annotation=returned)  # type: ignore[attr-defined]
-        called.__annotations__ = {**BuildCall.__init__.__annotations__, "return": returned}
+        called.__annotations__ = {**make_call.__init__.__annotations__, "return": returned}
         return called
 
     return decorator
@@ -71,3 +105,5 @@ def _decorator_for(
 
 takes_build_arguments = _decorator_for(BuildCall)
 """Decorate a function of a `BuildCall` to take the arguments that make one."""
+takes_estimate_arguments = _decorator_for(EstimateCall)
+"""Likewise for an `EstimateCall`."""

@@ -51,6 +51,7 @@ class Prepared:
     optim_args: BaseModel
     targets: Mapping[str, nn.Module]
     context: BuildContext
+    layouts: tuple[MeshLayout, ...] = ()
 
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
@@ -208,6 +209,7 @@ def prepare(
         optim_args=options.model,
         targets=draft.targets.modules,
         context=context,
+        layouts=tuple(layouts),
     )
 
 

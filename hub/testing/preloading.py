@@ -33,6 +33,7 @@ def announced(package: str) -> Iterator[None]:
 if _VARIABLE in os.environ:  # this is the server
     for _module in (
         "torch",
+        "torch._dynamo",  # every build imports it
         "hub.testing.subject",
         *filter(None, os.environ[_VARIABLE].split(",")),
     ):

@@ -45,33 +45,33 @@ SUMS_OF_SHARDS = 1e-5
 def data_parallel(subject: Subject) -> None:
     """P9: under DDP, built before or after wrapping, and with layers that never have a gradient."""
     for strategy in (Strategy.DDP, Strategy.DDP_AFTER):
-        _holds(subject, ALL, strategy)
+        refusal(subject, ALL, strategy)
 
 
 def even_shards(subject: Subject) -> None:
     """P9: under FSDP2, built before or after sharding, with as many rows on every rank."""
     for strategy in (Strategy.FSDP2, Strategy.FSDP2_BEFORE):
-        _holds(subject, EVEN, strategy)
+        refusal(subject, EVEN, strategy)
 
 
 def uneven_shards(subject: Subject) -> None:
     """P9: under FSDP2, where the ranks have different numbers of rows."""
-    _holds(subject, UNEVEN, Strategy.FSDP2)
+    refusal(subject, UNEVEN, Strategy.FSDP2)
 
 
 def empty_shards(subject: Subject) -> None:
     """P9: under FSDP2, where parameters have fewer rows than there are ranks."""
-    _holds(subject, EMPTY, Strategy.FSDP2)
+    refusal(subject, EMPTY, Strategy.FSDP2)
 
 
 def dead_layers(subject: Subject) -> None:
     """P9: under FSDP2, where parameters in the groups never have a gradient."""
-    _holds(subject, DEAD, Strategy.FSDP2)
+    refusal(subject, DEAD, Strategy.FSDP2)
 
 
 def flat_shards(subject: Subject) -> None:
     """P9: under FSDP1, which gives each rank flat pieces of the parameters."""
-    _holds(subject, EVEN, Strategy.FSDP1)
+    refusal(subject, EVEN, Strategy.FSDP1)
 
 
 def same_keys(subject: Subject) -> None:
@@ -107,27 +107,41 @@ def _resumes(
         return  # refused
     setting, ranks = Setting.of(subject), subject.processes
     one = shared_ranks(1)
-    _succeeded(one.call(save_alone, setting, shapes, average, folder / "one", (route,)))
+    succeeded(one.call(save_alone, setting, shapes, average, folder / "one", (route,)))
     found = one.call(resume_alone, setting, shapes, average, folder / "several", route)
-    _compare(subject, shapes, strategy, found, f"resuming on 1 rank ({route})")
+    compare(subject, shapes, strategy, found, f"resuming on 1 rank ({route})")
     found = _results(subject, resume_together, shapes, strategy, folder / "one", route)
-    _compare(subject, shapes, strategy, found, f"resuming on {ranks} ranks ({route})")
+    compare(subject, shapes, strategy, found, f"resuming on {ranks} ranks ({route})")
 
 
-def _holds(subject: Subject, shapes: Shapes, strategy: Strategy) -> None:
+def refusal(subject: Subject, shapes: Shapes, strategy: Strategy) -> str:
+    """Train in several processes, and hold every rank to one process.
+
+    Returns:
+        Why hub refused on every rank, with the weights as they were; "" if it trained.
+
+    Raises:
+        AssertionError: The result is another, or a rank failed.
+    """
     steps = STEPS if bound(subject, strategy) is not None else 1
     found = _results(subject, together, shapes, strategy, steps)
     if not all(run.refusal for run in found):
-        _compare(subject, shapes, strategy, found)
+        compare(subject, shapes, strategy, found)
+    return str(found[0].refusal)
 
 
 def _results(subject: Subject, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Return what a function gives on every rank."""
     ranks = shared_ranks(subject.processes)
-    return _succeeded(ranks.call(function, Setting.of(subject), *arguments))
+    return succeeded(ranks.call(function, Setting.of(subject), *arguments))
 
 
-def _succeeded(found: list[Any]) -> list[Any]:
+def succeeded(found: list[Any]) -> list[Any]:
+    """Return what every rank gave.
+
+    Raises:
+        AssertionError: A rank failed.
+    """
     failed = {rank: each for rank, each in enumerate(found) if isinstance(each, Failure)}
     if failed:
         rank, failure = min(failed.items(), key=lambda item: item[1].error == "TimeoutError")
@@ -135,13 +149,25 @@ def _succeeded(found: list[Any]) -> list[Any]:
     return found
 
 
-def _compare(
+def compare(
     subject: Subject, shapes: Shapes, strategy: Strategy, found: list[Run], where: str = ""
 ) -> None:
+    """Hold what every rank ended with to one process.
+
+    Args:
+        subject: Of as many processes as the gradients came from.
+        shapes: Of the model.
+        strategy: How it was spread.
+        found: What the ranks gave.
+        where: What was done, for the message.
+
+    Raises:
+        AssertionError: A rank failed, or is off by more than the `bound`.
+    """
     tolerance = bound(subject, strategy)
     steps = STEPS if tolerance is not None else 1
     expected = reference(Setting.of(subject), shapes, average_of(subject, strategy), steps)
-    for rank, run in enumerate(_succeeded(found)):
+    for rank, run in enumerate(succeeded(found)):
         off = distance(run, expected, tolerance)
         expect(
             off == 0,
@@ -188,7 +214,7 @@ def average_of(subject: Subject, strategy: Strategy) -> Average:
 @cache
 def reference(setting: Setting, shapes: Shapes, average: Average, steps: int) -> Run:
     """Return the run in one process."""
-    (run,) = _succeeded(shared_ranks(1).call(alone, setting, shapes, average, steps))
+    (run,) = succeeded(shared_ranks(1).call(alone, setting, shapes, average, steps))
     return run  # type: ignore[no-any-return]
 
 

@@ -121,7 +121,7 @@ def together(setting: Setting, shapes: Shapes, strategy: Strategy, steps: int = 
         moved = not all(map(torch.equal, before, whole_weights(spread.model)))
         if moved or not error.fix:
             raise
-        return Run([], torch.empty(0), str(error))
+        return Run([], torch.empty(0), error.what)
     return Run(whole_weights(spread.model), evaluated)
 
 

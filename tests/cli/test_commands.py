@@ -6,12 +6,14 @@ import sys
 import warnings
 
 import pytest
+import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import hub
 from hub.cli import app
 from hub.cli.show import example
+from hub.compare.model import skeleton
 
 COMMANDS = get_command(app).commands
 
@@ -144,3 +146,23 @@ def test_compare_says_where_the_report_is(tmp_path):
     output = run("compare", *arguments, "--out", str(tmp_path / "new"))
     assert "report.html" in output
     assert (tmp_path / "new" / "report.html").exists()
+
+
+def test_estimate_counts_as_the_library_does():
+    found = json.loads(run("estimate", "adafactor", "adamw_torch", "--mesh", "2x4", "--json"))
+    model = skeleton(None, torch.float32)
+    for name, sizes in found.items():
+        size = hub.estimate(name, model, mesh=(2, 4))
+        assert sizes == {**vars(size), "total": size.total}
+    table = run("estimate", "adafactor", "--precision", "bf16", COLUMNS="120")
+    assert "exchange" not in table
+    assert "KiB" in table
+    assert "exchange" in run("estimate", "adafactor", "--mesh", "8", COLUMNS="120")
+
+
+@pytest.mark.parametrize("mesh", ["2x", "x", "0", "-1", "1.5", "2x2x2", "2x4\x1b"])
+def test_estimate_refuses_what_is_not_a_mesh(mesh):
+    said = run("estimate", "sgd", f"--mesh={mesh}", status=2)
+    assert "is not a shape" in said
+    assert "--mesh 2x4" in said
+    assert "\x1b" not in said

@@ -26,6 +26,19 @@ def run(ranks, store, *cases):
             process.kill()
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_every_name_under_ddp(ranks, tmp_path):
-    run(ranks, tmp_path / "store", "every_name", "without_ddp")
+CASES = {
+    "every name under DDP": (2, "every_name"),
+    "DDP": (2, "without_ddp", "every_way_to_wrap", "wrapped_before", "detached", "memory"),
+    "accumulation": (2, "accumulated", "accumulated_to_an_incomplete_end"),
+    "clipping": (2, "clipped", "clipped_otherwise"),
+    "nothing calls step": (2, "without_step", "saved_on_rank_0"),
+    "ranks that differ": (2, "other_order", "failed_updates", "one_rank_interrupted"),
+    "three ranks": (3, "some_names", "sharded"),
+    "FSDP2": (2, "sharded", "sharded_accumulation", "sharded_clipping", "sharded_failure"),
+    "HSDP": (4, "some_names", "sharded", "sharded_clipping"),
+}
+
+
+@pytest.mark.parametrize(("ranks", "cases"), [(n, c) for n, *c in CASES.values()], ids=CASES)
+def test_ranks_train_as_one_process_does(ranks, cases, tmp_path):
+    run(ranks, tmp_path / "store", *cases)

@@ -1,4 +1,4 @@
-"""`hub.build`, `hub.plan` and `hub.estimate` have one signature, and warn where they are called."""
+"""`hub.build`, `hub.plan` and `hub.estimate` take the same, and warn where they are called."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import hub
-from hub.planning.call import BuildCall
+from hub.planning.call import BuildCall, EstimateCall
 
 FUNCTIONS = [hub.build, hub.plan, hub.estimate]
 NAMES = ["build", "plan", "estimate"]
@@ -15,8 +15,11 @@ NAMES = ["build", "plan", "estimate"]
 @pytest.mark.parametrize("function", FUNCTIONS, ids=NAMES)
 def test_the_signature_shows_all_arguments(function):
     signature = inspect.signature(function)
-    assert signature.parameters == inspect.signature(BuildCall).parameters
-    assert list(signature.parameters) == [
+    parameters = dict(signature.parameters)
+    if function is hub.estimate:
+        assert parameters.pop("mesh").default is None
+    assert parameters == dict(inspect.signature(BuildCall).parameters)
+    assert list(parameters) == [
         "name",
         "model",
         "optim_args",
@@ -38,12 +41,11 @@ def test_each_argument_is_described_where_it_is_taken():
     assert all(f"\n    {name}: " in described for name in inspect.signature(BuildCall).parameters)
 
 
-def test_a_call_keeps_every_argument():
-    given = {name: object() for name in inspect.signature(BuildCall).parameters}
+@pytest.mark.parametrize("call", [BuildCall, EstimateCall])
+def test_a_call_keeps_every_argument(call):
+    given = {name: object() for name in inspect.signature(call).parameters}
     hyperparameters = {"lr": given.pop("hyperparameters")}
-    assert vars(BuildCall(**given, **hyperparameters)) == given | {
-        "hyperparameters": hyperparameters
-    }
+    assert vars(call(**given, **hyperparameters)) == given | {"hyperparameters": hyperparameters}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=NAMES)

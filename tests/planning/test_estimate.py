@@ -1,11 +1,15 @@
 """What `hub.estimate` says beforehand is what is there afterwards."""
 
 import gc
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.split import as_split
 from torch import nn
 
 import hub
@@ -110,3 +114,68 @@ for _ in range(2):
 def test_bad_input_is_refused_as_by_build(model):
     with pytest.raises(hub.OptimArgsError, match="did you mean 'betas'"):
         hub.estimate("adamw_torch", model, beta=(0.9, 0.95))
+
+
+def test_two_ranks_keep_what_is_estimated_for_them(tmp_path):
+    """Before sharding for the busiest, and then on each; native, by rows and whole."""
+    script = Path(__file__).with_name("estimated.py")
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}  # torchao compiles for every shape
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), tmp_path / "store"], env=environment)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+
+
+def blocks():
+    return nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(8)), nn.LayerNorm(64))
+
+
+def test_a_mesh_divides_what_is_elementwise():
+    alone, ranks, replicated = (
+        hub.estimate("adamw_torch", blocks(), mesh=mesh) for mesh in (None, (4,), (2, 4))
+    )
+    assert ranks == replicated
+    assert (ranks.parameters, ranks.gradients) == (alone.parameters // 4, alone.gradients // 4)
+    assert ranks.state - 10 * 4 == (alone.state - 10 * 4) // 4  # but for the counts of steps
+    assert ranks.exchange == 0
+
+
+def test_the_busiest_owner_counts():
+    """8 matrices on 4 ranks are 2 for each; the norm's two vectors go to two of the ranks."""
+    alone, ranks = (hub.estimate("adafactor", blocks(), mesh=mesh) for mesh in (None, (4,)))
+    matrix, vector = 4 * (64 + 64), 4 * 64
+    assert alone.state == 8 * matrix + 2 * vector
+    assert ranks.state == 2 * matrix + vector
+    # All in one bucket: what is sent and received, the stand-ins of the owner, and the new rows.
+    owned, rows = 2 * 4 * 64**2 + vector, alone.parameters // 4
+    assert ranks.exchange == 2 * (owned + rows) + 2 * owned + rows
+
+
+@pytest.mark.parametrize("mesh", [(), 8, (0,), (1.5,), (2, 2, 2), "8", (True,)])
+def test_a_mesh_is_a_shape_of_one_or_two_dimensions(mesh):
+    with pytest.raises(hub.OptimArgsError, match="is not a shape") as refused:
+        hub.estimate("sgd", blocks(), mesh=mesh)
+    assert "(8,)" in refused.value.fix
+
+
+def test_what_cannot_be_sharded_is_refused():
+    with pytest.raises(hub.UnsupportedError, match="sharded already"):
+        hub.estimate("sgd", as_split(blocks(), (4,)), mesh=(4,))
+    model = nn.ParameterDict({"scale": nn.Parameter(torch.zeros(())), "rest": torch.zeros(4)})
+    with pytest.raises(hub.UnsupportedError, match="without dimensions") as refused:
+        hub.estimate("sgd", model, mesh=(4,))
+    assert refused.value.where == "scale"
+
+
+def test_a_model_that_holds_what_cannot_be_copied_is_estimated():
+    """As FSDP2 leaves process groups in hooks, which `copy.deepcopy` cannot copy."""
+    model = blocks()
+    lock = threading.Lock()
+    model[0].register_forward_hook(lambda *_: lock)
+    model.lock = lock
+    assert hub.estimate("sgd", model, momentum=0.9).state == 4 * sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    assert model.lock is lock
+    assert model[0]._forward_hooks

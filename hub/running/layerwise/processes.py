@@ -259,6 +259,8 @@ class Processes(OneProcess):
     def _agree(self, event: Event, number: int = 0, error: HubError | None = None) -> None:
         """Exchange what this process has arrived at; raise unless all are there.
 
+        An error drops the gradients that wait, so that `step()` ends the step on all processes.
+
         Raises:
             UnsupportedError: They are not.
             HubError: An update has failed on one of them.
@@ -270,10 +272,18 @@ class Processes(OneProcess):
         rows = [torch.empty_like(own) for _ in range(distributed.get_world_size(self._group))]
         distributed.all_gather(rows, own, group=self._group)
         found = [(Event(kind), index) for kind, index in torch.stack(rows).tolist()]
-        if any(kind is Event.FAILURE for kind, _ in found):
+        has_failed = any(kind is Event.FAILURE for kind, _ in found)
+        if not has_failed and all(one == found[0] for one in found):
+            return
+        self._drop_waiting()
+        if has_failed:
             self._raise_everywhere(error, len(found))
-        if any(one != found[0] for one in found):
-            raise self._out_of_order(found)
+        raise self._out_of_order(found)
+
+    def _drop_waiting(self) -> None:
+        for slot in self._slots.values():
+            if not slot.updated:
+                slot.clear(set_to_none=True)
 
     def _raise_everywhere(self, error: HubError | None, ranks: int) -> None:
         """Raise the error of the first process that has one."""

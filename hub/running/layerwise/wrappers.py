@@ -60,6 +60,8 @@ class HiddenFromDdp:
         """Stop DDP from averaging."""
         if not self.is_from(ddp):
             ddp._remove_autograd_hooks()  # noqa: SLF001 - no public equivalent
+            # A static graph's first backward pass averages without hooks.
+            ddp._static_graph_delay_allreduce_enqueued = True  # noqa: SLF001
             self._ddp = weakref.ref(ddp)
 
     def parameters(self) -> list[Tensor]:
@@ -180,6 +182,11 @@ def _average_again(ddp: Any, names: Collection[str]) -> None:
     parameters, sparse = ddp._build_params_for_reducer()  # noqa: SLF001
     named = ddp._build_debug_param_to_name_mapping(parameters)  # noqa: SLF001
     ddp._ddp_init_helper(parameters, sparse, named, ddp.static_graph)  # noqa: SLF001
+    for hook, state in ddp._comm_hooks:  # noqa: SLF001
+        torch.distributed._register_comm_hook(ddp.reducer, state, hook)  # type: ignore[attr-defined]  # noqa: SLF001
+    if ddp.static_graph:
+        ddp._static_graph_delay_allreduce_enqueued = False  # noqa: SLF001
+        ddp.reducer._set_static_graph()  # noqa: SLF001
 
 
 def _names(model: Module, ids: Collection[int]) -> list[str]:

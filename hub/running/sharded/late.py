@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.errors import UnsupportedError
-from hub.groups.modules import plain_names
 from hub.running.sharded.flat import check_not_flattened
 from hub.running.sharded.kinds import sharding_of
 from hub.running.sharded.members import Members
 from hub.running.sharded.meshes import is_sharded
+from hub.running.sharded.present import present_parameters
 from hub.running.sharded.refusals import check_sharded
 from hub.spec import Sharding
 
@@ -80,6 +80,8 @@ class LateSharding:
         self._check(optimizer, model, replaced)
         for group, index, now in replaced:
             _replace(group, index, now)
+        if replaced:
+            _choose_implementation(optimizer)
         self.members.add_new(optimizer.param_groups)
         self._move_states(optimizer)
         call = self.on_replaced()
@@ -160,8 +162,7 @@ def _named(optimizer: Any) -> Iterator[tuple[dict[str, Any], int, str]]:
 
 def _replaced(optimizer: Any, model: Module) -> Places:
     """Return the places of parameters that sharding has replaced, with those that did."""
-    plain = plain_names(model)
-    present = {plain(name): p for name, p in model.named_parameters(remove_duplicate=False)}
+    present = present_parameters(model)
     found = [(group, index, present.get(name)) for group, index, name in _named(optimizer)]
     return [
         (group, index, now)
@@ -177,10 +178,20 @@ def _replace(group: dict[str, Any], index: int, now: Tensor) -> None:
     # `_init_optim_state`), which they put into the groups' parameters.
     if before.grad is not None and now.grad is None and not before.grad.any():
         now.grad = torch.zeros_like(now)
-    # As the plan chooses for parameters that are sharded already: torch 2.13 runs foreach
-    # operations on DTensors slowly, and neither `_fused_sgd_` nor `_fused_adagrad_` at all.
-    if "foreach" in group:
-        group.update(foreach=False, fused=False)
+
+
+def _choose_implementation(optimizer: Any) -> None:
+    """Choose torch's implementations for DTensors, as the plan does if the model is sharded before.
+
+    torch 2.13 runs foreach operations on DTensors slowly. It runs neither `_fused_sgd_` nor
+    `_fused_adagrad_` on them, and no fused operation on DTensors and plain tensors together.
+    """
+    has_fused = not isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad)
+    for group in optimizer.param_groups:
+        sharded = [is_sharded(parameter) for parameter in group["params"]]
+        if "foreach" in group and any(sharded):
+            group["foreach"] = False
+            group["fused"] = bool(group.get("fused")) and has_fused and all(sharded)
 
 
 def _nothing() -> None:

@@ -79,6 +79,11 @@ def split_group(parameter: Any) -> ProcessGroup:
     return group
 
 
+def own_rank(parameter: Any) -> int:
+    """Return this process's rank among those that a DTensor's rows are split over."""
+    return int(parameter.device_mesh.get_local_rank(split_dimension(parameter)))
+
+
 def ranks_of(parameter: Any) -> int:
     """Return over how many ranks a DTensor's rows are split."""
     return int(parameter.device_mesh.size(split_dimension(parameter)))

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Named = Sequence[tuple[str, Tensor]]
 
-_FIX = "use DDP, or another optimizer, such as adamw_torch"
-
 
 def check_sharded(spec: OptimizerSpec, arguments: Mapping[str, Any], named: Named) -> None:
     """Check that an optimizer can step all parameters that are DTensors.
@@ -36,28 +34,38 @@ def check_sharded(spec: OptimizerSpec, arguments: Mapping[str, Any], named: Name
     sharded = [(name, parameter) for name, parameter in named if is_sharded(parameter)]
     if not sharded:
         return
+    sharding = checked_sharding(spec, where=sharded[0][0])
+    _check_placements(spec, sharding, sharded)
+    _check_offload(spec, sharding, arguments, sharded)
+
+
+def checked_sharding(spec: OptimizerSpec, where: str) -> Sharding:
+    """Return how an optimizer steps sharded parameters.
+
+    Raises:
+        UnsupportedError: It cannot; the error says why.
+    """
     sharding = sharding_of(spec)
     if sharding is None:
         raise UnsupportedError(
             f"{spec.name} cannot train parameters sharded by FSDP2 or tensor parallelism: "
             + (spec.why_not_sharded or "its plugin does not say how (OptimizerSpec.sharding)"),
-            where=sharded[0][0],
-            fix=_FIX,
+            where=where,
+            fix="use DDP, or another optimizer, such as adamw_torch",
         )
-    _check_placements(spec, sharding, sharded)
-    _check_offload(spec, sharding, arguments, sharded)
+    return sharding
 
 
 def _check_placements(spec: OptimizerSpec, sharding: Sharding, sharded: Named) -> None:
-    if sharding.kind == "native" or sharding.elementwise:
+    if sharding.kind == "native":
         return
     for name, parameter in sharded:
         if split_dimension(parameter) is None:
             placements: Any = parameter.placements  # type: ignore[attr-defined]
             where = ", ".join(map(str, placements))
             raise UnsupportedError(
-                f"{spec.name} needs whole rows of a parameter or all of it, and hub gathers them "
-                "from one dimension of the mesh that splits rows (FSDP2, HSDP); here the "
+                f"{spec.name} steps plain tensors: rows, or whole parameters that hub gathers, and "
+                "both need one dimension of the mesh that splits rows (FSDP2, HSDP); here the "
                 f"placements are {where}",
                 where=name,
                 fix="shard with fully_shard over one dimension, without tensor parallelism or a "

@@ -9,6 +9,7 @@ import torch
 
 from hub.errors import HubError
 from hub.running.sharded.exchange import Exchange, Form
+from hub.running.sharded.layout import BUCKET, in_buckets
 from hub.running.stand_ins import StandIn
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from hub.running.sharded.exchange import Arrival
     from hub.running.sharded.members import Member
-
-BUCKET = 1 << 26
-"""About how many bytes of weights an owner receives at once; as many of gradients come on top."""
 
 
 class WholeStep:
@@ -49,13 +47,13 @@ class WholeStep:
         self._new: list[tuple[Tensor, Tensor]] = []
         """This rank's rows, and what is to become of them."""
 
-    def run(self, members: Sequence[Member], bucket_bytes: int = BUCKET) -> None:
+    def run(self, members: Sequence[Member]) -> None:
         """Step these parameters, which have to be the same on every rank.
 
         Raises:
             HubError: An owner's update failed; raised on every rank, with no weight changed.
         """
-        buckets = list(in_buckets(members, self._exchange.ranks, bucket_bytes))
+        buckets = list(in_buckets(members, self._exchange.ranks, BUCKET))
         coming = self._send_to_owners(buckets[0])
         going: Callable[[], None] | None = None
         for bucket, following in zip_longest(buckets, buckets[1:]):
@@ -142,16 +140,3 @@ class WholeStep:
             where=self._name,
             fix="no weights have changed, on any rank; the next step begins as usual",
         ) from self._error
-
-
-def in_buckets(members: Sequence[Member], ranks: int, size: int) -> Iterator[list[Member]]:
-    """Yield lists of parameters that give each owner about `size` bytes of weights, or one."""
-    queues = [[m for m in reversed(members) if m.owner == rank] for rank in range(ranks)]
-    while any(queues):
-        bucket = []
-        for queue in queues:
-            taken = 0
-            while queue and (not taken or taken + queue[-1].parameter.nbytes <= size):
-                taken += queue[-1].parameter.nbytes
-                bucket.append(queue.pop())
-        yield bucket

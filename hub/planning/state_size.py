@@ -1,0 +1,194 @@
+"""How many bytes of state an optimizer keeps for parameters of given shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Parameter
+
+from hub import backend
+from hub.errors import HubError, UnsupportedError
+from hub.measuring import plain_tensors
+from hub.planning.skeleton import with_tensors
+from hub.quiet import no_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from torch import Tensor
+
+    from hub.planning.prepare import Prepared
+    from hub.spec import ParameterGroup
+
+    Shape = tuple[int, ...]
+
+_one_at_a_time = RLock()
+"""Held while compilation is off, which is a process-wide setting."""
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The bytes of the state of parameters; a storage that several tensors share counts once."""
+
+    own: Mapping[str, int]
+    """Of each parameter, by name."""
+    shared: Mapping[tuple[str, ...], int]
+    """Of tensors that are also attributes of the optimizer, by their path there: one for all
+    parameters, such as the quantization maps of bitsandbytes."""
+
+
+class StateSizes:
+    """Measures the state of an optimizer after its first step, without allocating it.
+
+    Parameters of one group, dtype and shape have state of the same size, so one of them steps for
+    all.
+
+    Args:
+        prepared: The plan and its model.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._known: dict[Any, tuple[int, Mapping[tuple[str, ...], int]]] = {}
+        """By kind, the bytes of one parameter, and those of what it shares with others."""
+        embeddings = prepared.context.embeddings
+        self._kinds = {
+            name: (group.name, parameter.dtype, name in embeddings)
+            for group in prepared.context.groups
+            for name, parameter in group.parameters
+        }
+
+    def total(self, shapes: Mapping[str, Shape]) -> int:
+        """Return the bytes of state that one process keeps for parameters.
+
+        Args:
+            shapes: By name. All other parameters are left out.
+
+        Raises:
+            UnsupportedError: The optimizer cannot take a step on the CPU, or needs the real model.
+        """
+        kinds = {name: (*self._kinds[name], shape) for name, shape in shapes.items()}
+        examples: dict[Any, str] = {}
+        for name, kind in kinds.items():
+            if kind not in self._known:
+                examples.setdefault(kind, name)
+        if examples:
+            self._measure({name: shapes[name] for name in examples.values()}, kinds)
+        shared = {
+            path: size for kind in kinds.values() for path, size in self._known[kind][1].items()
+        }
+        return sum(self._known[kind][0] for kind in kinds.values()) + sum(shared.values())
+
+    def _measure(self, shapes: Mapping[str, Shape], kinds: Mapping[str, Any]) -> None:
+        """Step these parameters, with compilation off: compiled code crashes on fake tensors."""
+        backend.load("torch._dynamo")  # imported here, so that fake tensors do not import it
+        with _one_at_a_time, torch.compiler.set_stance("force_eager"):
+            for size in _sizes(self._prepared, shapes):
+                for name, own in size.own.items():
+                    self._known[kinds[name]] = own, size.shared
+
+
+def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return [_after_a_step(prepared, shapes)]
+    except Exception:  # noqa: BLE001 - code that reads a fake tensor may raise anything
+        return _one_by_one(prepared, shapes)
+
+
+def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+    try:
+        return [_after_a_step(prepared, {name: s}, real={name}) for name, s in shapes.items()]
+    except HubError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"the memory of {prepared.plan.optimizer} cannot be estimated here: "
+            f"{type(error).__name__}: {error}",
+            where=prepared.plan.optimizer,
+            fix="build it, and look at optimizer.state",
+            plugin=prepared.plan.distribution,
+        ) from error
+
+
+def _after_a_step(
+    prepared: Prepared, shapes: Mapping[str, Shape], real: Collection[str] | None = None
+) -> _Size:
+    """Return the bytes of state after a step over stand-ins for some parameters.
+
+    They belong to a copy of the model, so that a plugin finds the same modules there. Those in
+    `real`, by name, are on the CPU and all others on the meta device; None: all on the CPU.
+    """
+    context = prepared.context
+    stand_ins = {
+        id(tensor): _stand_in(tensor, "cpu" if real is None else "meta")
+        for tensor in (*context.model.parameters(), *context.model.buffers())
+    }
+    for name, parameter in context.named_parameters():
+        if name in shapes:
+            device = "cpu" if real is None or name in real else "meta"
+            stand_ins[id(parameter)] = _stand_in(parameter, device, shapes[name])
+    groups = (_with_stand_ins(group, stand_ins, shapes) for group in context.groups)
+    copied = replace(
+        context,
+        model=with_tensors(context.model, stand_ins),
+        groups=tuple(group for group in groups if group.parameters),
+    )
+    with no_warnings():
+        optimizer: Any = prepared.construct(copied)
+        for parameter in copied.parameters():
+            parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer.step()
+    return _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
+
+
+def _with_stand_ins(
+    group: ParameterGroup, stand_ins: Mapping[int, Any], names: Collection[str]
+) -> ParameterGroup:
+    chosen = tuple((n, stand_ins[id(p)]) for n, p in group.parameters if n in names)
+    return replace(group, parameters=chosen)
+
+
+def _stand_in(tensor: Tensor, device: str, shape: Shape | None = None) -> Tensor:
+    size = tensor.shape if shape is None else shape
+    values = torch.full(size, 0.1, dtype=tensor.dtype, device=device)
+    if isinstance(tensor, Parameter):
+        return Parameter(values, requires_grad=tensor.requires_grad)
+    return values
+
+
+def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
+    owner: dict[tuple[int, int], str] = {}
+    pieces: dict[tuple[int, int], int] = {}
+    for parameter, state in optimizer.state.items():
+        for piece in plain_tensors(state):
+            owner[_place(piece)], pieces[_place(piece)] = names[id(parameter)], piece.nbytes
+    shared = {
+        path: pieces.pop(_place(tensor))
+        for path, tensor in _attributes(optimizer)
+        if _place(tensor) in pieces
+    }
+    own = dict.fromkeys(names.values(), 0)
+    for place, size in pieces.items():
+        own[owner[place]] += size
+    return _Size(own, shared)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Identify the memory of a tensor; a fake one has a storage, but no address."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
+
+
+def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
+    for name, value in vars(optimizer).items():
+        if isinstance(value, torch.Tensor):
+            yield (name,), value
+        elif isinstance(value, dict) and name != "state":
+            for key, item in value.items():
+                if isinstance(item, torch.Tensor):
+                    yield (name, str(key)), item
