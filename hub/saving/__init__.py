@@ -20,7 +20,8 @@ correct. `state_dict()` runs, after torch has collected the state:
 1. `check_structure`, before any code relies on the structure.
 2. `align` of `load`, the first hook: it checks the record, matches parameters by name and checks
    shapes. It is prepended because the others rely on the optimizer's own order of parameters.
-3. `import_state` of `hub.running.sharded`, if parameters are sharded: it keeps what this rank steps.
+3. `import_state` of `hub.running.sharded`, if parameters are sharded: it keeps what this rank
+   steps.
 4. `keep_state_dtypes` of `hub.repairs`, if the factory calls it, notes the aligned tensors.
 5. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
    replaces the groups.
