@@ -84,6 +84,19 @@ def translate_state(
     optimizer.register_load_state_dict_post_hook(loaded)
 
 
+def stepped_shape(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> torch.Size:
+    """Return the shape in which this rank steps a parameter: sharded ones may be stepped by rows.
+
+    What load hooks get is the state of that shape.
+    """
+    late = getattr(optimizer, "hub_late_sharding", None)
+    member = None if late is None else late.members.get(parameter)
+    if member is None or member.kind != "rows":
+        return parameter.shape
+    rows: torch.Size = member.local.shape
+    return rows
+
+
 def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
     """Load state tensors in the dtype they were saved in.
 

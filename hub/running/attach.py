@@ -49,6 +49,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     """
     handles: list[RemovableHandle] = []
     late = LateSharding(optimizer, model, plan, spec)
+    optimizer.hub_late_sharding = late  # type: ignore[attr-defined]
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         step_sharded(optimizer, late, spec.step_counters)
     if Trait.TRAIN_EVAL_MODES in spec.traits:

@@ -107,11 +107,11 @@ def _resumes(
         return  # refused
     setting, ranks = Setting.of(subject), subject.processes
     one = shared_ranks(1)
-    _succeeded(one.call(save_alone, setting, shapes, average, folder / "one", (route,)))
+    succeeded(one.call(save_alone, setting, shapes, average, folder / "one", (route,)))
     found = one.call(resume_alone, setting, shapes, average, folder / "several", route)
-    _compare(subject, shapes, strategy, found, f"resuming on 1 rank ({route})")
+    compare(subject, shapes, strategy, found, f"resuming on 1 rank ({route})")
     found = _results(subject, resume_together, shapes, strategy, folder / "one", route)
-    _compare(subject, shapes, strategy, found, f"resuming on {ranks} ranks ({route})")
+    compare(subject, shapes, strategy, found, f"resuming on {ranks} ranks ({route})")
 
 
 def refusal(subject: Subject, shapes: Shapes, strategy: Strategy) -> str:
@@ -126,17 +126,22 @@ def refusal(subject: Subject, shapes: Shapes, strategy: Strategy) -> str:
     steps = STEPS if bound(subject, strategy) is not None else 1
     found = _results(subject, together, shapes, strategy, steps)
     if not all(run.refusal for run in found):
-        _compare(subject, shapes, strategy, found)
+        compare(subject, shapes, strategy, found)
     return str(found[0].refusal)
 
 
 def _results(subject: Subject, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Return what a function gives on every rank."""
     ranks = shared_ranks(subject.processes)
-    return _succeeded(ranks.call(function, Setting.of(subject), *arguments))
+    return succeeded(ranks.call(function, Setting.of(subject), *arguments))
 
 
-def _succeeded(found: list[Any]) -> list[Any]:
+def succeeded(found: list[Any]) -> list[Any]:
+    """Return what every rank gave.
+
+    Raises:
+        AssertionError: A rank failed.
+    """
     failed = {rank: each for rank, each in enumerate(found) if isinstance(each, Failure)}
     if failed:
         rank, failure = min(failed.items(), key=lambda item: item[1].error == "TimeoutError")
@@ -144,13 +149,25 @@ def _succeeded(found: list[Any]) -> list[Any]:
     return found
 
 
-def _compare(
+def compare(
     subject: Subject, shapes: Shapes, strategy: Strategy, found: list[Run], where: str = ""
 ) -> None:
+    """Hold what every rank ended with to one process.
+
+    Args:
+        subject: Of as many processes as the gradients came from.
+        shapes: Of the model.
+        strategy: How it was spread.
+        found: What the ranks gave.
+        where: What was done, for the message.
+
+    Raises:
+        AssertionError: A rank failed, or is off by more than the `bound`.
+    """
     tolerance = bound(subject, strategy)
     steps = STEPS if tolerance is not None else 1
     expected = reference(Setting.of(subject), shapes, average_of(subject, strategy), steps)
-    for rank, run in enumerate(_succeeded(found)):
+    for rank, run in enumerate(succeeded(found)):
         off = distance(run, expected, tolerance)
         expect(
             off == 0,
@@ -197,7 +214,7 @@ def average_of(subject: Subject, strategy: Strategy) -> Average:
 @cache
 def reference(setting: Setting, shapes: Shapes, average: Average, steps: int) -> Run:
     """Return the run in one process."""
-    (run,) = _succeeded(shared_ranks(1).call(alone, setting, shapes, average, steps))
+    (run,) = succeeded(shared_ranks(1).call(alone, setting, shapes, average, steps))
     return run  # type: ignore[no-any-return]
 
 

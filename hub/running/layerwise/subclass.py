@@ -45,7 +45,6 @@ def make_layerwise(
     late.steps_members = True
     live.hub_engine = engine(optimizer, settings, step, model)
     live.__class__ = form
-    live.hub_late_sharding = late
     late.on_replaced = weakref.WeakMethod(live.hub_engine.place_hooks)
     settle_before_step(optimizer, late)
 
@@ -144,6 +143,9 @@ def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
             pass, or in the middle of a step.
     """
     inner = unwrapped(optimizer)
+    late: LateSharding | None = getattr(inner, "hub_late_sharding", None)
+    if late is not None:
+        late.settle()
     engine: Engine | None = getattr(inner, "hub_engine", None)
     if engine is not None:
         return engine.grad_norm() if loss is None else engine.measure(loss)

@@ -24,7 +24,6 @@ def make_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[s
     live: Any = optimizer
     form = _form(live.__class__)
     late.steps_members = True
-    live.hub_late_sharding = late
     live.hub_sharded_step = ShardedStep(StandInStep(form.plain_step, counters), late)
     live.__class__ = form
 

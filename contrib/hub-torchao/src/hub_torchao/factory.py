@@ -17,7 +17,7 @@ from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
 from hub.errors import CheckpointError
-from hub.repairs import seed_from
+from hub.repairs import seed_from, stepped_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,25 +155,26 @@ def _rebuilt(kind: _Kind, optimizer: Optimizer, state_dict: StateDict) -> StateD
     for number, parameter in zip(numbers, parameters, strict=False):  # torch compares the groups
         if number in states:
             states[number] = {
-                key: _loaded(kind, key, value, parameter) for key, value in states[number].items()
+                key: _loaded(kind, key, value, parameter, stepped_shape(optimizer, parameter))
+                for key, value in states[number].items()
             }
     return {**state_dict, "state": states}
 
 
-def _loaded(kind: _Kind, key: str, value: Any, parameter: torch.Tensor) -> Any:
+def _loaded(kind: _Kind, key: str, value: Any, parameter: torch.Tensor, shape: torch.Size) -> Any:
     if key == "step":  # which upstream keeps on CPU, where powers of betas round as before
         return value.to("cpu", copy=True)
     saved = _parts(value)
     if not isinstance(saved, dict):
         return saved.to(parameter.device, copy=True)
-    if saved["codes"].numel() * 8 != parameter.numel() * kind.bits:
+    if saved["codes"].numel() * 8 != shape.numel() * kind.bits:
         raise CheckpointError(
             f"the checkpoint has {saved['codes'].numel()} bytes of codes for a parameter of "
-            f"{parameter.numel()} elements, which is not {kind.bits}-bit state of it",
+            f"{shape.numel()} elements, which is not {kind.bits}-bit state of it",
             where=f"load_state_dict, {key}",
             fix="build the optimizer and the model that the checkpoint was saved from",
             plugin="hub-torchao",
         )
-    shape = [parameter.shape] if kind.tensor is OptimState4bit else []
+    own = [shape] if kind.tensor is OptimState4bit else []
     parts = [saved[part].to(parameter.device, copy=True) for part in _PARTS]
-    return kind.tensor(*parts, saved["signed"], *shape, dtype=parameter.dtype)
+    return kind.tensor(*parts, saved["signed"], *own, dtype=parameter.dtype)

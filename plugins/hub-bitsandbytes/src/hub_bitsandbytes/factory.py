@@ -10,7 +10,7 @@ from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State, Optimizer8bit
 
 from hub.errors import CheckpointError
-from hub.repairs import HookedLoading
+from hub.repairs import HookedLoading, stepped_shape
 from hub_bitsandbytes.names import ROWS, keeps_32_bits
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ class Fixes:
         found = tuple(key for key in BUFFERS if key in saved)
         if found != expected:
             return f"it holds {', '.join(map(str, saved))}, where {', '.join(expected)} is needed"
-        shape = (2, *p.shape) if isinstance(self, optim.AdEMAMix) else tuple(p.shape)
-        is_sharded = hasattr(p, "device_mesh")  # this may be the state of its rows on this rank
-        if not is_sharded and tuple(saved["state1"].shape) != shape:
+        stepped = stepped_shape(self, p)  # type: ignore[arg-type]  # a base of optimizers
+        shape = (2, *stepped) if isinstance(self, optim.AdEMAMix) else tuple(stepped)
+        if tuple(saved["state1"].shape) != shape:
             return f"its state1 has the shape {tuple(saved['state1'].shape)}, not {shape}"
         bits = 8 if saved["state1"].dtype == torch.uint8 else 32
         if bits != config["optim_bits"]:
