@@ -6,28 +6,12 @@ What they are held against is the same trainer around a finished optimizer of `h
 from itertools import product
 
 import pytest
-import torch
 from datasets import Dataset
-from helpers.problem import (
-    LENGTH,
-    LR,
-    STEPS,
-    VOCABULARY,
-    arguments,
-    difference,
-    make_model,
-    names,
-    rows,
-    schedule_of,
-    targets,
-    weights_of,
-)
-from helpers.trainer import WEIGHT_DECAY, by_name, settings
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import HfArgumentParser, PreTrainedTokenizerFast
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from helpers.problem import LR, arguments, difference, make_model, names, targets, weights_of
+from helpers.sft import config, sft, text, tokenizer
+from helpers.trainer import WEIGHT_DECAY, by_name
+from transformers import HfArgumentParser
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig
 
 import hub
 from hub.trainers.transformers import attach, enable, hub_arguments
@@ -35,26 +19,6 @@ from hub.trainers.transformers import attach, enable, hub_arguments
 SOME = ("stable_adamw", "galore_adamw", "schedule_free_adamw", "adamw_torch_layerwise", "lomo")
 # trl 1.16 sets in its own configurations what Transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing:FutureWarning")
-WORDS = [f"w{number}" for number in range(3, VOCABULARY)]
-BATCH = 2
-
-
-def tokenizer():
-    words = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", *WORDS])}
-    inner = Tokenizer(WordLevel(words, unk_token="<pad>"))
-    inner.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-
-
-def text(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return " ".join(WORDS[i] for i in torch.randint(len(WORDS), (LENGTH,), generator=generator))
-
-
-def config(cls, name, folder, **values):
-    return settings(folder, cls, bf16=False, lr_scheduler_type=schedule_of(name), **values)
 
 
 def optimizer_of(name):
@@ -69,12 +33,6 @@ def finished(name, model):
         **optimizer_of(name),
         defaults={"weight_decay": WEIGHT_DECAY},
     )
-
-
-def sft(model, given, **more):
-    tokens = [{"input_ids": row["input_ids"].tolist()} for row in rows(STEPS * BATCH)]
-    data = Dataset.from_list(tokens)
-    return SFTTrainer(model, given, train_dataset=data, processing_class=tokenizer(), **more)
 
 
 def dpo(model, given, **more):
