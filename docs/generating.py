@@ -17,9 +17,11 @@ def step_uncompiled() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def between_marks(text: str, new: str) -> str:
-    """Return a page's text with other lines between its marks."""
-    start, end = MARKS
+def between_marks(text: str, new: str, part: str = "") -> str:
+    """Return a page's text with other lines between its marks, or those of one part."""
+    start, end = (
+        mark.replace("generated", f"generated: {part}") if part else mark for mark in MARKS
+    )
     pattern = re.escape(start) + ".*?" + re.escape(end)
     return re.sub(pattern, lambda _: start + new + end, text, flags=re.DOTALL)
 

@@ -91,8 +91,10 @@ def stepped_shape(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> 
     """
     late = getattr(optimizer, "hub_late_sharding", None)
     member = None if late is None else late.members.get(parameter)
-    rows_only = member is not None and member.kind == "rows"
-    return member.local.shape if rows_only else parameter.shape
+    if member is None or member.kind != "rows":
+        return parameter.shape
+    rows: torch.Size = member.local.shape
+    return rows
 
 
 def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:

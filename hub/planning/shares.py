@@ -111,13 +111,13 @@ def _ranks(mesh: Sequence[int]) -> int:
 
 
 def _check_shardable(model: Module) -> None:
+    if is_flattened(model) or any(is_sharded(parameter) for parameter in model.parameters()):
+        raise UnsupportedError(
+            "the model is sharded already",
+            where="mesh",
+            fix="leave mesh out for what this rank keeps, or pass the model before sharding",
+        )
     for name, parameter in model.named_parameters():
-        if is_sharded(parameter) or is_flattened(model):
-            raise UnsupportedError(
-                "the model is sharded already",
-                where="mesh",
-                fix="leave mesh out for what this rank keeps, or pass the model before sharding",
-            )
         if not parameter.ndim:
             raise UnsupportedError(
                 "FSDP2 does not shard parameters without dimensions",

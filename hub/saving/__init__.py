@@ -11,22 +11,26 @@ correct. `state_dict()` runs, after torch has collected the state:
    and plain data.
 2. `Follower.export` of `hub.running.train_eval`, for optimizers with evaluation weights: the
    training weights join the state.
-3. `sign` of `load`: it records the layout of what 1 and 2 return, so it has to be last.
+3. `export_state` of `hub.running.sharded`, if parameters are sharded: the state of all of them, as
+   DTensors.
+4. `sign` of `load`: it records the layout of what the others return, so it has to be last.
 
 `load_state_dict()` of an optimizer built by hub runs:
 
 1. `check_structure`, before any code relies on the structure.
 2. `align` of `load`, the first hook: it checks the record, matches parameters by name and checks
-   shapes. It is prepended because 3 relies on the optimizer's own order of parameters.
-3. `keep_state_dtypes` of `hub.repairs`, if the factory calls it, notes the aligned tensors.
-4. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
+   shapes. It is prepended because the others rely on the optimizer's own order of parameters.
+3. `import_state` of `hub.running.sharded`, if parameters are sharded: it keeps what this rank
+   steps.
+4. `keep_state_dtypes` of `hub.repairs`, if the factory calls it, notes the aligned tensors.
+5. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
    replaces the groups.
-5. `keep_state_dtypes` puts back the tensors as they were before the cast.
-6. `translate_state` turns them into live state, which is why factories call it after
+6. `keep_state_dtypes` puts back the tensors as they were before the cast.
+7. `translate_state` turns them into live state, which is why factories call it after
    `keep_state_dtypes`.
-7. `Follower.after_load_of_state` takes the training weights out of the state again, and evaluates
-   them with the live state that 6 returns.
-8. `load` copies tensors that still share memory with the state dict. If anything above raises, it
+8. `Follower.after_load_of_state` takes the training weights out of the state again, and evaluates
+   them with the live state that 7 returns.
+9. `load` copies tensors that still share memory with the state dict. If anything above raises, it
    restores the optimizer as it was.
 
 Within one kind of hook torch calls them in order of registration, so the factory runs first, then

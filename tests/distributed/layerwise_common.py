@@ -1,12 +1,14 @@
 """What the cases of `layerwise_ranks.py` share: training by one process, and by all."""
 
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.parallel import DistributedDataParallel
 
 import hub
 from hub.names.registry import default_registry
@@ -66,7 +68,7 @@ def in_one_process(name, parts=1, ranks=RANKS, before_step=None, take_detour=Non
     return model
 
 
-def in_all(name, parts=1, wrap=DDP, sync=None, before_step=None, **arguments):
+def in_all(name, parts=1, wrap=DistributedDataParallel, sync=None, before_step=None, **arguments):
     """Return the model that all ranks train."""
     model, optimizer = subject(name).start(**arguments)
     if RANK:  # DDP begins with the weights of rank 0, and so does hub
@@ -128,14 +130,11 @@ def clip_by_hand(mode):
     return clip
 
 
-def raises(text, call):
+def raises(text, call, *arguments, **named):
     """Check that a call raises an error of hub with this text, and return it."""
-    try:
-        call()
-    except hub.HubError as error:
-        assert text in str(error), str(error)
-        return error
-    raise AssertionError(f"no error about {text}")
+    with pytest.raises(hub.HubError, match=re.escape(text)) as raised:
+        call(*arguments, **named)
+    return raised.value
 
 
 def same_everywhere(model):

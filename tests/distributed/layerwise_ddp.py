@@ -20,7 +20,8 @@ from layerwise_common import (
     share,
     subject,
 )
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 import hub
 from hub.measuring import GradientMeter
@@ -108,27 +109,100 @@ def every_way_to_wrap():
         {"gradient_as_bucket_view": True},
         {"broadcast_buffers": False, "bucket_cap_mb": 1},
     ):
-        model = in_all("adamw_torch_layerwise", wrap=lambda model, o=options: DDP(model, **o))
+        model = in_all(
+            "adamw_torch_layerwise",
+            wrap=lambda model, o=options: DistributedDataParallel(model, **o),
+        )
         assert_equal(expected, model, options)
+
+
+def compiled():
+    """With torch.compile inside and outside of DDP."""
+    expected = in_one_process("adamw_torch_layerwise")
+    for wrap in (
+        lambda model: DistributedDataParallel(torch.compile(model, backend="eager")),
+        lambda model: torch.compile(DistributedDataParallel(model), backend="eager"),
+    ):
+        assert_equal(expected, in_all("adamw_torch_layerwise", wrap=wrap), "compiled")
+
+
+def sparse_gradients():
+    """The embeddings that either rank uses."""
+    found = []
+    for name in ("sgd", "sgd_layerwise"):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Embedding(50, 8, sparse=True), torch.nn.Linear(8, 4))
+        optimizer = hub.build(name, model, lr=0.1)
+        wrapped = model if name == "sgd" else DistributedDataParallel(model)
+        for step in range(STEPS):
+            for rank in range(2) if name == "sgd" else [RANK]:
+                loss = wrapped(torch.arange(5) + 10 * rank + step).square().sum()
+                (loss / 2 if name == "sgd" else loss).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(model)
+    assert_equal(*found, "sparse")
+
+
+def late_groups():
+    """Parameters added before DDP wraps the model, and after."""
+    for late in (False, True):
+        model = make_model()
+        optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
+        wrapped = DistributedDataParallel(model) if late else None
+        if late:
+            share(wrapped, optimizer, half(0, RANK)[0])
+            optimizer.step()
+        model.frozen.requires_grad_(True)
+        optimizer.add_param_group({"params": list(model.frozen.parameters()), "lr": 0.1})
+        wrapped = wrapped or DistributedDataParallel(model)
+        before = model.frozen.weight.clone()
+        share(wrapped, optimizer, half(1, RANK)[0])
+        optimizer.step()
+        same_everywhere(model)
+        assert not torch.equal(before, model.frozen.weight)
+
+
+def joined():
+    """Ranks with different numbers of batches, whose ends only DDP would notice."""
+    model = make_model()
+    before = weights(model)
+    optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
+    wrapped = DistributedDataParallel(model)
+
+    def train():
+        with wrapped.join():
+            share(wrapped, optimizer, half(0, RANK)[0])
+
+    raises("same number of batches", train)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def flattened():
+    """FSDP1 flattens parameters after the build; the first forward pass notices."""
+    model = make_model()
+    optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
+    whole = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    raises("FSDP1 flattens", share, whole, optimizer, half(0, RANK)[0])
 
 
 def wrapped_before():
     """A refusal that changes nothing: in the plan if it can know, else in the first forward."""
     model = make_model()
     before = weights(model)
-    wrapped = DDP(model)
+    wrapped = DistributedDataParallel(model)
     for whole in (wrapped, torch.nn.Sequential(wrapped)):
         plan = hub.plan("adamw_torch_layerwise", whole, lr=1e-2)
         assert plan.refused, plan
         assert "before hub.build" in str(plan.refusal)
-        raises("before hub.build", lambda whole=whole: hub.build("lomo", whole, lr=1e-2))
+        raises("before hub.build", hub.build, "lomo", whole, lr=1e-2)
     optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
-    raises("before hub.build", lambda: wrapped(batch(0)))
+    raises("before hub.build", wrapped, batch(0))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     hub.detach(optimizer)
     part = hub.build("adamw_torch_layerwise", model.blocks[0], lr=1e-2)
-    outer = DDP(model)
-    raises("before hub.build", lambda: outer(batch(0)))
+    outer = DistributedDataParallel(model)
+    raises("before hub.build", outer, batch(0))
     assert part
 
 
@@ -137,7 +211,7 @@ def detached():
     expected = in_one_process("adamw_torch_layerwise", take_detour=True)
     for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
         model, optimizer = subject("adamw_torch_layerwise").start()
-        wrapped = DDP(model, **options)
+        wrapped = DistributedDataParallel(model, **options)
         for step in range(STEPS):
             if step == 1:
                 hub.detach(model)
@@ -162,7 +236,7 @@ def memory():
     model = make_model()
     model.blocks.extend(deepcopy(block) for block in [*model.blocks] * 2)
     optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
-    wrapped = DDP(model)
+    wrapped = DistributedDataParallel(model)
     for _ in range(2):
         with GradientMeter(model.parameters()) as meter:
             share(wrapped, optimizer, half(0, RANK)[0])
@@ -178,7 +252,7 @@ def without_step():
     """
     for name in ("lomo", "adalomo"):
         found = []
-        for wrap in (alone, DDP):
+        for wrap in (alone, DistributedDataParallel):
             model = make_model(torch.float16)
             arguments = {"loss_scale": 2.0**10, "max_grad_norm": 1.0, "clipping": "exact"}
             optimizer = hub.build(name, model, lr=1e-3, **arguments)
@@ -221,7 +295,7 @@ def saved_on_rank_0():
     """A state dict of LOMO between two steps, which ends the first, needs no other process."""
     model = make_model()
     optimizer = hub.build("lomo", model, lr=1e-2)
-    wrapped = DDP(model)
+    wrapped = DistributedDataParallel(model)
     for step in range(3):
         share(wrapped, optimizer, half(step, RANK)[0])
         if RANK == 0:

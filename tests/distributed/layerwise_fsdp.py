@@ -145,7 +145,10 @@ def sharded_failure():
         optimizer.hub_engine._step.run = fail
         error = raises(
             "the update of blocks.1.up.weight failed: out of",
-            lambda: share(model, optimizer, half(step, RANK)[0]),
+            share,
+            model,
+            optimizer,
+            half(step, RANK)[0],
         )
         assert error.what.startswith("on rank 1, ")
         optimizer.hub_engine._step.run = run

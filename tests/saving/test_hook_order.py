@@ -17,13 +17,16 @@ NAMES_OF_HOOKS = {
     "translate_state.<locals>.loaded": "translate_state",
     "keep_state_dtypes.<locals>.before": "keep_state_dtypes notes",
     "keep_state_dtypes.<locals>.after": "keep_state_dtypes puts back",
+    "save_sharded.<locals>.export_state": "export_state",
+    "save_sharded.<locals>.import_state": "import_state",
     "sign_state_dicts.<locals>.sign": "sign",
     "sign_state_dicts.<locals>.align": "align",
 }
-SAVED = ["translate_state", "Follower.export", "sign"]
+SAVED = ["translate_state", "Follower.export", "export_state", "sign"]
 LOADED = [
     "check_structure",
     "align",
+    "import_state",
     "keep_state_dtypes notes",
     "torch",
     "keep_state_dtypes puts back",

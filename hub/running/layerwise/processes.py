@@ -24,7 +24,13 @@ import torch
 from torch import distributed
 
 from hub.errors import HubError, UnsupportedError
-from hub.running.layerwise.wrappers import HiddenFromDdp, active_ddp, check_wrapper, synchronizes
+from hub.running.layerwise.wrappers import (
+    HiddenFromDdp,
+    active_ddp,
+    check_not_joining,
+    check_wrapper,
+    synchronizes,
+)
 from hub.running.train_eval.hooks import Hook
 
 if TYPE_CHECKING:
@@ -156,6 +162,8 @@ class Processes(OneProcess):
         ddp = active_ddp()
         if ddp is None and not torch.is_grad_enabled():
             return
+        if ddp is not None:
+            check_not_joining(self.name, ddp)
         if not self._is_known or not self._hidden.is_from(ddp):
             self._find_out(ddp)
             self._broadcast()
@@ -208,7 +216,10 @@ class Processes(OneProcess):
     def average(self, slot: Slot) -> None:
         """Replace a gradient by its mean over all processes."""
         if self._averages:
-            self._reduce(slot, slot.gradient.detach(), Event.GRADIENT)
+            gradient = slot.gradient.detach()
+            self._reduce(slot, gradient, Event.GRADIENT)
+            if gradient.is_sparse:  # the mean has other indices, so it is not written in place
+                slot.parameter.grad = gradient
 
     def averaged(self, slot: Slot) -> Tensor:
         """Return the mean of a gradient over all processes."""

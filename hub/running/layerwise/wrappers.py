@@ -123,6 +123,21 @@ def check_wrapper(name: str, slots: Collection[Slot], ddp: Any, hidden: Collecti
         raise wrapped_before(name, where=reduced[0] if reduced else name)
 
 
+def check_not_joining(name: str, ddp: Any) -> None:
+    """Check that no process may run out of data before the others, as inside `ddp.join()`.
+
+    Raises:
+        UnsupportedError: One may; it would answer for DDP's averages, but not for hub's.
+    """
+    if ddp._join_config.enable:  # noqa: SLF001 - no public equivalent
+        raise _refusal(
+            name,
+            "a process whose data has ended averages nothing with the others",
+            "DistributedDataParallel.join",
+            "give all processes the same number of batches",
+        )
+
+
 def check_not_flat(name: str, named: Iterable[tuple[str, Tensor]]) -> None:
     """Check that FSDP1 has not flattened the parameters, whose gradients then never arrive.
 

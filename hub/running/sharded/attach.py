@@ -56,9 +56,25 @@ def save_sharded(optimizer: Optimizer, late: LateSharding) -> None:
 
     Call it after other state dict hooks, except for those that sign and align.
     """
+
+    def export_state(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        if not _has_sharded(optimizer):
+            return state_dict
+        from hub.running.sharded import state  # imports DTensors, which takes a while
+
+        return state.export_state(optimizer, late.members, state_dict)
+
+    def import_state(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+        late.settle()
+        if not _has_sharded(optimizer):
+            return state_dict
+        from hub.running.sharded import state
+
+        return state.import_state(optimizer, late.members, state_dict)
+
     optimizer.register_state_dict_pre_hook(lambda _: late.settle())
-    optimizer.register_state_dict_post_hook(_translated(late, "export_state"))
-    optimizer.register_load_state_dict_pre_hook(_translated(late, "import_state"), prepend=True)
+    optimizer.register_state_dict_post_hook(export_state)
+    optimizer.register_load_state_dict_pre_hook(import_state, prepend=True)
     optimizer.register_load_state_dict_post_hook(lambda _: late.touch_state())
 
 
@@ -66,16 +82,5 @@ def _may_be_sharded() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _translated(late: LateSharding, function: str) -> Any:
-    """Return a hook that passes state dicts through a function, if parameters are sharded."""
-
-    def hook(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-        late.settle()
-        if not any(is_sharded(p) for group in optimizer.param_groups for p in group["params"]):
-            return state_dict
-        from hub.running.sharded import state  # imports DTensors, which takes a while
-
-        translated: StateDict = getattr(state, function)(optimizer, late.members, state_dict)
-        return translated
-
-    return hook
+def _has_sharded(optimizer: Optimizer) -> bool:
+    return any(is_sharded(p) for group in optimizer.param_groups for p in group["params"])

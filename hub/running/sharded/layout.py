@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from hub.plans import Place
 from hub.running.sharded.kinds import kind_of
-from hub.running.sharded.owners import assign_owners, rows_by_rank, update_cost
+from hub.running.sharded.owners import (
+    assign_owners,
+    rows_by_rank,
+    rows_of_rank,
+    update_cost,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +52,7 @@ class SplitParameter:
 
     def rows_on(self, rank: int, ranks: int) -> tuple[int, ...]:
         """Return the shape of a rank's rows."""
-        return (rows_by_rank(self.shape[0], ranks)[rank], *self.shape[1:])
+        return (rows_of_rank(self.shape[0], ranks, rank), *self.shape[1:])
 
     def row_bytes(self, ranks: int) -> list[int]:
         """Return the bytes of the rows that each rank has."""

@@ -39,5 +39,10 @@ def update_cost(shape: Sequence[int], *, low_rank: bool) -> float:
 
 def rows_by_rank(rows: int, ranks: int) -> list[int]:
     """Return how many of a tensor's rows each rank has, as `torch.chunk` splits them."""
+    return [rows_of_rank(rows, ranks, rank) for rank in range(ranks)]
+
+
+def rows_of_rank(rows: int, ranks: int, rank: int) -> int:
+    """Return how many of a tensor's rows one of the ranks has."""
     size = -(-rows // ranks)
-    return [max(0, min(size, rows - rank * size)) for rank in range(ranks)]
+    return max(0, min(size, rows - rank * size))

@@ -9,7 +9,7 @@ import torch
 
 from hub.errors import HubError
 from hub.running.sharded.exchange import Exchange, Form
-from hub.running.sharded.layout import BUCKET, in_buckets
+from hub.running.sharded.layout import in_buckets
 from hub.running.stand_ins import StandIn
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WholeStep:
         Raises:
             HubError: An owner's update failed; raised on every rank, with no weight changed.
         """
-        buckets = list(in_buckets(members, self._exchange.ranks, BUCKET))
+        buckets = list(in_buckets(members, self._exchange.ranks))
         coming = self._send_to_owners(buckets[0])
         going: Callable[[], None] | None = None
         for bucket, following in zip_longest(buckets, buckets[1:]):

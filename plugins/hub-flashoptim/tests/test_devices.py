@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hub_flashoptim import hooks
+from hub_flashoptim import findings, hooks
 from torch import nn
 
 import hub
@@ -96,14 +96,29 @@ def test_weights_that_are_not_contiguous_turn_the_fused_kernel_off():
         assert "'weight' is not contiguous" in finding.what
 
 
-def test_uneven_shards_are_refused():
-    model = small_model()
-    for parameter in model.parameters():
-        parameter.device_mesh = SimpleNamespace(size=lambda _: 16)
-        parameter.placements = [SimpleNamespace(dim=0)]
-    with pytest.raises(hub.UnsupportedError, match="8 rows or columns that is sharded") as refused:
-        build("flash_adamw", model)
-    assert refused.value.where == "2.weight"
+def test_quantized_state_of_uneven_shards_is_refused():
+    uneven = SimpleNamespace(
+        device=torch.device("cuda", 0),
+        is_contiguous=lambda: True,
+        shape=(8, 2),
+        device_mesh=SimpleNamespace(size=lambda _: 16),
+        placements=[SimpleNamespace(dim=0)],
+    )
+    context = hub.BuildContext(
+        model=nn.Module(),
+        groups=(ParameterGroup(name="all", parameters=(("weight", uneven),), overrides={}),),
+        precision=Precision(mode="bf16", dtypes=("bf16",), devices=("cuda",)),
+    )
+
+    def refusals(**arguments):
+        optim_args = hub.describe("flash_adamw").arguments(**arguments)
+        return [*findings.uneven_shards("flash_adamw", optim_args, (), context)]
+
+    (refused,) = refusals()
+    assert "8 rows or columns that is sharded" in refused.what
+    assert refused.where == "weight"
+    assert not refusals(compress_state_dict=False)
+    assert not refusals(quantize=False)
 
 
 def test_another_gpu_than_the_current_one_is_refused(monkeypatch):

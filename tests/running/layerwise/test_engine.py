@@ -325,18 +325,46 @@ def test_a_gradient_scaler_is_refused():
         scaler.step(optimizer)
 
 
-def test_several_processes_are_refused(tmp_path):
+def test_processes_that_come_after_the_build_are_refused_before_a_weight_changes():
+    model, _ = built()
+    before = weights(model)
     torch.distributed.init_process_group(
         "fake", rank=0, world_size=2, store=torch.distributed.HashStore()
     )
     try:
-        model = make_model()
-        with pytest.raises(hub.UnsupportedError, match="several processes"):
-            hub.build(NAME, model)
-        assert hooks(model) == 0
-        hub.build("adamw_torch", model)
+        with pytest.raises(hub.UnsupportedError, match=r"initialized after hub\.build"):
+            backward(model, 0)
+        assert_same_weights(model, before)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_without_a_forward_pass_nobody_knows_who_averages():
+    torch.distributed.init_process_group(
+        "fake", rank=0, world_size=2, store=torch.distributed.HashStore()
+    )
+    try:
+        model, _ = built()
+        before = weights(model)
+        with pytest.raises(hub.UnsupportedError, match="saw no forward pass"):
+            model.gain.sum().backward()
+        assert_same_weights(model, before)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_parameters_that_fsdp1_flattened_are_refused():
+    model = make_model()
+    model.gain._fsdp_flattened = True  # as FSDP1 marks them
+    plan = hub.plan(NAME, model, lr=1e-2)
+    assert "FSDP1 flattens" in str(plan.refusal)
+    with pytest.raises(hub.UnsupportedError, match="FSDP1 flattens"):
+        hub.build(NAME, model, lr=1e-2)
+    hub.build("adamw_torch", model, lr=1e-2)
+
+
+def assert_same_weights(model, before):
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_evaluation_changes_nothing():

@@ -63,6 +63,31 @@ class _Fixes(flashoptim.FlashOptimizer):  # type: ignore[misc]  # untyped
             grad = grad.clone()
         super()._do_step(param, grad, errors, param_state, hparams)
 
+    @staticmethod
+    def _wrap_state_as_dtensor(state: State, param: Any) -> None:
+        """Make DTensors of this rank's state to be saved, of uneven shards too.
+
+        Upstream infers the whole shape from this rank's, as if all had as many rows.
+        """
+        if not hasattr(param, "device_mesh"):
+            return
+        from torch.distributed.tensor import DTensor
+
+        rows = param.to_local().shape
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape == rows:
+                state[key] = DTensor.from_local(
+                    value,
+                    param.device_mesh,
+                    param.placements,
+                    run_check=False,
+                    shape=param.shape,
+                    stride=param.stride(),
+                )
+        values = [v for v in state.values() if isinstance(v, torch.Tensor)]
+        if any(v.ndim and type(v) is not DTensor for v in values):
+            flashoptim.FlashOptimizer._wrap_state_as_dtensor(state, param)  # noqa: SLF001 - scales
+
     def _would_write_into(self, grad: Tensor, group: Group) -> bool:
         """Whether upstream adds the L2 penalty to this gradient in place."""
         in_kernel = self._fused and group.get("momentum", 1) > 0

@@ -90,8 +90,13 @@ def fp16_moments(name: str, optim_args: FlashArguments, context: BuildContext) -
         )
 
 
-def uneven_shards(name: str, context: BuildContext) -> Iterator[Finding]:
-    """Refuse what flashoptim trains and then cannot save (`_wrap_state_as_dtensor`)."""
+def uneven_shards(
+    name: str, optim_args: FlashArguments, turned_off: Iterable[Finding], context: BuildContext
+) -> Iterator[Finding]:
+    """Refuse quantized state that flashoptim cannot save (`_wrap_state_as_dtensor`)."""
+    off = {key for finding in turned_off for key in finding.instead}
+    if not (optim_args.compress_state_dict and optim_args.quantize) or "quantize" in off:
+        return
     for parameter_name, parameter in context.named_parameters():
         mesh = getattr(parameter, "device_mesh", None)
         for dimension, placement in enumerate(getattr(parameter, "placements", ())):
@@ -99,12 +104,12 @@ def uneven_shards(name: str, context: BuildContext) -> Iterator[Finding]:
             if mesh and sharded is not None and parameter.shape[sharded] % mesh.size(dimension):
                 yield Finding.refuse(
                     UnsupportedError(
-                        f"{name} cannot save the state of a parameter of "
+                        f"{name} cannot save the quantized state of a parameter of "
                         f"{parameter.shape[sharded]} rows or columns that is sharded over "
                         f"{mesh.size(dimension)} ranks",
                         where=parameter_name,
-                        fix="pad it to a multiple of the number of ranks, leave the module out of "
-                        "FSDP2's sharding, or use DDP",
+                        fix="use compress_state_dict=False, or pad the parameter to a multiple of "
+                        "the number of ranks",
                     )
                 )
 

@@ -134,6 +134,6 @@ def hub_validate_precision(
         *findings.missing_triton(name),
         *turned_off,
         *findings.fp16_moments(name, optim_args, context),
-        *findings.uneven_shards(name, context),
+        *findings.uneven_shards(name, optim_args, turned_off, context),
         *findings.other_gpus(name, optim_args, turned_off, context),
     ]
