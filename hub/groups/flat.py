@@ -47,10 +47,9 @@ def fsdp1_wraps(model: Module) -> bool:
 
 def fsdp1_flat_parameter(model: Module) -> str | None:
     """Return the name of a parameter that FSDP1 (`use_orig_params=False`) makes of several."""
-    for prefix, handle in _handles(model):
-        if not handle._use_orig_params:  # noqa: SLF001
-            return f"{prefix}._flat_param" if prefix else "_flat_param"
-    return None
+    # Registered on the module inside the wrapper (torch 2.13, `_register_flat_param`).
+    named = model.named_parameters()
+    return next((name for name, p in named if getattr(p, "_is_flat_param", False)), None)
 
 
 def is_flattened(model: Module) -> bool:

@@ -7,7 +7,8 @@ from unittest import mock
 import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp._common_utils import TrainingState
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
 
@@ -227,6 +228,37 @@ def tensor_parallel(name):
     assert refused.value.where == "down.weight"
     assert_equal(whole_weights(net), before)
     assert hub.plan(name, net, **arguments(name)).refusal.what == refused.value.what
+
+
+def whole_of_fsdp1(net, wrapped):
+    """Return all weights; in a forward pass that an error ended, they are still gathered."""
+    if wrapped.training_state is TrainingState.IDLE:
+        with FullyShardedDataParallel.summon_full_params(wrapped):
+            return joined(net.parameters())
+    return joined(net.parameters())
+
+
+def joined(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def flattened_after_the_build(name, *, use_orig_params):
+    """FSDP1 around a model that has an optimizer: equal, or refused before a weight changes."""
+    net = make_net(EVEN, torch.float32)
+    before = joined(net.parameters())
+    optimizer = hub.build(name, net, **arguments(name))
+    wrapped = FullyShardedDataParallel(
+        net, use_orig_params=use_orig_params, device_id=torch.device("cpu")
+    )
+    try:
+        train(wrapped, optimizer, 3)
+    except hub.HubError as error:
+        assert torch.equal(whole_of_fsdp1(net, wrapped), before)
+        return f"{type(error).__name__}: {error.fix}"
+    expected = make_net(EVEN, torch.float32)
+    train(expected, hub.build(name, expected, **arguments(name)), 3)
+    assert torch.equal(whole_of_fsdp1(net, wrapped), joined(expected.parameters()))
+    return "equal"
 
 
 def failing_on_an_owner(name):

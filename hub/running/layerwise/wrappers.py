@@ -10,7 +10,7 @@ import torch
 from hub.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from torch import Tensor
     from torch.nn import Module
@@ -99,7 +99,7 @@ def active_ddp() -> Any:
 
 
 def check_wrapper(name: str, slots: Collection[Slot], ddp: Any, hidden: Collection[str]) -> None:
-    """Check that no wrapper averages gradients where hub does, or flattens parameters.
+    """Check that no wrapper averages gradients where hub does.
 
     Args:
         name: The optimizer's name.
@@ -111,7 +111,6 @@ def check_wrapper(name: str, slots: Collection[Slot], ddp: Any, hidden: Collecti
         UnsupportedError: One does.
     """
     parameters = {id(slot.parameter): slot.name for slot in slots}
-    check_not_flat(name, ((slot.name, slot.parameter) for slot in slots))
     if ddp is None:
         return
     if any(hasattr(slot.parameter, "device_mesh") for slot in slots):
@@ -136,23 +135,6 @@ def check_not_joining(name: str, ddp: Any) -> None:
             "DistributedDataParallel.join",
             "give all processes the same number of batches",
         )
-
-
-def check_not_flat(name: str, named: Iterable[tuple[str, Tensor]]) -> None:
-    """Check that FSDP1 has not flattened the parameters, whose gradients then never arrive.
-
-    Args:
-        name: The optimizer's name.
-        named: Names and parameters.
-
-    Raises:
-        UnsupportedError: It has; the error names one.
-    """
-    for where, parameter in named:
-        if getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
-            raise _refusal(
-                name, "FSDP1 flattens the parameters", where, "use fully_shard, which is FSDP2"
-            )
 
 
 def wrapped_before(name: str, where: str) -> UnsupportedError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.errors import UnsupportedError
-from hub.running.sharded.flat import check_not_flattened
+from hub.running.sharded.flat import FSDP1, check_not_flattened, check_trains_pieces
 from hub.running.sharded.kinds import sharding_of
 from hub.running.sharded.members import Members
 from hub.running.sharded.meshes import is_sharded
@@ -118,15 +118,15 @@ class LateSharding:
                 fix="call init_process_group before hub.build",
             )
         for name, parameter in named:
-            self._check_state(optimizer, name, parameter)
+            if getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
+                check_trains_pieces(self._spec, FSDP1, name)
+                self._check_state(optimizer, name, parameter)
 
     def _check_state(self, optimizer: Any, name: str, parameter: Any) -> None:
         """Refuse state from before FSDP1, which replaces the data of the same parameter.
 
         Adagrad (torch 2.13) has state before its first step.
         """
-        if not getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
-            return
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
                 raise UnsupportedError(

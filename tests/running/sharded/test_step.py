@@ -1,5 +1,7 @@
 """Steps of sharded parameters, by two ranks."""
 
+from functools import partial
+
 import pytest
 from helpers import sharded
 
@@ -28,3 +30,15 @@ CASES = [
 )
 def test_two_ranks(case, name):
     assert shared_ranks(2).call(case, name) == [None, None]
+
+
+@pytest.mark.parametrize("use_orig_params", [True, False])
+@pytest.mark.parametrize(
+    "name", [*EVERY_KIND, "adagrad", "schedule_free_sgd", "adafactor_layerwise"]
+)
+def test_fsdp1_after_the_build(name, use_orig_params):
+    call = partial(sharded.flattened_after_the_build, use_orig_params=use_orig_params)
+    first, second = shared_ranks(2).call(call, name)
+    assert first == second
+    trains = use_orig_params and name in ("adamw_torch", "lion_32bit")
+    assert first == "equal" if trains else first.startswith("UnsupportedError: ")
