@@ -81,7 +81,7 @@ def save_together(
         train_together(spread.model, optimizer, FIRST)
     except HubError as error:
         return str(error)
-    _save(spread.model, optimizer, folder, routes)
+    save_checkpoint(spread.model, optimizer, folder, routes)
     return ""
 
 
@@ -92,7 +92,7 @@ def save_alone(
     net = setting.net(shapes)
     optimizer = build_eager(setting.subject(), net)
     train_alone(net, optimizer, average, FIRST)
-    _save(net, optimizer, folder, routes)
+    save_checkpoint(net, optimizer, folder, routes)
     return ""
 
 
@@ -144,7 +144,8 @@ def _described(optimizer: Optimizer) -> dict[str, str]:
     }
 
 
-def _save(model: nn.Module, optimizer: Optimizer, folder: Path, routes: Routes) -> None:
+def save_checkpoint(model: nn.Module, optimizer: Optimizer, folder: Path, routes: Routes) -> None:
+    """Write a checkpoint by each route; every rank has to call this."""
     folder.mkdir(exist_ok=True)
     if Route.SHARDED in routes:
         _kept.clear()

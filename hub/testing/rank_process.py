@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-GROUP_TIMEOUT = timedelta(seconds=60)
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -33,9 +31,9 @@ class Failure:
         return f"{self.error}: {self.text}"
 
 
-def serve(connection: Connection, rank: int, count: int, store: Path) -> None:
+def serve(connection: Connection, rank: int, count: int, store: Path, timeout: float) -> None:
     """Join the other ranks, then run what the connection asks for, until it closes."""
-    _set_up(rank, count, store)
+    _set_up(rank, count, store, timedelta(seconds=timeout))
     while True:
         try:
             function, arguments = connection.recv()
@@ -46,7 +44,7 @@ def serve(connection: Connection, rank: int, count: int, store: Path) -> None:
     os._exit(0)  # gloo's threads (torch 2.13) abort an interpreter that ends before they do
 
 
-def _set_up(rank: int, count: int, store: Path) -> None:
+def _set_up(rank: int, count: int, store: Path, timeout: timedelta) -> None:
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # torchao compiles: the same arithmetic, for minutes
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     warnings.simplefilter("ignore")  # the checks in one process are about those
@@ -63,7 +61,7 @@ def _set_up(rank: int, count: int, store: Path) -> None:
             store=distributed.FileStore(str(store), count),  # type: ignore[attr-defined]
             rank=rank,
             world_size=count,
-            timeout=GROUP_TIMEOUT,
+            timeout=timeout,
         )
 
 

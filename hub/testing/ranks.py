@@ -48,10 +48,12 @@ class Ranks:
 
     Args:
         count: How many ranks.
+        group_timeout: After how many seconds a rank that waits for another one gives up.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, group_timeout: float = TIMEOUT) -> None:
         self.count = count
+        self._group_timeout = group_timeout
         self._ranks: list[Rank] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -93,7 +95,9 @@ class Ranks:
         for number in range(self.count):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=serve, args=(theirs, number, self.count, store), daemon=True
+                target=serve,
+                args=(theirs, number, self.count, store, self._group_timeout),
+                daemon=True,
             )
             with preloading.announced("hub"):
                 process.start()
