@@ -3,15 +3,25 @@
 import math
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 
+def pretend(ranks):
+    """Start a process group of that many ranks, of which there is only this one."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+
+
 def mesh_of(shape):
-    """Return a mesh without process groups: there are no other processes."""
+    """Return a mesh; without process groups, unless somebody pretends that there are."""
     ranks = torch.arange(math.prod(shape)).reshape(shape)
     names = tuple("abc"[: len(shape)])
+    if dist.is_initialized():
+        return DeviceMesh("cpu", ranks, mesh_dim_names=names)
     return DeviceMesh("cpu", ranks, mesh_dim_names=names, _init_backend=False, _rank=0)
 
 
