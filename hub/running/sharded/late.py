@@ -80,13 +80,12 @@ class LateSharding:
         self._check(optimizer, model, replaced)
         for group, index, now in replaced:
             _replace(group, index, now)
-        if replaced:
-            _choose_implementation(optimizer)
         self.members.add_new(optimizer.param_groups)
-        self._move_states(optimizer)
-        call = self.on_replaced()
-        if replaced and call is not None:
-            call()
+        if self._follow_replaced(optimizer):
+            _choose_implementation(optimizer)
+            call = self.on_replaced()
+            if call is not None:
+                call()
         if for_good:
             self._groups = len(optimizer.param_groups)
 
@@ -136,21 +135,28 @@ class LateSharding:
                     fix="build after FullyShardedDataParallel wraps the model, or use fully_shard",
                 )
 
-    def _move_states(self, optimizer: Any) -> None:
-        """Move what state the replaced parameters had to those in their place."""
+    def _follow_replaced(self, optimizer: Any) -> bool:
+        """Move the state of parameters that were replaced, here or by Accelerate, to the new ones.
+
+        Returns:
+            Whether there were any.
+        """
+        found = False
         for group, index, name in _named(optimizer):
             parameter = group["params"][index]
-            built = self._built.get(name, _nothing)()
-            if built is None or built is parameter:
+            built = self._built[name]() if name in self._built else parameter
+            if built is parameter:
                 continue
+            found = True
             self._built[name] = weakref.ref(parameter)
-            if built in optimizer.state:
+            if built is not None and built in optimizer.state:
                 from hub.running.sharded.state import place_state
 
                 state = optimizer.state.pop(built)
                 own = place_state(parameter, self.members.get(parameter), state)
                 if own is not None:
                     optimizer.state[parameter] = own
+        return found
 
 
 def _named(optimizer: Any) -> Iterator[tuple[dict[str, Any], int, str]]:

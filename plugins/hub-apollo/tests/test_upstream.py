@@ -175,7 +175,7 @@ def test_the_upstream_class_cannot_take_a_closure():
         by_hand(model).step(lambda: gradients(model, 0))
 
 
-def test_it_trains_sharded_models_as_one_process_does(tmp_path):
+def test_it_trains_in_several_processes_as_in_one(tmp_path):
     script = pathlib.Path(__file__).with_name("sharded.py")
     ranks = [
         subprocess.Popen([sys.executable, script, str(rank), tmp_path / "store"])

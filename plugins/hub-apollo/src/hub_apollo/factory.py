@@ -22,7 +22,6 @@ from hub_apollo.arguments import LowRankArguments
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed.device_mesh import DeviceMesh
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -109,12 +108,10 @@ class RandomProjector(GradientProjector):  # type: ignore[misc]  # untyped
         return low_rank_grad
 
     def update_ortho_matrix(self, full_rank_grad: Tensor, proj_type: str) -> None:
-        """Draw a matrix. All ranks draw the same one for a sharded gradient."""
+        """Draw a matrix, and remember its seed."""
         seed = self.seed
         super().update_ortho_matrix(full_rank_grad, proj_type)
         self.drawn_from = seed
-        if hasattr(full_rank_grad, "device_mesh"):
-            self.ortho_matrix = _replicated(self.ortho_matrix, full_rank_grad.device_mesh)
 
 
 class SvdProjector(GaLoreProjector):  # type: ignore[misc]  # untyped
@@ -135,8 +132,7 @@ class SvdProjector(GaLoreProjector):  # type: ignore[misc]  # untyped
         Products with the matrix round by that order.
         """
         matrix: Tensor = super().get_orthogonal_matrix(weights, rank, type)
-        is_plain = not hasattr(matrix, "device_mesh")  # a DTensor has no storage to look at
-        wasteful = is_plain and matrix.untyped_storage().nbytes() > matrix.nbytes
+        wasteful = matrix.untyped_storage().nbytes() > matrix.nbytes
         return matrix.clone() if wasteful else matrix
 
 
@@ -150,16 +146,6 @@ def _svd_projector(group: Group) -> SvdProjector:
 
 def _projector_arguments(group: Group) -> dict[str, Any]:
     return {key: group[key] for key in ("rank", "update_proj_gap", "scale", "proj_type")}
-
-
-def _replicated(matrix: Tensor, mesh: DeviceMesh) -> Tensor:
-    """Return a matrix that every rank has in full as a DTensor.
-
-    apollo_torch 1.0.3 multiplies the DTensors of FSDP2 with a plain matrix, which torch refuses.
-    """
-    from torch.distributed.tensor import DTensor, Replicate
-
-    return DTensor.from_local(matrix, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 def _attach(optimizer: APOLLOAdamW) -> None:

@@ -83,8 +83,8 @@ def _compact(projector: GaLoreProjector) -> None:
 
 def _dense(matrix: Tensor | None) -> Tensor | None:
     """Return a matrix with a storage of its size; None after a first SVD that failed."""
-    if type(matrix) is not torch.Tensor:  # DTensors, under FSDP2, have no storage to look at
-        return matrix
+    if matrix is None:
+        return None
     # Not `nbytes`: torch.compile (2.13) cannot trace it.
     size = matrix.numel() * matrix.element_size()
     return matrix.clone() if matrix.untyped_storage().nbytes() > size else matrix
