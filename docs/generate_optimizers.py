@@ -41,7 +41,7 @@ Results = dict[Case, bool]
 def measure() -> Results:
     """Run everything; say on standard error what is broken."""
     results = {}
-    for case in cases(hub.list_optimizers()):
+    for case in cases(hub.list_optimizers(), processes=2):
         try:
             run(case.check, case.subject)
         except Exception:

@@ -34,7 +34,7 @@ if _VARIABLE in os.environ:  # this is the server
     for _module in (
         "torch",
         "torch._dynamo",  # every build imports it
-        "hub.testing.subject",
+        "hub.testing.process_checks",
         *filter(None, os.environ[_VARIABLE].split(",")),
     ):
         with suppress(ImportError):  # one that this process cannot find, it does not need

@@ -141,6 +141,12 @@ def test_check_runs_the_kit_and_exits_with_1_where_a_promise_is_broken(monkeypat
     assert "covers-sgd-bf16: sgd is broken" in run("check", "sgd", status=1)
 
 
+def test_check_starts_several_processes_if_asked():
+    found = run("check", "sgd", "--processes", "2")
+    assert all(check in found for check in ("even_shards", "other_ranks"))
+    assert "broken" not in found
+
+
 def test_compare_says_where_the_report_is(tmp_path):
     arguments = ["sgd", "--steps", "2", "--batch-size", "1", "--sequence-length", "16"]
     output = run("compare", *arguments, "--out", str(tmp_path / "new"))
