@@ -155,3 +155,21 @@ def sharded_failure():
         optimizer.step()
         share(model, optimizer, half(2, RANK)[0])
         optimizer.step()
+
+
+def replaced():
+    """Parameters that sharding replaced after the build, once the groups hold the new ones."""
+    model = make_model()
+    optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
+    names = [group["param_names"] for group in optimizer.param_groups]
+    before = [p for group in optimizer.param_groups for p in group["params"]]
+    shard(model)
+    for group, own in zip(optimizer.param_groups, names, strict=True):
+        group["params"][:] = [model.get_parameter(name) for name in own]
+    optimizer.hub_engine.place_hooks()
+    assert not any(p._post_accumulate_grad_hooks for p in before)
+    for step in range(STEPS):
+        model.take_detour = step % 2 == 0
+        share(model, optimizer, half(step, RANK)[0])
+        optimizer.step()
+    assert_near(in_one_process("adamw_torch_layerwise"), model, 0.0, "replaced")

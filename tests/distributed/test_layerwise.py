@@ -36,7 +36,14 @@ CASES = {
     "nothing calls step": (2, "without_step", "saved_on_rank_0"),
     "ranks that differ": (2, "other_order", "failed_updates", "one_rank_interrupted"),
     "three ranks": (3, "some_names", "sharded"),
-    "FSDP2": (2, "sharded", "sharded_accumulation", "sharded_clipping", "sharded_failure"),
+    "FSDP2": (
+        2,
+        "sharded",
+        "sharded_accumulation",
+        "sharded_clipping",
+        "sharded_failure",
+        "replaced",
+    ),
     "HSDP": (4, "some_names", "sharded", "sharded_clipping"),
 }
 

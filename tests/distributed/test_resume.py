@@ -9,7 +9,6 @@ from hub.names.registry import default_registry
 from hub.testing import Subject
 from hub.testing.matrix import forms
 from hub.testing.process_checks import TRAINED, average_of, compare, succeeded
-from hub.testing.process_model import EVEN
 from hub.testing.process_resumes import (
     Route,
     resume_alone,
@@ -41,13 +40,7 @@ def call(ranks, in_one, in_several, name, strategy, *arguments):
     subject = Subject(name, processes=2)
     how = strategy if ranks > 1 else average_of(subject, strategy)
     function = in_several if ranks > 1 else in_one
-    shapes = shapes_of(subject)
-    return shared_ranks(ranks).call(function, Setting.of(subject), shapes, how, *arguments)
-
-
-def shapes_of(subject):
-    """FlashOptim does not save the state of shards of unequal size."""
-    return EVEN if subject.spec.package == "flashoptim" else TRAINED
+    return shared_ranks(ranks).call(function, Setting.of(subject), TRAINED, how, *arguments)
 
 
 CASES = [
@@ -72,7 +65,7 @@ def test_resumes_exactly(name, how, tmp_path):
         own = (tmp_path / str(before), route)
         found = call(after, resume_alone, resume_together, name, strategy, *own)
         try:
-            compare(subject, shapes_of(subject), strategy, found, f"{before} to {after}, {route}:")
+            compare(subject, TRAINED, strategy, found, f"{before} to {after}, {route}:")
         except AssertionError as error:
             wrong.append(f"{before} to {after}, {route}: {str(error).splitlines()[0]}")
     assert not wrong
