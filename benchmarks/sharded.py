@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 benchmarks/sharded.py
 
 - native: the class's own step on DTensors
-- gather: every rank gathers all gradients, steps a full copy, and keeps its rows
+- gather: every rank gathers all weights and gradients, steps them, and keeps its rows
 - hub: each whole matrix is stepped by its owner
 
 They alternate, step by step, on one thread per rank; the ratios are those of the medians: of the
@@ -77,6 +77,7 @@ def by_gathering(name: str, arguments: dict) -> tuple[nn.Module, Step]:
 
     def step() -> None:
         for own, full in zip(model.parameters(), copy.parameters(), strict=True):
+            full.data = own.detach().full_tensor()
             full.grad = own.grad.full_tensor()
         optimizer.step()
         with torch.no_grad():
@@ -85,6 +86,7 @@ def by_gathering(name: str, arguments: dict) -> tuple[nn.Module, Step]:
                     full.detach(), own.device_mesh, own.placements, src_data_rank=None
                 )
                 own.to_local().copy_(rows.to_local())
+                full.data, full.grad = torch.empty(0), None
 
     return model, step
 
