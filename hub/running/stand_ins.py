@@ -87,8 +87,7 @@ class StandInStep:
         idle = [group for group in optimizer.param_groups if id(group) not in self._began]
         if self._counters and idle:
             # Their parameters may have gradients that another rank has used.
-            nothing = [StandIn(group, 0, empty, empty) for group in idle for empty in [_empty()]]
-            self.run(optimizer, nothing)
+            self.run(optimizer, [_nothing_of(group) for group in idle])
 
     def _rewind(self, group: Group) -> None:
         began = self._began.get(id(group))
@@ -140,5 +139,8 @@ def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
-def _empty() -> Tensor:
-    return torch.nn.Parameter(torch.empty(0))
+def _nothing_of(group: Group) -> StandIn:
+    """Return an empty parameter without a gradient, like those of a group."""
+    first = next(iter(group["params"]), torch.empty(0))
+    empty = torch.nn.Parameter(torch.empty(0, dtype=first.dtype, device=first.device))
+    return StandIn(group, 0, empty, empty)

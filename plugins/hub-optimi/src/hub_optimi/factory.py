@@ -85,6 +85,8 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
         if all(group[key] is None for key in _IMPLEMENTATION):
             group["triton"] = _triton_serves(group["params"])
             self._fit_state(group)
+        if group["kahan_sum"] is None and any(p.dtype in _LOW_PRECISION for p in group["params"]):
+            group["kahan_sum"] = True  # upstream waits for a gradient, which may be on other ranks
         super()._init_group(group, **lists)
 
     def _asked(self) -> dict[str, bool | None]:
