@@ -1,15 +1,17 @@
-"""Helpers around an optimizer's `step`: the optimizer inside a wrapper, its closure, its groups."""
+"""Helpers around an optimizer's `step`: what is inside wrappers, its hooks, closure and groups."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
 from hub.errors import HubError
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def unwrapped(optimizer: Any) -> Any:
@@ -28,6 +30,28 @@ def unwrapped(optimizer: Any) -> Any:
             fix="pass what hub.build returned, or another torch optimizer",
         )
     return inner
+
+
+def step_without_hooks(optimizer_class: Any) -> Callable[..., Any]:
+    """Return the `step` of an optimizer's class, inside torch's wrapper that calls step hooks."""
+    step: Callable[..., Any] = optimizer_class.step
+    while hasattr(step, "hooked"):
+        step = step.__wrapped__  # type: ignore[attr-defined]
+    return step
+
+
+def call_step_pre_hooks(optimizer: Any) -> None:
+    """Call the hooks before a step, as torch's wrapper around `step` does (2.13)."""
+    own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - no public equivalent
+    for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
+        hook(optimizer, (optimizer,), {})
+
+
+def call_step_post_hooks(optimizer: Any) -> None:
+    """Call the hooks after a step, likewise."""
+    own = optimizer._optimizer_step_post_hooks  # noqa: SLF001 - no public equivalent
+    for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
+        hook(optimizer, (optimizer,), {})
 
 
 def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -28,7 +28,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import Clipping, norm, total
@@ -36,6 +35,7 @@ from hub.running.layerwise.messages import Messages
 from hub.running.layerwise.processes import OneProcess, processes_of
 from hub.running.layerwise.released import released
 from hub.running.layerwise.settings import Settings, Slot
+from hub.running.steps import call_step_post_hooks, call_step_pre_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -230,9 +230,7 @@ class Engine:
             slot.end()
         self._updated.clear()
         self._keeps_zeros = False
-        own = optimizer._optimizer_step_post_hooks  # noqa: SLF001
-        for hook in (*own.values(), *_global_optimizer_post_hooks.values()):
-            hook(optimizer, (optimizer,), {})
+        call_step_post_hooks(optimizer)
 
     def _begin_step(self, optimizer: Optimizer) -> None:
         """Begin a step with its first update."""
@@ -240,9 +238,7 @@ class Engine:
             return
         self._locate(optimizer)  # loading a state dict replaces the groups
         self._step.begin()
-        own = optimizer._optimizer_step_pre_hooks  # noqa: SLF001 - as `Optimizer.step` calls them
-        for hook in (*_global_optimizer_pre_hooks.values(), *own.values()):
-            hook(optimizer, (optimizer,), {})
+        call_step_pre_hooks(optimizer)
 
     def _update_complete(self, slot: Slot) -> None:
         """Update a parameter whose gradient is complete."""

@@ -15,7 +15,7 @@ from hub.running.layerwise.self_ending import SelfEndingEngine
 from hub.running.sharded.attach import settle_before_step, stay_sharded
 from hub.running.sharded.step import ShardedStep
 from hub.running.stand_ins import StandInStep
-from hub.running.steps import unwrapped
+from hub.running.steps import step_without_hooks, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,8 +162,5 @@ def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
 @cache
 def _form(upstream: Any) -> Any:
     """Return the subclass of an optimizer's class that steps inside the backward pass."""
-    step = upstream.step
-    while hasattr(step, "hooked"):  # torch's wrapper, which calls step hooks
-        step = step.__wrapped__
-    own = {"eager_step": staticmethod(step), "upstream": upstream}
+    own = {"eager_step": staticmethod(step_without_hooks(upstream)), "upstream": upstream}
     return type(f"Layerwise{upstream.__name__}", (Layerwise, upstream), own)

@@ -6,10 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from hub.running.sharded.step import ShardedStep
 from hub.running.stand_ins import StandIn, StandInStep
+from hub.running.steps import call_step_post_hooks, call_step_pre_hooks, step_without_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,17 +54,9 @@ class Sharded(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for hook in (
-            *_global_optimizer_pre_hooks.values(),
-            *self._optimizer_step_pre_hooks.values(),
-        ):
-            hook(self, (self,), {})
+        call_step_pre_hooks(self)
         self._step_all()
-        for hook in (
-            *self._optimizer_step_post_hooks.values(),
-            *_global_optimizer_post_hooks.values(),
-        ):
-            hook(self, (self,), {})
+        call_step_post_hooks(self)
         return loss
 
     # Without this mark torch would wrap the step, to call the step hooks.
@@ -87,9 +79,5 @@ class Sharded(torch.optim.Optimizer):
 @cache
 def _form(upstream: Any) -> Any:
     """Return the subclass of an optimizer's class that steps sharded parameters."""
-    step = upstream.step
-    while hasattr(step, "hooked"):  # torch's wrapper, which calls step hooks
-        step = step.__wrapped__
-    return type(
-        f"Sharded{upstream.__name__}", (Sharded, upstream), {"plain_step": staticmethod(step)}
-    )
+    own = {"plain_step": staticmethod(step_without_hooks(upstream))}
+    return type(f"Sharded{upstream.__name__}", (Sharded, upstream), own)
