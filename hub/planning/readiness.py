@@ -10,7 +10,7 @@ from hub.planning.processes import check_unpartitioned, check_unwrapped
 from hub.plans import ON_META
 from hub.running.attach import check_not_switched
 from hub.running.layerwise.engine import check_not_stepped
-from hub.running.sharded.flat import check_not_flattened
+from hub.running.sharded.flat import check_not_flattened, check_not_inside_fsdp1
 from hub.running.sharded.refusals import check_sharded
 from hub.spec import Finding
 
@@ -37,6 +37,7 @@ def readiness_findings(
     """
     yield from model_findings(trainable)
     yield from _refusal(partial(check_not_flattened, spec, model))
+    yield from _refusal(partial(check_not_inside_fsdp1, spec, model))
     yield from _refusal(partial(check_unwrapped, spec, model))
     yield from _refusal(partial(check_unpartitioned, spec, trainable))
     yield from _refusal(partial(check_sharded, spec, dict(arguments), trainable))

@@ -183,7 +183,7 @@ def flattened():
     model = make_model()
     optimizer = hub.build("adamw_torch_layerwise", model, lr=1e-2)
     whole = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
-    raises("FSDP1 flattens", share, whole, optimizer, half(0, RANK)[0])
+    raises("FSDP1 reduces one flat gradient", share, whole, optimizer, half(0, RANK)[0])
 
 
 def wrapped_before():

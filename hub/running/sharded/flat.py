@@ -79,6 +79,26 @@ def check_not_flattened(spec: OptimizerSpec, model: Module) -> None:
         )
 
 
+def check_not_inside_fsdp1(spec: OptimizerSpec, model: Module) -> None:
+    """Check that FSDP1 does not wrap a model from outside, which hides the shapes of its pieces.
+
+    Raises:
+        UnsupportedError: It does.
+    """
+    if fsdp1_wraps(model):
+        return
+    for name, parameter in model.named_parameters():
+        if getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
+            check_trains_pieces(spec, FSDP1, name)
+            raise UnsupportedError(
+                "FSDP1 wraps the model from outside, and weight decay depends on the shapes that "
+                "parameters had before",
+                where=name,
+                fix="pass what FullyShardedDataParallel returned, or build before it wraps the "
+                "model",
+            )
+
+
 def _why_not(spec: OptimizerSpec, by: Flattener) -> str:
     sharding = sharding_of(spec)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
