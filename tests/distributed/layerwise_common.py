@@ -11,8 +11,6 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import hub
-from hub.names.registry import default_registry
-from hub.spec import Trait
 from hub.testing.kit_model import batch, loss_of
 from hub.testing.subject import Subject
 
@@ -23,17 +21,6 @@ SOME = ["adamw_torch_layerwise", "adafactor_layerwise", "schedule_free_adamw_lay
 
 def subject(name):
     return Subject(name, "bf16" if name.startswith("flash") else "fp32")
-
-
-def names():
-    """Return every name that steps in the backward pass."""
-    registry = default_registry()
-    for name in hub.list_optimizers():
-        traits = registry.optimizer(name).traits
-        if Trait.STEPS_IN_BACKWARD in traits:
-            yield name
-        elif Trait.PER_PARAMETER in traits:
-            yield name + "_layerwise"
 
 
 def half(step, rank, parts=1):

@@ -14,7 +14,6 @@ from layerwise_common import (
     half,
     in_all,
     in_one_process,
-    names,
     raises,
     same_everywhere,
     share,
@@ -29,12 +28,6 @@ from hub.running.attach import optimizers_of
 from hub.running.layerwise.processes import OneProcess
 from hub.testing.comparing import weights
 from hub.testing.kit_model import batch, loss_of, make_model
-
-
-def every_name():
-    """Every name under DDP, to the last bit."""
-    for name in names():
-        assert_equal(in_one_process(name), in_all(name), name)
 
 
 def some_names():

@@ -1,6 +1,8 @@
-"""Stepping in the backward pass in several processes: equal to one process, to the last bit."""
+"""Stepping in the backward pass in several processes: equal to one process, to the last bit.
 
-import os
+test_matrix.py has every name; these are the ways to train.
+"""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +14,8 @@ SCRIPT = Path(__file__).with_name("layerwise_ranks.py")
 
 def run(ranks, store, *cases):
     """Run cases on so many ranks, in one process each; all have to end well."""
-    # torchao compiles its step.
-    environment = os.environ | ({"TORCHDYNAMO_DISABLE": "1"} if "every_name" in cases else {})
     processes = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), str(ranks), store, *cases], env=environment
-        )
+        subprocess.Popen([sys.executable, SCRIPT, str(rank), str(ranks), store, *cases])
         for rank in range(ranks)
     ]
     try:
@@ -28,7 +26,6 @@ def run(ranks, store, *cases):
 
 
 CASES = {
-    "every name under DDP": (2, "every_name"),
     "DDP": (2, "without_ddp", "every_way_to_wrap", "compiled", "detached", "memory"),
     "other models": (2, "sparse_gradients", "late_groups", "wrapped_before", "joined", "flattened"),
     "accumulation": (2, "accumulated", "accumulated_to_an_incomplete_end"),

@@ -25,14 +25,21 @@ NAMES = [
     for name in forms(hub.list_optimizers(), default_registry())
     if default_registry().optimizer(name).eager_spec is None
 ]
-LAYERWISE = sorted({*forms(hub.list_optimizers(), default_registry())} - {*NAMES})
+LAYERWISE = [
+    "adafactor_layerwise",
+    "adamw_8bit_layerwise",
+    "adamw_torch_layerwise",
+    "galore_adamw_layerwise",
+    "schedule_free_adamw_layerwise",
+    "stable_adamw_layerwise",
+]
+"""One of each kind of state: that of a layerwise form is its eager form's, bit for bit."""
 EVERY = tuple(Route)
 OTHERS = tuple(route for route in Route if route.reshards)
 """The routes to another number of ranks."""
 DDP = {(2, 2): EVERY, (2, 1): OTHERS, (1, 2): OTHERS}
 FSDP2 = {**DDP, (2, 4): OTHERS, (4, 2): OTHERS}
 SHORT = {(2, 2): OTHERS, (2, 1): (Route.FULL,), (1, 2): (Route.DISK,)}
-"""A layerwise form has the state of its eager form, bit for bit."""
 
 
 def call(ranks, in_one, in_several, name, strategy, *arguments):
