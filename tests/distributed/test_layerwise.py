@@ -41,7 +41,7 @@ CASES = {
         "sharded_failure",
         "replaced",
     ),
-    "HSDP": (4, "some_names", "sharded", "sharded_clipping"),
+    "HSDP": (4, "sharded", "sharded_clipping"),
 }
 
 

@@ -25,14 +25,7 @@ NAMES = [
     for name in forms(hub.list_optimizers(), default_registry())
     if default_registry().optimizer(name).eager_spec is None
 ]
-LAYERWISE = [
-    "adafactor_layerwise",
-    "adamw_8bit_layerwise",
-    "adamw_torch_layerwise",
-    "galore_adamw_layerwise",
-    "schedule_free_adamw_layerwise",
-    "stable_adamw_layerwise",
-]
+LAYERWISE = ["adamw_8bit_layerwise", "galore_adamw_layerwise", "schedule_free_adamw_layerwise"]
 """One of each kind of state: that of a layerwise form is its eager form's, bit for bit."""
 EVERY = tuple(Route)
 OTHERS = tuple(route for route in Route if route.reshards)
