@@ -44,6 +44,12 @@ def plain_tensors(value: Any) -> Iterator[Tensor]:
         yield from plain_tensors(item)
 
 
+def local_part(tensor: Any) -> Tensor:
+    """Return this rank's part of a DTensor, and any other tensor as it is."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
 class GradientMeter:
     """Count the storages that autograd turns into `.grad`, inside a `with` block.
 

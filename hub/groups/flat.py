@@ -40,6 +40,11 @@ def fsdp1_shapes(model: Module) -> dict[str, Shape]:
     }
 
 
+def is_fsdp1_piece(parameter: object) -> bool:
+    """Whether FSDP1 (torch 2.13, `_flat_param.py`) holds a flat piece in this parameter."""
+    return bool(getattr(parameter, "_fsdp_flattened", False))
+
+
 def fsdp1_wraps(model: Module) -> bool:
     """Whether FSDP1 wraps some part of the model, sharded or not."""
     return next(_handles(model), None) is not None

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from hub.errors import PrecisionError
+from hub.measuring import local_part
 from hub.spec import MODES, Finding, Precision, Trait, dtype_name
 from hub.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-
-    from torch import Tensor
 
     from hub.groups.split import Named
     from hub.spec import OptimizerSpec
@@ -148,14 +147,10 @@ def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: in
     ]
     largest = sorted(weights, key=lambda weight: weight.numel(), reverse=True)[:samples]
     parts = [
-        _local(weight)[:4].reshape(-1)[:elements].to("cpu", torch.float32) for weight in largest
+        # This rank's part of a DTensor: a plan never waits for other ranks.
+        local_part(weight.detach())[:4].reshape(-1)[:elements].to("cpu", torch.float32)
+        for weight in largest
     ]
     values = torch.cat(parts) if parts else torch.empty(0)
     median = values.abs().median().item() if values.numel() else 0.0
     return median if 0 < median < math.inf else _TYPICAL_WEIGHT
-
-
-def _local(weight: Tensor) -> Tensor:
-    """Return a weight, of a DTensor this rank's part: a plan never waits for other ranks."""
-    local: Tensor = weight.detach()
-    return local.to_local() if hasattr(local, "to_local") else local

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.errors import OptimArgsError, UnsupportedError
 from hub.groups.flat import is_flattened
-from hub.measuring import tensor_bytes
+from hub.measuring import local_part, tensor_bytes
 from hub.running.sharded.layout import SplitParameter, lay_out
 from hub.running.sharded.meshes import is_sharded, own_rank
 from hub.running.sharded.refusals import checked_sharding
@@ -16,7 +16,6 @@ from hub.text import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from torch import Tensor
     from torch.nn import Module
 
     from hub.planning.prepare import Prepared
@@ -41,7 +40,7 @@ class Share:
 def share_here(prepared: Prepared, model: Module) -> Share:
     """Return what this process keeps of a model as it is now, sharded or not."""
     named = list(prepared.context.named_parameters())
-    stepped = {name: tuple(_local(p).shape) for name, p in named}
+    stepped = {name: tuple(local_part(p).shape) for name, p in named}
     exchange = 0
     for mesh in prepared.layouts:
         rank = own_rank(named[mesh.indices[0]][1])
@@ -124,8 +123,3 @@ def _check_shardable(model: Module) -> None:
                 where=name,
                 fix="give it the shape (1,)",
             )
-
-
-def _local(parameter: Any) -> Tensor:
-    local: Tensor = parameter.to_local() if is_sharded(parameter) else parameter
-    return local

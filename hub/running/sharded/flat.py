@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.errors import UnsupportedError
-from hub.groups.flat import fsdp1_flat_parameter, fsdp1_shapes, fsdp1_wraps
+from hub.groups.flat import fsdp1_flat_parameter, fsdp1_shapes, fsdp1_wraps, is_fsdp1_piece
 from hub.running.sharded.kinds import sharding_of
 from hub.spec import Trait
 
@@ -88,7 +88,7 @@ def check_not_inside_fsdp1(spec: OptimizerSpec, model: Module) -> None:
     if fsdp1_wraps(model):
         return
     for name, parameter in model.named_parameters():
-        if getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
+        if is_fsdp1_piece(parameter):
             check_trains_pieces(spec, FSDP1, name)
             raise UnsupportedError(
                 "FSDP1 wraps the model from outside, and weight decay depends on the shapes that "

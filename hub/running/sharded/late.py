@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.errors import UnsupportedError
+from hub.groups.flat import is_fsdp1_piece
 from hub.running.sharded.flat import FSDP1, check_not_flattened, check_trains_pieces
 from hub.running.sharded.kinds import sharding_of
 from hub.running.sharded.members import Members
@@ -118,7 +119,7 @@ class LateSharding:
                 fix="call init_process_group before hub.build",
             )
         for name, parameter in named:
-            if getattr(parameter, "_fsdp_flattened", False):  # set by torch 2.13, `_flat_param.py`
+            if is_fsdp1_piece(parameter):
                 check_trains_pieces(self._spec, FSDP1, name)
                 self._check_state(optimizer, name, parameter)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.measuring import local_part
 from hub.running.steps import only
 
 if TYPE_CHECKING:
@@ -240,9 +241,4 @@ class Weights:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Return whether this rank's parts of two tensors are equal."""
-    return torch.equal(_local(one), _local(other))
-
-
-def _local(tensor: Any) -> Tensor:
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
+    return torch.equal(local_part(one), local_part(other))
