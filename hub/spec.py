@@ -30,6 +30,10 @@ class Trait(StrEnum):
     LOW_RANK = "low_rank"
     """Projects the gradients of selected linear layers: `target_modules` is required."""
 
+    MATRICES_ONLY = "matrices_only"
+    """Trains only matrices: the weights of target modules, and stacks of such weights. Everything
+    else is trained by its `rest`."""
+
     PER_PARAMETER = "per_parameter"
     """Updates each parameter independently of the others, so it has a layerwise form."""
 
@@ -248,6 +252,11 @@ class OptimizerSpec:
     low_rank: frozenset[str] = frozenset()
     """The arguments that only low-rank groups have. hub puts them into these groups, where
     `param_rules` may override them, and does not pass them to the factory."""
+    target_modules: str | None = None
+    """The `target_modules` of a build that gives none, such as "all-linear"; None: it has to."""
+    rest: str = "adamw_torch"
+    """With `Trait.MATRICES_ONLY`: the optimizer of all other parameters, unless the argument
+    `rest.optimizer` names another."""
     example_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that suit a tiny model, for `hub check`, `hub doctor` and `hub show`."""
     other_rates: frozenset[str] = frozenset()
@@ -347,6 +356,9 @@ class BuildContext:
     """The precision that the model trains in."""
     embeddings: frozenset[str] = frozenset()
     """The names of the weights of the model's embeddings, including frozen ones."""
+    transposed: frozenset[str] = frozenset()
+    """The names of the weights that are stored as (in, out) instead of (out, in), as in the class
+    Conv1D of Transformers."""
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the name and tensor of every parameter, group by group."""
