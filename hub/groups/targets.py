@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments.values import as_tuples
@@ -45,6 +45,11 @@ class Targets:
     def weights(self) -> set[Parameter]:
         """The 2-D weights of the modules."""
         return {module.weight for module in self.modules.values()}  # type: ignore[misc]
+
+    def among(self, parameters: Collection[Parameter]) -> Targets:
+        """Return the targets whose weights are among these parameters."""
+        kept = {n: m for n, m in self.modules.items() if m.weight in parameters}
+        return replace(self, modules=kept)
 
 
 def targets_for(
