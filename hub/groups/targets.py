@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.patterns import closest_names, name_matcher
 from hub.arguments.values import as_tuples
 from hub.errors import TargetModulesError
 from hub.groups.flat import is_flattened
@@ -17,7 +18,6 @@ from hub.groups.modules import (
     own_matrix,
     plain_names,
 )
-from hub.groups.patterns import closest_names, name_matcher
 from hub.groups.stacks import Stack, find_stacks
 from hub.spec import Finding, Trait
 from hub.text import listed, shown
@@ -104,7 +104,7 @@ def select_targets(
     Args:
         model: The model, or a copy of it on the meta device.
         target_modules: "all-linear", alone or as a list of one; a pattern, or several, see
-            `hub.groups.patterns.name_matcher`.
+            `hub.arguments.patterns.name_matcher`.
         stacks: Whether to select stacks too.
 
     Raises:
