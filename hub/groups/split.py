@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.patterns import closest_names, name_matcher
 from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.groups.flat import original_shapes
 from hub.groups.modules import is_norm, plain_names
-from hub.groups.patterns import closest_names, name_matcher
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import Trait, dtype_name
 from hub.text import shown

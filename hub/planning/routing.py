@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.patterns import name_matcher
 from hub.groups.modules import embedding_weights, output_heads, own_matrix
-from hub.groups.patterns import name_matcher
 from hub.groups.targets import targets_for
 from hub.spec import Trait
 from hub.text import shown

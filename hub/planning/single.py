@@ -10,7 +10,12 @@ from hub.arguments import InBackward
 from hub.arguments.checks import check_clipping
 from hub.arguments.resolve import ResolvedArguments, resolve_arguments, with_changes
 from hub.errors import HubError, PluginError, for_author
-from hub.groups.modules import embedding_weights, names_by_id, trainable_parameters
+from hub.groups.modules import (
+    embedding_weights,
+    names_by_id,
+    trainable_parameters,
+    transposed_weights,
+)
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.planning.coverage import coverage_findings
@@ -128,16 +133,17 @@ class _Draft:
             model=self.call.model,
             groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
             precision=self.precision,
-            embeddings=self._embeddings(),
+            embeddings=self._named(embedding_weights(self.call.model)),
+            transposed=self._named(transposed_weights(self.call.model)),
         )
 
     def layouts(self, arguments: BaseModel, groups: Sequence[PlannedGroup]) -> list[MeshLayout]:
         return planned_layouts(self.spec, dict(arguments), groups, dict(self.trainable))
 
-    def _embeddings(self) -> frozenset[str]:
+    def _named(self, weights: set[nn.Parameter]) -> frozenset[str]:
         named = {id(parameter): name for name, parameter in self.trainable}
         names = {**names_by_id(self.call.model), **named}
-        return frozenset(names[id(weight)] for weight in embedding_weights(self.call.model))
+        return frozenset(names[id(weight)] for weight in weights)
 
     def findings(
         self,
