@@ -119,7 +119,7 @@ def _item(text: str, piece: str, start: int) -> Item:
     at = start + len(key) - len(key.lstrip())
     if not equals:
         raise _error_at(text, at, f"'{piece.strip()}' has no value", "write key=value")
-    if not key.strip().isidentifier():
+    if not all(part.isidentifier() for part in key.strip().split(".")):
         raise _error_at(text, at, f"'{key.strip()}' is not a key", "write key=value")
     value_at = start + len(key) + 1 + len(value) - len(value.lstrip())
     if not value.strip():

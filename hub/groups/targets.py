@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments.patterns import closest_names, name_matcher
@@ -53,6 +53,14 @@ class Targets:
 
     def __bool__(self) -> bool:
         return bool(self.modules or self.stacks)
+
+    def among(self, parameters: Collection[Parameter]) -> Targets:
+        """Return the targets whose weights are among these parameters."""
+        return replace(
+            self,
+            modules={n: m for n, m in self.modules.items() if own_matrix(m) in parameters},
+            stacks={n: stack for n, stack in self.stacks.items() if stack in parameters},
+        )
 
 
 def targets_for(
