@@ -68,10 +68,15 @@ class _Runs:
         self.subject = subject
         self.may_round_away = may_round_away(subject)
         self._made: dict[str, tuple[dict[str, Tensor], Optimizer] | None] = {}
+        self._own = subject.own_names()
+        """What a rule for all of its parameters matches: its rest may lack the argument."""
 
     def problem(self, name: str, contrast: Contrast) -> str | None:
         """Return what is wrong with an argument between two values; None: they are not valid."""
-        base, other = self._run(contrast.base), self._run(self._ruled(name, contrast, ".*"))
+        base, other = (
+            self._run(contrast.base),
+            self._run(self._ruled(name, contrast, _any_of(self._own))),
+        )
         if base is None or other is None:
             return None
         moved = set(differing(base[0], other[0]))
@@ -79,7 +84,7 @@ class _Runs:
             return "" if moved else "changes no update"
         with contextlib.suppress(OptimArgsError):  # the build compares it with the plan
             self.subject.start(**contrast.other)
-        carrying = _carrying(other[1], name)
+        carrying = _carrying(other[1], name) & self._own
         if not carrying:
             return "is in per_group, and no parameter group has it"
         unreached = carrying - moved - self.may_round_away
@@ -136,6 +141,10 @@ def _steps(
     found = weights(model)
     finite = all(bool(tensor.isfinite().all()) for tensor in found.values())
     return (found, optimizer) if finite else None
+
+
+def _any_of(names: set[str]) -> str:
+    return "|".join(map(re.escape, sorted(names)))
 
 
 def _carrying(optimizer: Optimizer, key: str) -> set[str]:

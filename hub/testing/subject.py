@@ -18,7 +18,7 @@ from hub.spec import Trait
 from hub.testing.kit_model import Model, batch, loss_of, make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -86,13 +86,29 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
+        with no_warnings(HubWarning):
+            return build_prepared(prepare(self._call(model, arguments), registry=self.registry))
+
+    def own_names(self) -> set[str]:
+        """Return the names of the parameters that it trains itself, and not its rest."""
+        plan = prepare(self._call(self.model(), {}), registry=self.registry).plan
+        return {p.name for g in plan.groups if g.optimizer in ("", self.name) for p in g.parameters}
+
+    def _call(self, model: nn.Module, arguments: Mapping[str, Any]) -> BuildCall:
         values: dict[str, Any] = {"lr": self.lr} if self.has("lr") else {}
         if self.low_rank:
             values["target_modules"] = "all-linear"
         values |= {**self.spec.example_arguments, **arguments}
-        with no_warnings(HubWarning):
-            call = BuildCall(self.name, model, **values)
-            return build_prepared(prepare(call, registry=self.registry))
+        if Trait.MATRICES_ONLY in self.spec.traits:
+            values["rest"] = {**self._shared_with_rest(values), **values.get("rest", {})}
+        return BuildCall(self.name, model, **values)
+
+    def _shared_with_rest(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what both halves are built with, so that checks find one value in all groups."""
+        known = self.registry.optimizer(self.spec.rest).arguments.model_fields
+        return {
+            key: values[key] for key in ("lr", "weight_decay") if key in values and key in known
+        }
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""

@@ -26,7 +26,10 @@ MUON = OptimizerSpec(
     per_group=frozenset(MuonArguments.model_fields) - {"blocks", "tokens_per_step"},
     target_modules="all-linear",
     example_arguments={"lr": 0.02},
-    contrasts={"eps": (Contrast(other={"eps": 100.0}),)},
+    contrasts={
+        "eps": (Contrast(other={"eps": 100.0}),),
+        "blocks": (Contrast(other={"blocks": {".*": 1}}),),
+    },
     without_effect={"tokens_per_step": "is for a note in the plan"},
     paper="https://kellerjordan.github.io/posts/muon/",
     homepage="https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html",
