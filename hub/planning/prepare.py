@@ -13,7 +13,6 @@ from hub.errors import HubError, OptimArgsError, PluginError, for_author
 from hub.groups.modules import embedding_weights, names_by_id, trainable_parameters
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
-from hub.names.by_class import adopt_class
 from hub.names.registry import default_registry
 from hub.planning.call import takes_build_arguments
 from hub.planning.coverage import coverage_findings
@@ -84,21 +83,22 @@ def plan(call: BuildCall) -> Plan:
 def find_optimizer(
     name: str | OptimizerClass, optim_args: OptimArgs, registry: Registry
 ) -> tuple[Plugin, OptimizerSpec, OptimArgs]:
-    """Return the plugin, spec and `optim_args` of a name, or of a class or factory.
+    """Return the plugin, spec and `optim_args` of a name or import path, or of a class or factory.
 
     Raises:
         HubError: As `hub.build` does for a name; or a class comes with `optim_args` as well.
     """
     if not (isinstance(name, tuple) or callable(name)):
         return registry.plugin("optimizer", name), registry.optimizer(name), optim_args
-    found, plugin, arguments = adopt_class(name, registry)
+    plugin, arguments = registry.adopt_class(name)
+    (spec,) = plugin.optimizers.values()
     if optim_args is not None:
         raise OptimArgsError(
-            f"{found} already has its arguments, but optim_args are given too",
+            f"{spec.name} already has its arguments, but optim_args are given too",
             where="optim_args",
             fix="pass all of them with the class",
         )
-    return plugin, plugin.optimizers[found], arguments
+    return plugin, spec, arguments
 
 
 @dataclass(frozen=True)
