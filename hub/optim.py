@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> "type[Optimizer]":
-    if name.startswith("_"):
+    if name.startswith("_") or not name.isidentifier():
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from hub.building.named_class import class_of
 
