@@ -31,9 +31,9 @@ app.command("estimate", cls=Command)(estimate.estimate)
 app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
 app.command("check", cls=Command)(check.check)
-app.command("schema", cls=Command)(schema.schema)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
+app.command("schema", cls=Command)(schema.schema)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 
