@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments.grammar import parse_arguments
+from hub.arguments.resolve import as_mapping
 from hub.errors import OptimArgsError
 from hub.groups.split import rule_pairs
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
@@ -64,7 +65,7 @@ def _branch(own: Request, registry: Registry) -> Branch:
     if not own.matrices_only:
         return Branch(own)
     spec = own.found.spec
-    asked, rest_asked = _without_rest(spec, _as_mapping(own.found.optim_args))
+    asked, rest_asked = _without_rest(spec, _asked(own.found))
     keywords, rest_keywords = _without_rest(spec, own.hyperparameters)
     twice = sorted(rest_asked.keys() & rest_keywords.keys())
     if twice:
@@ -73,7 +74,7 @@ def _branch(own: Request, registry: Registry) -> Branch:
             where=f"{REST} of {spec.name}",
             fix="remove one of them",
         )
-    given = {OPTIMIZER: _rest_name(spec, registry), **rest_asked, **rest_keywords}
+    given = {OPTIMIZER: rest_name(spec, registry), **rest_asked, **rest_keywords}
     values = {key: value for key, value in given.items() if key not in (OPTIMIZER, _TARGETS)}
     rest = _request(f"{own.label}.{REST}".removeprefix("."), given, values, registry)
     if rest.matrices_only:
@@ -90,14 +91,17 @@ def own_arguments(found: Found) -> OptimArgs:
     """Return the `optim_args` of an optimizer, without those of its rest."""
     if Trait.MATRICES_ONLY not in found.spec.traits:
         return found.optim_args
-    return _without_rest(found.spec, _as_mapping(found.optim_args))[0]
+    return _without_rest(found.spec, _asked(found))[0]
 
 
-def _as_mapping(optim_args: OptimArgs) -> Mapping[str, Any]:
-    return parse_arguments(optim_args) if isinstance(optim_args, str) else optim_args or {}
+def _asked(found: Found) -> dict[str, Any]:
+    given = found.optim_args
+    given = parse_arguments(given) if isinstance(given, str) else given
+    return as_mapping(found.spec.name, "optim_args", given)
 
 
-def _rest_name(spec: OptimizerSpec, registry: Registry) -> str:
+def rest_name(spec: OptimizerSpec, registry: Registry) -> str:
+    """Return the name of an optimizer's default rest, which is layerwise if the optimizer is."""
     layerwise = spec.eager_spec is not None and has_layerwise_form(registry.optimizer(spec.rest))
     return spec.rest + LAYERWISE_SUFFIX * layerwise
 
