@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hub.errors import UnsupportedError
 from hub.measuring import GradientMeter
-from hub.running.attach import detach
 from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
 from hub.testing.fresh_process import schedule
 from hub.testing.kit_model import Model, batch, loss_of
-from hub.testing.subject import PARTNERS, Subject, backward, differing, train
+from hub.testing.subject import Subject, backward, differing, train
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -44,12 +42,9 @@ def equals_eager(subject: Subject) -> None:
 def _run(
     subject: Subject, parts: int, clears: dict[str, bool], *, eager: bool
 ) -> tuple[Model, Optimizer]:
-    form = subject.spec.eager_spec
-    if eager and form is not None:
-        subject = replace(subject, name=form.name, partner=_eager_name(subject))
-    model, optimizer = subject.start(gradient_accumulation_steps=parts)
-    if eager and form is None:  # the eager form has no name
-        detach(optimizer)
+    model = subject.model()
+    build = subject.build_eager if eager else subject.build
+    optimizer = build(model, gradient_accumulation_steps=parts)
     following = schedule(optimizer)
     for step in range(STEPS):
         backward(model, step, parts)
@@ -57,11 +52,6 @@ def _run(
         optimizer.zero_grad(**clears)
         following.step()
     return model, optimizer
-
-
-def _eager_name(subject: Subject) -> str:
-    spec = subject.others.get(PARTNERS)
-    return subject.partner if spec is None or spec.eager_spec is None else spec.eager_spec.name
 
 
 def frees(subject: Subject) -> None:

@@ -25,7 +25,6 @@ from hub.testing.process_runs import (
     Run,
     Setting,
     Spread,
-    build_eager,
     train_alone,
     train_together,
 )
@@ -90,7 +89,7 @@ def save_alone(
 ) -> str:
     """Train in one process, on what the ranks have together, and write checkpoints."""
     net = setting.net(shapes)
-    optimizer = build_eager(setting.subject(), net)
+    optimizer = setting.subject().build_eager(net)
     train_alone(net, optimizer, average, FIRST)
     save_checkpoint(net, optimizer, folder, routes)
     return ""
@@ -112,7 +111,7 @@ def resume_alone(
 ) -> Run:
     """Read a checkpoint in one process, and train on."""
     net = setting.net(shapes)
-    optimizer = build_eager(setting.subject(), net)
+    optimizer = setting.subject().build_eager(net)
     _load(net, optimizer, folder, route)
     evaluated = train_alone(net, optimizer, average, LAST)
     return Run(whole_weights(net), evaluated)

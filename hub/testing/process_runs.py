@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from torch import distributed
 
 from hub.errors import HubError
 from hub.names.registry import Registry
-from hub.running.attach import detach
 from hub.testing.process_model import loss_of, make_net, part_of_batch
 from hub.testing.strategies import whole_weights, wrap
 from hub.testing.subject import DTYPES, Subject
@@ -40,17 +39,19 @@ class Setting:
     name: str
     precision: str
     entry_points: tuple[EntryPoint, ...] | None
+    partner: str = ""
 
     @classmethod
     def of(cls, subject: Subject) -> Setting:
         """Return the setting of a subject."""
-        return cls(subject.name, subject.precision, subject.registry.given)
+        return cls(subject.name, subject.precision, subject.registry.given, subject.partner)
 
     def subject(self) -> Subject:
         """Return the subject in this process."""
         if self.entry_points not in _registries:
             _registries[self.entry_points] = Registry(self.entry_points)
-        return Subject(self.name, self.precision, registry=_registries[self.entry_points])
+        registry = _registries[self.entry_points]
+        return Subject(self.name, self.precision, registry=registry, partner=self.partner)
 
     def net(self, shapes: Shapes) -> Net:
         """Return the model in this setting's precision."""
@@ -128,7 +129,7 @@ def together(setting: Setting, shapes: Shapes, strategy: Strategy, steps: int = 
 def alone(setting: Setting, shapes: Shapes, average: Average, steps: int = STEPS) -> Run:
     """Train in one process, on what the ranks have together; a layerwise form eagerly."""
     net = setting.net(shapes)
-    evaluated = train_alone(net, build_eager(setting.subject(), net), average, range(steps))
+    evaluated = train_alone(net, setting.subject().build_eager(net), average, range(steps))
     return Run(whole_weights(net), evaluated)
 
 
@@ -140,17 +141,6 @@ def train_together(model: nn.Module, optimizer: Optimizer, steps: range) -> Tens
 def train_alone(net: Net, optimizer: Optimizer, average: Average, steps: range) -> Tensor:
     """Take the steps of several ranks in one process; return the logits of the evaluation."""
     return _train(net, optimizer, partial(_backward_averaged, net, average), steps)
-
-
-def build_eager(subject: Subject, net: nn.Module) -> Optimizer:
-    """Return the optimizer in its eager form, on the plain model."""
-    form = subject.spec.eager_spec
-    if form is not None:
-        return replace(subject, name=form.name).build(net)
-    optimizer = subject.build(net)
-    if subject.in_backward:  # the eager form has no name
-        detach(optimizer)
-    return optimizer
 
 
 def _backward_own(model: nn.Module, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
 from hub.planning.requests import rest_name
 from hub.quiet import no_warnings
+from hub.running.attach import detach
 from hub.spec import Trait
 from hub.testing.kit_model import Model, batch, loss_of, make_model
 
@@ -35,8 +36,8 @@ DTYPES = {
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 LR = 1e-2
 LARGE = 0.5
-PARTNERS = r"blocks\.0\..*"
-"""What an optimizer's partner trains."""
+PARTNERS = r"(blocks\.0|norm|up)\..*"
+"""What an optimizer's partner trains, here and where several processes train."""
 STEPS = 6
 """RAdam's rectified phase, in which eps and betas count, begins at the sixth."""
 
@@ -54,7 +55,7 @@ class Subject:
     registry: Registry = field(default_factory=default_registry, compare=False)
     processes: int = 1
     partner: str = ""
-    """Another optimizer, which a rule gives the first block."""
+    """Another optimizer, which a rule gives some layers."""
 
     @property
     def spec(self) -> OptimizerSpec:
@@ -64,11 +65,10 @@ class Subject:
     @property
     def others(self) -> dict[str, OptimizerSpec]:
         """What the optimizers that share the model with it say, by the labels of their groups."""
-        found = {}
-        if Trait.MATRICES_ONLY in self.spec.traits:
-            found["rest"] = self.registry.optimizer(rest_name(self.spec, self.registry))
+        found = self._rest_of(self.spec, "rest")
         if self.partner:
-            found[PARTNERS] = self.registry.optimizer(self.partner)
+            partner = self.registry.optimizer(self.partner)
+            found |= {PARTNERS: partner, **self._rest_of(partner, f"{PARTNERS}.rest")}
         return found
 
     @property
@@ -105,16 +105,25 @@ class Subject:
             arguments: Of `hub.build`, or of the optimizer.
         """
         values = {**_usual(self.spec), **arguments}
-        for label, spec in self.others.items():
-            own = {**_usual(spec), **self._shared(spec, arguments)}
-            if label == PARTNERS:
-                own["optimizer"] = self.partner
-                values["param_rules"] = {PARTNERS: own, **values.get("param_rules", {})}
-            else:
-                values[label] = own
+        own = {
+            label: {**_usual(spec), **self._shared(spec, arguments)}
+            for label, spec in self.others.items()
+        }
+        if "rest" in own:
+            values["rest"] = own["rest"]
+        if self.partner:
+            rule = {"optimizer": self.partner, **own[PARTNERS]}
+            if f"{PARTNERS}.rest" in own:
+                rule["rest"] = own[f"{PARTNERS}.rest"]
+            values["param_rules"] = {PARTNERS: rule, **values.get("param_rules", {})}
         with no_warnings(HubWarning):
             call = BuildCall(self.name, model, **values)
             return build_prepared(prepare(call, registry=self.registry))
+
+    def _rest_of(self, spec: OptimizerSpec, label: str) -> dict[str, OptimizerSpec]:
+        if Trait.MATRICES_ONLY not in spec.traits:
+            return {}
+        return {label: self.registry.optimizer(rest_name(spec, self.registry))}
 
     def _shared(self, spec: OptimizerSpec, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of a check's arguments that are meant for all optimizers of a model."""
@@ -123,6 +132,22 @@ class Subject:
         if isinstance(arguments.get("lr"), float) and self.lr:
             shared["lr"] = _lr(spec) * arguments["lr"] / self.lr
         return {key: value for key, value in shared.items() if key in fields}
+
+    def build_eager(self, model: nn.Module, **arguments: Any) -> Optimizer:
+        """Build the eager form for a model; takes the arguments of `build`."""
+        optimizer = self._eager().build(model, **arguments)
+        if self._eager().any_has(Trait.STEPS_IN_BACKWARD):  # the eager form has no name
+            detach(optimizer)
+        return optimizer
+
+    def _eager(self) -> Subject:
+        names = (self.name, self.partner)
+        specs = [self.registry.optimizer(name) if name else None for name in names]
+        name, partner = (
+            own if spec is None or spec.eager_spec is None else spec.eager_spec.name
+            for own, spec in zip(names, specs, strict=True)
+        )
+        return replace(self, name=name, partner=partner)
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""

@@ -20,9 +20,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from torch.utils.data import DataLoader
 from skorch import NeuralNetRegressor
 from torch import nn
+from torch.utils.data import DataLoader
 from trainers.test_diffusion import parts
 from trainers.test_other_loops import OptimizersContainer, Vision
 from trainers.test_sentence_transformers import data_of_pairs, loss_of_a_model
@@ -112,7 +112,7 @@ def stand_ins():
         "x": x,
         "y": x[:, :1],
         "OptimWrapper": lambda params, opt, **more: opt(params, **more),
-        "Learner": lambda loaders, model, loss_func, opt_func: opt_func(model.parameters(), lr=0.1),
+        "Learner": lambda _, model, opt_func, **__: opt_func(model.parameters(), lr=0.1),
         "loaders": None,
         "loss_func": None,
     }

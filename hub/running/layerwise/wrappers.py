@@ -24,8 +24,9 @@ _IGNORED = "_ddp_params_and_buffers_to_ignore"
 class HiddenFromDdp:
     """The parameters that DDP leaves alone, so that it neither averages nor stores gradients.
 
-    DDP refuses a model without any parameter for it, so the smallest one stays. It would be
-    averaged twice, but in the first forward pass DDP's own hooks are removed.
+    DDP refuses a model without any parameter for it. If another optimizer steps no others after the
+    backward pass, the smallest one stays. It would be averaged twice, but in the first forward pass
+    DDP's own hooks are removed.
 
     Args:
         model: The model that DDP may wrap later; held weakly.
@@ -38,6 +39,8 @@ class HiddenFromDdp:
         self.names: list[str] = []
         """Their names, tied ones included, in every form that DDP looks up."""
         self._hidden: list[weakref.ref[Tensor]] = []
+        self._leaves_one = False
+        """Whether one of the parameters stays."""
         self.replace(parameters)
 
     def replace(self, parameters: Sequence[Tensor]) -> None:
@@ -46,7 +49,8 @@ class HiddenFromDdp:
         if model is None or self._ddp() is not None:
             return
         self._stop_ignoring()
-        left = min(parameters, key=torch.Tensor.numel)
+        self._leaves_one = not _others(model, parameters)
+        left = min(parameters, key=torch.Tensor.numel) if self._leaves_one else None
         hidden = [p for p in parameters if p is not left]
         self._hidden = [weakref.ref(p) for p in hidden]
         self.names[:] = _names(model, {id(p) for p in hidden})
@@ -59,9 +63,10 @@ class HiddenFromDdp:
     def hide_from(self, ddp: Any) -> None:
         """Stop DDP from averaging."""
         if not self.is_from(ddp):
-            ddp._remove_autograd_hooks()  # noqa: SLF001 - no public equivalent
-            # A static graph's first backward pass averages without hooks.
-            ddp._static_graph_delay_allreduce_enqueued = True  # noqa: SLF001
+            if self._leaves_one:
+                ddp._remove_autograd_hooks()  # noqa: SLF001 - no public equivalent
+                # A static graph's first backward pass averages without hooks.
+                ddp._static_graph_delay_allreduce_enqueued = True  # noqa: SLF001
             self._ddp = weakref.ref(ddp)
 
     def parameters(self) -> list[Tensor]:
@@ -84,6 +89,15 @@ class HiddenFromDdp:
         setattr(model, _IGNORED, _NotCopied(rest))
         if not rest:
             delattr(model, _IGNORED)
+
+
+def _others(model: Module, parameters: Sequence[Tensor]) -> bool:
+    """Whether a model has trainable parameters besides these, and besides what DDP leaves alone."""
+    ignored, own = set(getattr(model, _IGNORED, ())), {id(p) for p in parameters}
+    return any(
+        p.requires_grad and id(p) not in own and name not in ignored
+        for name, p in model.named_parameters()
+    )
 
 
 class _NotCopied(list[str]):

@@ -78,8 +78,13 @@ def join(members: Sequence[Optimizer], groups: Sequence[Group]) -> StateDict:
             numbers = range(starts[at], starts[at + 1])
             number_of |= dict(zip(saved["params"], numbers, strict=True))
             joined["param_groups"][at] = {**saved, "params": list(numbers)}
-        joined["state"] |= {number_of.get(key, key): value for key, value in own["state"].items()}
+        state = {number_of.get(key, key): value for key, value in own["state"].items()}
+        # torch's distributed checkpoints want an entry for each parameter once there is any state
+        # (torch 2.13, `_split_optim_state_dict`), which LOMO never has.
+        joined["state"] |= state or {number: {} for number in number_of.values()}
         records.append(own[KEY])
+    if not any(joined["state"].values()):
+        joined["state"] = {}
     return {**joined, KEY: _joined_record(records)}
 
 
