@@ -102,6 +102,12 @@ class Plan:
         """The value of each argument, by name."""
         return {argument.name: argument.value for argument in self.arguments}
 
+    def arguments_of(self, optimizer: str) -> dict[str, Any]:
+        """Return the values of the arguments of one of the optimizers, by name."""
+        members = [m for m in self.members if m.optimizer == optimizer]
+        arguments = members[0].arguments if members else self.arguments
+        return {argument.name: argument.value for argument in arguments}
+
     @property
     def refused(self) -> bool:
         """Whether `hub.build` will raise."""

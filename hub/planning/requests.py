@@ -74,7 +74,7 @@ def _branch(own: Request, registry: Registry) -> Branch:
             where=f"{REST} of {spec.name}",
             fix="remove one of them",
         )
-    given = {OPTIMIZER: _rest_name(spec, registry), **rest_asked, **rest_keywords}
+    given = {OPTIMIZER: rest_name(spec, registry), **rest_asked, **rest_keywords}
     values = {key: value for key, value in given.items() if key not in (OPTIMIZER, _TARGETS)}
     rest = _request(f"{own.label}.{REST}".removeprefix("."), given, values, registry)
     if rest.matrices_only:
@@ -100,7 +100,8 @@ def _asked(found: Found) -> dict[str, Any]:
     return as_mapping(found.spec.name, "optim_args", given)
 
 
-def _rest_name(spec: OptimizerSpec, registry: Registry) -> str:
+def rest_name(spec: OptimizerSpec, registry: Registry) -> str:
+    """Return the name of an optimizer's default rest, which is layerwise if the optimizer is."""
     layerwise = spec.eager_spec is not None and has_layerwise_form(registry.optimizer(spec.rest))
     return spec.rest + LAYERWISE_SUFFIX * layerwise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -96,21 +95,12 @@ def mix(members: Mapping[str, Optimizer], plan: Plan, model: Module, route: Rout
         hasattr(member, "hub_engine") for member in optimizer.hub_members
     ):
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
-    for mode in ("train", "eval"):
-        switches = [m for m in optimizer.hub_members if switches_weights(m)]
-        if switches:
-            setattr(optimizer, mode, partial(_call_each, switches, mode))
     refuse_copies(optimizer, plan.optimizer)
     optimizer.hub_plan = plan
     optimizer._hub_handles = handles  # noqa: SLF001 - ours
     with _lock:
         _attached.add(optimizer)
     return optimizer  # type: ignore[no-any-return]
-
-
-def _call_each(members: Iterable[Any], method: str) -> None:
-    for member in members:
-        getattr(member, method)()
 
 
 def optimizers_of(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
@@ -169,8 +159,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         _attached.discard(inner)
     make_eager(inner)
     stop_following(inner)
-    for name in ("add_param_group", "train", "eval"):
-        vars(inner).pop(name, None)
+    vars(inner).pop("add_param_group", None)
     allow_copies(inner)
     for handle in vars(inner).pop("_hub_handles", []):
         handle.remove()

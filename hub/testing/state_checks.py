@@ -102,7 +102,7 @@ def other_checkpoint(subject: Subject) -> None:
     model, optimizer = subject.start()
     train(model, optimizer, BEFORE)
     foreign = optimizer.state_dict()
-    foreign["hub"] = _by_another(foreign["hub"])
+    foreign["hub"] = {**foreign["hub"], "optimizer": "another"}
     fresh_model, fresh = subject.start()
     try:
         fresh.load_state_dict(foreign)
@@ -117,12 +117,6 @@ def other_checkpoint(subject: Subject) -> None:
     expect(not wrong, f"the refused checkpoint changed the optimizer: {wrong}")
 
 
-def _by_another(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of a state dict, or of each of several optimizers, with another name."""
-    members = [{**member, "optimizer": "another"} for member in record.get("members", ())]
-    return {**record, "optimizer": "another", **({"members": members} if members else {})}
-
-
 def modes(subject: Subject) -> None:
     """P8: evaluation sees and saves the evaluation weights, and leaves no trace in the training.
 
@@ -133,7 +127,7 @@ def modes(subject: Subject) -> None:
     before = weights(model)
     with eval_mode(optimizer):
         inside = weights(model)
-    if Trait.TRAIN_EVAL_MODES in subject.spec.traits:
+    if subject.any_has(Trait.TRAIN_EVAL_MODES):
         expect(differing(before, inside), "evaluation has the training weights")
         _comes_back_by_hand(subject)
     else:

@@ -67,6 +67,14 @@ class MixedOptimizer(torch.optim.Optimizer):
         share_previous_norm([member.param_groups[0] for member in self.hub_members])
         return loss
 
+    def train(self) -> None:
+        """Put the training weights in place, in members that have others for evaluation."""
+        _call_each(self.hub_members, "train")
+
+    def eval(self) -> None:
+        """Put the evaluation weights in place, likewise."""
+        _call_each(self.hub_members, "eval")
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Free the gradients of all members, as each of them does."""
         for member in self.hub_members:
@@ -144,6 +152,12 @@ class MixedOptimizer(torch.optim.Optimizer):
             part = {"params": [p for _, p in chosen], "param_names": [n for n, _ in chosen]}
             routed.append((self.hub_members[self._labels.index(label)], {**group, **part}))
         return routed
+
+
+def _call_each(members: Iterable[Optimizer], method: str) -> None:
+    for member in members:
+        if hasattr(member, method):
+            getattr(member, method)()
 
 
 def _common_defaults(members: Iterable[Optimizer]) -> dict[str, Any]:

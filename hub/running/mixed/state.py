@@ -10,6 +10,7 @@ from hub.errors import CheckpointError
 from hub.saving.align import check_names
 from hub.saving.load import check_fits, restored_on_error
 from hub.saving.plain import KEY
+from hub.saving.record import check_writer
 from hub.saving.structure import check_structure
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def load_into(
         CheckpointError: It does not fit.
     """
     check_structure(state_dict)
+    if KEY in state_dict:
+        check_writer(state_dict[KEY]["optimizer"], members[0].hub_record.optimizer)  # type: ignore[attr-defined]
     parts = [_part(member, members, state_dict) for member in members]
     for member, part in zip(members, parts, strict=True):
         check_fits(member, part)
@@ -151,23 +154,24 @@ def _part(member: Optimizer, members: Sequence[Optimizer], state_dict: StateDict
 
 
 def _record_of(own: set[str], member: Optimizer, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of the member that trained these parameters."""
-    now: str = member.hub_plan.optimizer  # type: ignore[attr-defined]
+    """Return the record of the member that trained these parameters.
+
+    Raises:
+        CheckpointError: Another optimizer trained some of them.
+    """
+    now: str = member.hub_record.optimizer  # type: ignore[attr-defined]
     saved = record.get(MEMBERS) or [{**record, "names": list(record["parameters"])}]
-    found = [one for one in saved if own & set(one["names"])]
-    if len(found) != 1 or found[0]["optimizer"] != member.hub_record.optimizer:  # type: ignore[attr-defined]
-        moved = sorted(
-            n for one in found if one["optimizer"] != now for n in own & set(one["names"])
-        )
-        name = moved[0] if moved else min(own)
-        before = next(one["optimizer"] for one in found if name in one["names"])
-        raise CheckpointError(
-            f"{name} was trained by {before} when the checkpoint was saved, and is by {now} now",
-            where="load_state_dict",
-            fix="build with the checkpoint's optimizers and param_rules",
-        )
-    parameters = {name: record["parameters"][name] for name in found[0]["names"] if name in own}
-    return {**found[0], "parameters": parameters}
+    before = {name: one for one in saved for name in one["names"] if name in own}
+    for name, one in before.items():
+        if one["optimizer"] != now:
+            raise CheckpointError(
+                f"{name} was trained by {one['optimizer']} when the checkpoint was saved, and is "
+                f"by {now} now",
+                where="load_state_dict",
+                fix="build with the checkpoint's optimizers and param_rules",
+            )
+    parameters = {name: record["parameters"][name] for name in before}
+    return {**next(iter(before.values())), "parameters": parameters}
 
 
 def _restricted(group: Group, names: set[str]) -> Group:
