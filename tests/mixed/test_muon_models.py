@@ -176,3 +176,24 @@ def train_once(model, optimizer):
     optimizer.zero_grad()
     assert math.isfinite(loss)
     return loss
+
+
+def test_what_a_trainer_passes_reaches_both_halves():
+    model = make("llama")
+    defaults = {"lr": 1e-4, "weight_decay": 0.3, "betas": (0.7, 0.8)}
+    with pytest.warns(hub.HubWarning, match="match_rms_adamw"):
+        optimizer = hub.build("muon", wide(), defaults=defaults)
+    hub.detach(optimizer)
+    optimizer = hub.build("muon", model, defaults=defaults, adjust_lr_fn="match_rms_adamw")
+    muon, adamw = (
+        [group for group in optimizer.param_groups if ("ns_steps" in group) is found]
+        for found in (True, False)
+    )
+    assert {group["lr"] for group in muon + adamw} == {1e-4}
+    assert {group["weight_decay"] for group in muon} == {0.3}
+    assert {group["weight_decay"] for group in adamw} == {0.3, 0.0}
+    assert {group["betas"] for group in adamw} == {(0.7, 0.8)}
+
+
+def wide():
+    return torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.LayerNorm(256))
