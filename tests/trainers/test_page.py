@@ -20,9 +20,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from torch.utils.data import DataLoader
 from skorch import NeuralNetRegressor
 from torch import nn
+from torch.utils.data import DataLoader
 from trainers.test_diffusion import parts
 from trainers.test_other_loops import OptimizersContainer, Vision
 from trainers.test_sentence_transformers import data_of_pairs, loss_of_a_model
