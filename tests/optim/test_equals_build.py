@@ -27,6 +27,8 @@ def from_parameters(case, params, **more):
     """Build by the class, with the arguments that the kit builds with."""
     if hub.describe(case.name).traits & {Trait.LOW_RANK, Trait.MATRICES_ONLY}:
         more["target_modules"] = "all-linear"
+    if Trait.MATRICES_ONLY in hub.describe(case.name).traits:
+        more["rest"] = values_of(Subject(hub.describe(case.name).rest))
     with no_warnings(HubWarning):
         return getattr(hub.optim, case.name)(params, **values_of(case), **more)
 

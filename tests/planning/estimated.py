@@ -31,7 +31,7 @@ NAMES = [
 
 
 def arguments(subject):
-    targets = {"target_modules": "all-linear"} if subject.low_rank else {}
+    targets = {"target_modules": "all-linear"} if Trait.LOW_RANK in subject.spec.traits else {}
     return {**targets, "lr": LR, **subject.spec.example_arguments}
 
 

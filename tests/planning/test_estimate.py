@@ -15,12 +15,13 @@ from torch import nn
 import hub
 from hub.measuring import plain_tensors
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
+from hub.spec import Trait
 from hub.testing import Subject
 from hub.testing.subject import LR, train
 
 
 def arguments(subject):
-    targets = {"target_modules": "all-linear"} if subject.low_rank else {}
+    targets = {"target_modules": "all-linear"} if Trait.LOW_RANK in subject.spec.traits else {}
     return {**targets, "lr": LR, **subject.spec.example_arguments}
 
 

@@ -20,7 +20,7 @@ import hub
 from hub.spec import Trait
 from hub.trainers.transformers import optimizer
 
-DECAY = {"weight_decay": WEIGHT_DECAY}
+DECAY = {"weight_decay": WEIGHT_DECAY, "lr": LR}
 RATE_IN_A_TENSOR = ("adamw_torch_4bit", "adamw_torch_8bit")
 """Transformers' schedule multiplies their learning rate in fp32, hub's does not."""
 

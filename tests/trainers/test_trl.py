@@ -31,7 +31,7 @@ def finished(name, model):
         model,
         lr=LR,
         **optimizer_of(name),
-        defaults={"weight_decay": WEIGHT_DECAY},
+        defaults={"lr": LR, "weight_decay": WEIGHT_DECAY},
     )
 
 

@@ -25,7 +25,6 @@ MUON = OptimizerSpec(
     precisions=frozenset({"fp32", "fp64", "bf16", "bf16-mixed", "fp16-mixed"}),
     per_group=frozenset(MuonArguments.model_fields) - {"blocks", "tokens_per_step"},
     target_modules="all-linear",
-    example_arguments={"lr": 0.02},
     contrasts={
         "eps": (Contrast(other={"eps": 100.0}),),
         "blocks": (Contrast(other={"blocks": {".*": 1}}),),
