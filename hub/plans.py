@@ -61,11 +61,24 @@ class PlannedGroup:
     parameters: tuple[PlannedParameter, ...]
     low_rank: bool = False
     rule: str | None = None
+    optimizer: str = ""
+    """The optimizer that trains it, if several share the model."""
 
     @property
     def elements(self) -> int:
         """The number of scalars in the group."""
         return sum(prod(parameter.shape) for parameter in self.parameters)
+
+
+@dataclass(frozen=True)
+class PlannedMember:
+    """One of several optimizers that share a model."""
+
+    label: str
+    """What the names of its groups begin with; "" for the one that was asked for."""
+    optimizer: str
+    distribution: str
+    arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True)
@@ -81,11 +94,19 @@ class Plan:
     gradient_accumulation_steps: int
     max_grad_norm: float | None
     findings: tuple[Finding, ...]
+    members: tuple[PlannedMember, ...] = ()
+    """If several optimizers share the model: all of them, the one that was asked for first."""
 
     @property
     def values(self) -> dict[str, Any]:
         """The value of each argument, by name."""
         return {argument.name: argument.value for argument in self.arguments}
+
+    def arguments_of(self, optimizer: str) -> dict[str, Any]:
+        """Return the values of the arguments of one of the optimizers, by name."""
+        members = [m for m in self.members if m.optimizer == optimizer]
+        arguments = members[0].arguments if members else self.arguments
+        return {argument.name: argument.value for argument in arguments}
 
     @property
     def refused(self) -> bool:
@@ -167,19 +188,29 @@ def _tables(plan: Plan) -> Group:
 
 
 def _arguments(plan: Plan) -> Table:
-    table = Table("argument", "value", "from")
-    for argument in plan.arguments:
-        table.add_row(literal(argument.name), literal(shown(argument.value)), argument.origin)
+    """Return a table of the arguments of all optimizers, each named if there are several."""
+    several = ["optimizer"] if plan.members else []
+    table = Table(*several, "argument", "value", "from")
+    for name, arguments in [(m.optimizer, m.arguments) for m in plan.members] or [
+        ("", plan.arguments)
+    ]:
+        for argument in arguments:
+            row = [literal(argument.name), literal(shown(argument.value)), argument.origin]
+            table.add_row(*([literal(name)] if several else []), *row)
     return table
 
 
 def _groups(plan: Plan) -> Table:
     is_sharded = any(p.place is not None for group in plan.groups for p in group.parameters)
     sharded = ["stepped"] if is_sharded else []
-    table = Table("group", "overrides", "tensors", "elements", "why", *sharded, "parameters")
+    several = ["optimizer"] if plan.members else []
+    table = Table(
+        "group", *several, "overrides", "tensors", "elements", "why", *sharded, "parameters"
+    )
     for group in plan.groups:
         table.add_row(
             literal(group.name),
+            *([literal(group.optimizer)] if several else []),
             literal(", ".join(f"{key}={value}" for key, value in group.overrides.items())),
             f"{len(group.parameters):,}",
             f"{group.elements:,}",

@@ -34,6 +34,10 @@ class Trait(StrEnum):
     """Trains only matrices: the weights of target modules, and stacks of such weights. Everything
     else is trained by its `rest`."""
 
+    ORTHOGONAL = "orthogonal"
+    """Its updates of matrices are nearly orthogonal: all their singular values are about the
+    same."""
+
     PER_PARAMETER = "per_parameter"
     """Updates each parameter independently of the others, so it has a layerwise form."""
 

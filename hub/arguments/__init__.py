@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hub.arguments.patterns import closest_names as closest_names
+from hub.arguments.patterns import name_matcher as name_matcher
 from hub.spec import Contrast
 
 

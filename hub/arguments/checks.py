@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from hub.arguments.values import is_number
 from hub.errors import HubError, OptimArgsError
 from hub.text import shown
@@ -25,6 +23,8 @@ def check_build_call(model: object, accumulation: object, max_grad_norm: object)
 
 def check_model(model: object) -> None:
     """Raise `HubError` unless the model is a `torch.nn.Module`."""
+    from torch import nn  # not above: configurations are checked without torch
+
     if not isinstance(model, nn.Module):
         raise HubError(
             f"model is a {type(model).__name__}, not a torch.nn.Module",

@@ -17,7 +17,7 @@ _PAIR = {")": "(", "]": "[", "}": "{"}
 _BARE_WORD = re.compile(r"[\w.+/:@*-]+")
 _LITERAL = re.compile(
     r"""(?>
-    \s | [][(){},+-] | \b(?:None|True|False)\b
+    \s | [][(){},:+-] | \b(?:None|True|False)\b
     | [uU]? (?: ' (?:[^'\\\n] | \\ESCAPE)*+ ' | " (?:[^"\\\n] | \\ESCAPE)*+ " )
     | [rR] (?: ' (?:[^'\\\n] | \\.)*+ ' | " (?:[^"\\\n] | \\.)*+ " )
     | 0[xX][\da-fA-F_]++ | 0[bBoO][\d_]++ | (?:\d[\d_]*+\.?|\.\d)[\d_]*+(?:[eE][+-]?\d++)?
@@ -119,7 +119,7 @@ def _item(text: str, piece: str, start: int) -> Item:
     at = start + len(key) - len(key.lstrip())
     if not equals:
         raise _error_at(text, at, f"'{piece.strip()}' has no value", "write key=value")
-    if not key.strip().isidentifier():
+    if not all(part.isidentifier() for part in key.strip().split(".")):
         raise _error_at(text, at, f"'{key.strip()}' is not a key", "write key=value")
     value_at = start + len(key) + 1 + len(value) - len(value.lstrip())
     if not value.strip():
@@ -160,4 +160,6 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, tuple | list):
         return tuple(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
     raise ValueError(type(value).__name__)

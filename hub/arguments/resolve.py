@@ -65,7 +65,7 @@ def resolve_arguments(
             of range.
     """
     text = optim_args if isinstance(optim_args, str) else None
-    asked = _as_mapping(
+    asked = as_mapping(
         name, "optim_args", parse_arguments(text) if text is not None else optim_args
     )
     keywords = dict(hyperparameters or {})
@@ -83,7 +83,7 @@ def resolve_arguments(
             )
     trainer = {
         key: value
-        for key, value in _as_mapping(name, "defaults", defaults).items()
+        for key, value in as_mapping(name, "defaults", defaults).items()
         if key in known
         and not _has_wrong_shape(arguments, key, value)
         and not _contradicts(arguments, {key: value}, {**asked, **keywords})
@@ -184,7 +184,12 @@ def _with_origins(model: BaseModel, origins: Mapping[str, Origin]) -> Iterator[A
         yield Argument(key, getattr(model, key), origins.get(key, "default"))
 
 
-def _as_mapping(name: str, argument: str, value: Any) -> dict[str, Any]:
+def as_mapping(name: str, argument: str, value: Any) -> dict[str, Any]:
+    """Return a mapping as a dict, and None as an empty one.
+
+    Raises:
+        OptimArgsError: It is neither.
+    """
     if value is None:
         return {}
     if isinstance(value, Mapping):

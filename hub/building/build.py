@@ -11,18 +11,18 @@ from hub.names.catalogue import EXTRA_OF, install_command
 from hub.names.registry import default_registry
 from hub.planning.call import takes_build_arguments
 from hub.planning.prepare import prepare
-from hub.running.attach import attach_behavior
+from hub.running.attach import attach_behavior, detach, mix
 from hub.spec import Level
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch.optim import Optimizer
 
     from hub.names.registry import Plugin
     from hub.planning.call import BuildCall
-    from hub.planning.prepare import Prepared
+    from hub.planning.single import Prepared
     from hub.plans import Plan
 
 
@@ -85,13 +85,29 @@ def build_prepared(
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
-    optimizer = verified(_call_factory(prepared), prepared)
-    attach_behavior(optimizer, plan, prepared.spec, prepared.context.model)
+    optimizer = _assembled(prepared, [verified(_call_factory(p), p) for p in prepared.parts])
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
             warnings.warn(f"{plan.optimizer}: {finding}", HubWarning, stacklevel=stacklevel)
     _notify(observers, optimizer, prepared, stacklevel + 1)
     return optimizer
+
+
+def _assembled(prepared: Prepared, built: Sequence[Optimizer]) -> Optimizer:
+    """Attach hub's behavior to each optimizer, and join several into one."""
+    model = prepared.context.model
+    try:
+        for part, optimizer in zip(prepared.parts, built, strict=True):
+            attach_behavior(optimizer, part.plan, part.spec, model)
+    except Exception:
+        for optimizer in built:
+            detach(optimizer)
+        raise
+    if prepared.router is None:
+        return built[0]
+    labels = [part.label for part in prepared.members]
+    members = dict(zip(labels, built, strict=True))
+    return mix(members, prepared.plan, model, prepared.router.labels)
 
 
 def _call_factory(prepared: Prepared) -> object:

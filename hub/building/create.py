@@ -18,9 +18,11 @@ from hub.names.by_class import checked_pair
 from hub.names.registry import default_registry
 from hub.names.signatures import arguments_from_signature, qualified_name
 from hub.planning.call import BuildCall
+from hub.planning.found import find_optimizer
 from hub.planning.precision import detect_precision
-from hub.planning.prepare import find_optimizer, prepare
+from hub.planning.prepare import prepare
 from hub.planning.processes import refuse_deepspeed
+from hub.planning.requests import own_arguments
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from hub.groups.given import GivenGroups
     from hub.groups.split import Rules
     from hub.names.by_class import OptimizerClass
-    from hub.spec import OptimizerSpec
+    from hub.planning.found import Found
+    from hub.planning.single import Prepared
 
 
 def create_optimizer(
@@ -112,30 +115,22 @@ def create_from_settings(
         trainer_clips: As for `create_optimizer`.
         stacklevel: As for `warnings.warn`.
     """
-    _, spec, _ = find_optimizer(what, settings.optim_args, default_registry())
-    defaults, unused = _trainer_defaults(settings, spec.arguments)
-    if given is not None:
-        del defaults["weight_decay"]
-    if unused:
-        warnings.warn(
-            f"{spec.name} does not take {', '.join(unused)}; pass its own arguments in optim_args",
-            HubWarning,
-            stacklevel=stacklevel,
-        )
-    call = BuildCall(
+    found = find_optimizer(what, settings.optim_args, default_registry())
+    call = _TrainerCall(
         what,
         model,
         optim_args=settings.optim_args,
         target_modules=settings.optim_target_modules,
-        defaults=defaults,
         param_rules=param_rules,
         precision=_precision(settings, model),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        max_grad_norm=_clipping(settings, spec, trainer_clips=trainer_clips),
+        max_grad_norm=_clipping(settings, found, trainer_clips=trainer_clips),
         **(hyperparameters or {}),
     )
-    observers = default_registry().observers()
-    return build_prepared(prepare(call, given=given), observers, stacklevel=stacklevel + 1)
+    call.settings, call.makes_groups = settings, given is None
+    prepared = prepare(call, given=given)
+    _warn_of_unused(settings, prepared, stacklevel + 1)
+    return build_prepared(prepared, default_registry().observers(), stacklevel=stacklevel + 1)
 
 
 def create_scheduler(
@@ -194,6 +189,33 @@ def create_optimizer_and_scheduler(
     return built, create_scheduler(built, settings, num_training_steps, scheduler=scheduler)
 
 
+class _TrainerCall(BuildCall):
+    """A call whose defaults are a trainer's arguments, as each optimizer takes them."""
+
+    settings: TrainingConfig
+    makes_groups: bool
+    """Whether hub decides what decays, and not the trainer."""
+
+    def defaults_for(self, arguments: type[BaseModel]) -> Mapping[str, Any]:
+        defaults, _ = _trainer_defaults(self.settings, arguments)
+        if not self.makes_groups:
+            del defaults["weight_decay"]
+        return defaults
+
+
+def _warn_of_unused(settings: TrainingConfig, prepared: Prepared, stacklevel: int) -> None:
+    """Warn of given arguments that none of the optimizers takes."""
+    lists = [_trainer_defaults(settings, part.spec.arguments)[1] for part in prepared.parts]
+    unused = [key for key in lists[0] if all(key in others for others in lists)]
+    if unused:
+        warnings.warn(
+            f"{prepared.spec.name} does not take {', '.join(unused)}; pass its own arguments in "
+            "optim_args",
+            HubWarning,
+            stacklevel=stacklevel,
+        )
+
+
 def _optimizer_or_name(config: TrainingConfig, given: OptimizerClass | None) -> Any:
     """Return the name, or the class or factory with its arguments, to build."""
     if given is None:
@@ -231,11 +253,12 @@ def _trainer_defaults(
     return defaults, list(given)
 
 
-def _clipping(config: TrainingConfig, spec: OptimizerSpec, *, trainer_clips: bool) -> float | None:
-    limit = config.max_grad_norm or None
+def _clipping(config: TrainingConfig, found: Found, *, trainer_clips: bool) -> float | None:
+    limit, spec = config.max_grad_norm or None, found.spec
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         return None if trainer_clips else limit
-    own: Any = resolve_arguments(spec.name, spec.arguments, optim_args=config.optim_args).model
+    asked = own_arguments(found)
+    own: Any = resolve_arguments(spec.name, spec.arguments, optim_args=asked).model
     given = own.clipping is not None or "max_grad_norm" in config.model_fields_set
     return limit if given else None
 

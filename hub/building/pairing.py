@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.errors import UnknownOptimizerError, UnsupportedError
 from hub.names.registry import default_registry
-from hub.running.steps import unwrapped
+from hub.running.steps import members_of, unwrapped
 from hub.spec import Finding, Trait
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ def pairing_findings(pairing: Pairing) -> list[Finding]:
 
 
 def _anneals_twice(pairing: Pairing) -> Finding | None:
-    optimizer, schedule = unwrapped(pairing.optimizer), pairing.schedule
-    plan = getattr(optimizer, "hub_plan", None)
-    if plan is None or not schedule.decays or Trait.SCHEDULE_FREE not in _traits(plan.optimizer):
+    if not pairing.schedule.decays:
+        return None
+    plans = [getattr(one, "hub_plan", None) for one in members_of(unwrapped(pairing.optimizer))]
+    names = [plan.optimizer for plan in plans if plan is not None]
+    name = next((name for name in names if Trait.SCHEDULE_FREE in _traits(name)), None)
+    if name is None:
         return None
     return Finding.warn(
-        f"{plan.optimizer} anneals by averaging, and '{schedule.name}' lowers its learning "
+        f"{name} anneals by averaging, and '{pairing.schedule.name}' lowers its learning "
         "rate on top of that",
         "use 'constant' or 'constant_with_warmup'",
     )

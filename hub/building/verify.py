@@ -14,7 +14,7 @@ from hub.text import shape_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hub.planning.prepare import Prepared
+    from hub.planning.single import Prepared
     from hub.spec import ParameterGroup
 
 ROUNDING = 1e-6

@@ -14,6 +14,7 @@ from hub.cli import (
     lr,
     new_plugin,
     plan,
+    schema,
     show,
 )
 from hub.cli.command import Command
@@ -32,6 +33,7 @@ app.command("compare", cls=Command)(compare.compare)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
+app.command("schema", cls=Command)(schema.schema)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,15 @@ class GivenGroups:
     def trainable(self) -> list[tuple[str, Parameter]]:
         """The names and parameters of all groups."""
         return [pair for group in self.groups for pair in group.parameters]
+
+    def only(self, named: Iterable[tuple[str, Parameter]]) -> GivenGroups:
+        """Return the groups with some of their parameters, without those that become empty."""
+        kept = {name for name, _ in named}
+        groups = (
+            replace(group, parameters=tuple(pair for pair in group.parameters if pair[0] in kept))
+            for group in self.groups
+        )
+        return replace(self, groups=tuple(group for group in groups if group.parameters))
 
     def split(
         self, spec: OptimizerSpec, arguments: BaseModel, *, low_rank: set[Parameter]

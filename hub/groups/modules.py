@@ -1,4 +1,4 @@
-"""Tell linear layers, norms, embeddings and output heads apart."""
+"""Tell linear layers, norms, embeddings, experts and output heads apart."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ _WRAPPED = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_CONVOLUTION = nn.modules.conv._ConvNd  # noqa: SLF001 - all dimensions, transposed ones too
+_EXPERTS = re.compile(r"Experts(?![a-z])")
+_AS_IN_OUT = {"Conv1D", "Llama4TextExperts"}
+"""Classes of Transformers (5.23) that multiply by `weight` as it is, so store it as (in, out)."""
 
 
 def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
@@ -101,9 +105,7 @@ def is_linear(module: Module) -> bool:
     `Conv1D` (transformers/pytorch_utils.py, 5.23) is a linear layer with its weight transposed.
     A parametrized layer counts too, although its weight is not a parameter; see `own_matrix`.
     """
-    linear = isinstance(module, nn.Linear) or any(
-        cls.__name__ == "Conv1D" for cls in type(module).__mro__
-    )
+    linear = isinstance(module, nn.Linear) or "Conv1D" in _class_names(module)
     return linear and (_own_weight(module) is None or own_matrix(module) is not None)
 
 
@@ -126,6 +128,43 @@ def _own_weight(module: Module) -> Parameter | None:
 def is_norm(module: Module) -> bool:
     """Whether the module is a normalization layer: one of torch's, or a class named `…Norm`."""
     return isinstance(module, _NORMS) or _NORM_CLASS.fullmatch(type(module).__name__) is not None
+
+
+def is_convolution(module: Module) -> bool:
+    """Whether the module is one of torch's convolutions, of any number of dimensions."""
+    return isinstance(module, _CONVOLUTION)
+
+
+def is_experts(module: Module) -> bool:
+    """Whether the module is named for its experts: `MixtralExperts`, `GroupedExperts`.
+
+    Such a module of Transformers 5 has the weights of all its experts in one 3-D parameter each.
+    """
+    return any(_EXPERTS.search(name) for name in _class_names(module))
+
+
+def transposed_weights(model: Module) -> set[Parameter]:
+    """Return the weights that are stored as (in, out) instead of (out, in).
+
+    These are the weights of Transformers' `Conv1D`, and the stacks of the experts that it marks as
+    `is_transposed` (integrations/moe.py, 5.23) or whose class is known to be so.
+    """
+    return {
+        parameter
+        for module in model.modules()
+        if _stores_in_out(module)
+        for parameter in module._parameters.values()  # noqa: SLF001 - reads no parametrized one
+        if parameter is not None and parameter.ndim == 2 + is_experts(module)
+    }
+
+
+def _stores_in_out(module: Module) -> bool:
+    marked = getattr(module, "is_transposed", False) is True and is_experts(module)
+    return marked or not _AS_IN_OUT.isdisjoint(_class_names(module))
+
+
+def _class_names(module: Module) -> list[str]:
+    return [cls.__name__ for cls in type(module).__mro__]
 
 
 def embedding_weights(model: Module) -> set[Parameter]:

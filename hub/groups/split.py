@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.patterns import closest_names, name_matcher
 from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.groups.flat import original_shapes
 from hub.groups.modules import is_norm, plain_names
-from hub.groups.patterns import closest_names, name_matcher
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import Trait, dtype_name
 from hub.text import shown
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _Key = tuple[int, bool, bool, bool]
 """The number of its rule, and whether it is low-rank, not decayed, and not sharded."""
 Named = Sequence[tuple[str, "Parameter"]]
-Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
+RulePair = tuple[str, Mapping[str, Any]]
+Rules = Mapping[str, Mapping[str, Any]] | Sequence[RulePair]
 
 # The names that Transformers' Trainer never decays (trainer_pt_utils.py and trainer.py, 5.23,
 # `get_decay_parameter_names`), so that both split a model the same way.
@@ -63,6 +64,7 @@ def split_into_groups(
     trainable: Named,
     low_rank: set[Parameter],
     param_rules: Rules | None = None,
+    why: Mapping[str, str] | None = None,
 ) -> tuple[PlannedGroup, ...]:
     """Assign every trainable parameter to exactly one group, in a deterministic order.
 
@@ -75,28 +77,40 @@ def split_into_groups(
     independently: torch's foreach and fused updates (2.13, pytorch issue 183207) take no plain
     tensors and DTensors together.
 
+    Args:
+        model: The model.
+        spec: The optimizer.
+        arguments: Its arguments.
+        trainable: The names and parameters to split, in the model's order.
+        low_rank: The weights to train in low rank.
+        param_rules: As for `hub.build`.
+        why: Why decayed parameters are here, by name.
+
     Raises:
         TargetModulesError: A rule selects nothing: no parameter matches, or earlier rules have
             matched them all.
         OptimArgsError: A rule sets an argument that cannot be set per group, or a wrong value.
     """
-    rules = [_rule(item, spec, arguments) for item in _pairs(param_rules)]
+    rules = [_rule(item, spec, arguments) for item in rule_pairs(param_rules)]
     reasons, shapes = _no_decay_reasons(model), original_shapes(model)
     separable = Trait.PER_PARAMETER in spec.traits
     drafts: dict[_Key, _Draft] = {}
     for name, parameter in trainable:
         index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
         shape = shapes.get(id(parameter), tuple(parameter.shape))
-        why = reasons.get(name) or no_decay_by_name_or_shape(name, shape)
+        exempt = reasons.get(name) or no_decay_by_name_or_shape(name, shape)
         sharded = separable and hasattr(parameter, "device_mesh")
-        key = (index, parameter in low_rank, why is not None, not sharded)
+        key = (index, parameter in low_rank, exempt is not None, not sharded)
         draft = drafts.setdefault(
-            key, _Draft(rules[index] if index >= 0 else None, key[1], not why, sharded)
+            key, _Draft(rules[index] if index >= 0 else None, key[1], not exempt, sharded)
         )
-        draft.parameters.append(
-            PlannedParameter(name, shape, dtype_name(parameter.dtype), why or "weight")
-        )
-    _check_all_used(rules, drafts, [name for name, _ in trainable])
+        reason = exempt or (why or {}).get(name, "weight")
+        draft.parameters.append(PlannedParameter(name, shape, dtype_name(parameter.dtype), reason))
+    check_all_used(
+        [rule.pattern for rule in rules],
+        {index for index, *_ in drafts},
+        [name for name, _ in trainable],
+    )
     return tuple(
         _group(drafts[key], spec, arguments, mixed=(*key[:-1], False) in drafts)
         for key in sorted(drafts)
@@ -128,7 +142,12 @@ def no_decay_by_name_or_shape(name: str, shape: Sequence[int]) -> str | None:
     return f"{len(shape)}-D" if len(shape) < 2 else None  # noqa: PLR2004
 
 
-def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
+def rule_pairs(param_rules: Any) -> list[RulePair]:
+    """Return parameter rules as pairs of a pattern and its arguments.
+
+    Raises:
+        OptimArgsError: They are something else.
+    """
     rules = as_tuples(param_rules)
     pairs = tuple(rules.items()) if isinstance(rules, dict) else rules
     for pair in () if pairs is None else pairs if isinstance(pairs, tuple) else (pairs,):
@@ -141,7 +160,7 @@ def _pairs(param_rules: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return list(pairs or ())
 
 
-def _rule(item: tuple[str, Mapping[str, Any]], spec: OptimizerSpec, arguments: BaseModel) -> _Rule:
+def _rule(item: RulePair, spec: OptimizerSpec, arguments: BaseModel) -> _Rule:
     pattern, overrides = item
     where = f"param_rules {shown(pattern)}"
     values = dict(overrides)
@@ -180,19 +199,27 @@ def _what_a_rule_sets(spec: OptimizerSpec) -> str:
     return f"a rule sets {', '.join(keys)}" if keys else "leave param_rules out"
 
 
-def _check_all_used(rules: list[_Rule], drafts: Mapping[_Key, _Draft], names: list[str]) -> None:
-    used = {index for index, *_ in drafts}
-    for index, rule in enumerate(rules):
+def check_all_used(patterns: Sequence[str], used: Collection[int], names: Sequence[str]) -> None:
+    """Check that each rule is the first to match some parameter.
+
+    Args:
+        patterns: Of all rules, in order.
+        used: The numbers of the rules that are.
+        names: Of all parameters.
+
+    Raises:
+        TargetModulesError: One is not; the error has the closest names.
+    """
+    for index, pattern in enumerate(patterns):
         if index in used:
             continue
-        shadowed = any(rule.matches(name) for name in names)
+        where = f"param_rules {pattern!r}"
+        shadowed = any(map(name_matcher(pattern, where), names))
         raise TargetModulesError(
-            f"the parameter rule {rule.pattern!r} "
+            f"the parameter rule {pattern!r} "
             + ("is shadowed by earlier rules" if shadowed else "matches no parameter"),
-            where=f"param_rules {rule.pattern!r}",
-            fix="put it first; the first match wins"
-            if shadowed
-            else closest_names(rule.pattern, names),
+            where=where,
+            fix="put it first; the first match wins" if shadowed else closest_names(pattern, names),
         )
 
 

@@ -1,11 +1,12 @@
-"""`target_modules`: the linear layers that an optimizer trains in low rank."""
+"""`target_modules`: the linear layers that an optimizer projects, or whose matrices it trains."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.patterns import closest_names, name_matcher
 from hub.arguments.values import as_tuples
 from hub.errors import TargetModulesError
 from hub.groups.flat import is_flattened
@@ -17,12 +18,12 @@ from hub.groups.modules import (
     own_matrix,
     plain_names,
 )
-from hub.groups.patterns import closest_names, name_matcher
+from hub.groups.stacks import Stack, find_stacks
 from hub.spec import Finding, Trait
 from hub.text import listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch.nn import Module, Parameter
 
@@ -36,46 +37,66 @@ _CONTAINER = "a container"
 
 @dataclass(frozen=True)
 class Targets:
-    """The selected linear layers by name, and findings about matched layers that are skipped."""
+    """What is selected, by name."""
 
-    modules: Mapping[str, Module]
-    findings: tuple[Finding, ...]
+    modules: Mapping[str, Module] = field(default_factory=dict)
+    """Linear layers."""
+    stacks: Mapping[str, Parameter] = field(default_factory=dict)
+    """3-D parameters, by their own names."""
+    findings: tuple[Finding, ...] = ()
+    """What was matched and is skipped."""
 
     @property
     def weights(self) -> set[Parameter]:
-        """The 2-D weights of the modules."""
-        return {module.weight for module in self.modules.values()}  # type: ignore[misc]
+        """The 2-D weights of the modules, and the stacks."""
+        return {*(own_matrix(module) for module in self.modules.values()), *self.stacks.values()}  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return bool(self.modules or self.stacks)
+
+    def among(self, parameters: Collection[Parameter]) -> Targets:
+        """Return the targets whose weights are among these parameters."""
+        return replace(
+            self,
+            modules={n: m for n, m in self.modules.items() if own_matrix(m) in parameters},
+            stacks={n: stack for n, stack in self.stacks.items() if stack in parameters},
+        )
 
 
 def targets_for(
     spec: OptimizerSpec, model: Module, target_modules: str | Sequence[str] | None
 ) -> Targets:
-    """Return the targets of an optimizer, none if it has no low-rank groups or cannot train here.
+    """Return the targets of an optimizer, none if it takes none or cannot train here.
 
     Raises:
         TargetModulesError: `target_modules` is missing, is not accepted by this optimizer, or is
             wrong as in `select_targets`.
     """
-    if Trait.LOW_RANK in spec.traits:
+    if spec.traits.isdisjoint({Trait.LOW_RANK, Trait.MATRICES_ONLY}):
         if target_modules is None:
-            raise TargetModulesError(
-                f"{spec.name} requires target_modules: the linear layers to train in low rank",
-                where="target_modules",
-                fix=_FIX,
-            )
-        # Flat pieces have no matrices to select; the plan refuses them with this reason.
-        return Targets({}, ()) if is_flattened(model) else select_targets(model, target_modules)
-    if target_modules is not None:
+            return Targets()
         raise TargetModulesError(
             f"{spec.name} does not accept target_modules",
             where="target_modules",
-            fix="leave it out, or choose an optimizer with low-rank groups such as galore_adamw",
+            fix="leave it out, or choose an optimizer with target modules, such as galore_adamw",
         )
-    return Targets({}, ())
+    target_modules = spec.target_modules if target_modules is None else target_modules
+    if target_modules is None:
+        raise TargetModulesError(
+            f"{spec.name} requires target_modules: the linear layers to "
+            + ("train in low rank" if Trait.LOW_RANK in spec.traits else "train as matrices"),
+            where="target_modules",
+            fix=_FIX,
+        )
+    if is_flattened(model):  # The plan refuses flat pieces, which have no matrices to select.
+        return Targets()
+    return select_targets(model, target_modules, stacks=Trait.MATRICES_ONLY in spec.traits)
 
 
-def select_targets(model: Module, target_modules: str | Sequence[str]) -> Targets:
-    """Return the linear layers whose names match, in model order.
+def select_targets(
+    model: Module, target_modules: str | Sequence[str], *, stacks: bool = False
+) -> Targets:
+    """Return the linear layers whose names match, and the stacks of matrices, in model order.
 
     Only trainable 2-D weights are selected, each once. A weight that is shared with an embedding,
     or computed from other parameters (`torch.nn.utils.parametrizations`), is never selected.
@@ -83,26 +104,33 @@ def select_targets(model: Module, target_modules: str | Sequence[str]) -> Target
     module of another class that owns a 2-D `weight` is selected if its name ends in a plain
     pattern, as "layers.0.proj" ends in "proj".
 
+    A stack is a trainable 3-D parameter of a module whose class is named for its experts, such as
+    `gate_up_proj` of `MixtralExperts`. "all-linear" selects all of them, a pattern those whose
+    names match. A 3-D parameter of another module is selected if its name ends in a plain pattern;
+    that of a convolution, a norm or an embedding never is.
+
     Args:
         model: The model, or a copy of it on the meta device.
         target_modules: "all-linear", alone or as a list of one; a pattern, or several, see
-            `hub.groups.patterns.name_matcher`.
+            `hub.arguments.patterns.name_matcher`.
+        stacks: Whether to select stacks too.
 
     Raises:
         TargetModulesError: A pattern is malformed, or selects nothing; the error has the closest
             names.
     """
-    plain = plain_names(model)
-    named = {plain(name): module for name, module in model.named_modules()}
+    plain, embeddings = plain_names(model), embedding_weights(model)
+    modules = {plain(name): module for name, module in model.named_modules()}
+    named = {**modules, **(find_stacks(model, embeddings) if stacks else {})}
     patterns = _patterns(target_modules)
-    selection = _Selection(named, embedding_weights(model))
+    selection = _Selection(named, embeddings)
     if len(patterns) == 1 and patterns[0] in ALL_LINEAR:
         return selection.all_linear(output_heads(model))
     matched: dict[str, bool] = {}
     """By name, whether a pattern names the module itself."""
     for pattern in patterns:
         found = _matches(pattern, named)
-        if not selection.take(found).modules:
+        if not selection.take(found):
             raise selection.no_match_error(pattern, found)
         matched |= {name: meant or matched.get(name, False) for name, meant in found.items()}
     return selection.take({name: matched[name] for name in named if name in matched})
@@ -119,67 +147,97 @@ def _patterns(target_modules: object) -> list[str]:
     return list(patterns)
 
 
-def _matches(pattern: str, names: Iterable[str]) -> dict[str, bool]:
+def _matches(pattern: str, named: Mapping[str, Module | Stack]) -> dict[str, bool]:
+    """Return the names that match, or whose module of experts does, in the order of `named`."""
     matches = name_matcher(pattern, where="target_modules")
-    return {name: f".{name}".endswith(f".{pattern}") for name in names if matches(name)}
+    return {
+        name: f".{name}".endswith(f".{pattern}")
+        for name, thing in named.items()
+        if matches(name) or (isinstance(thing, Stack) and matches(name.rpartition(".")[0]))
+    }
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """The modules to select from."""
+    """The modules and stacks to select from."""
 
-    named: Mapping[str, Module]
+    named: Mapping[str, Module | Stack]
     embeddings: set[Parameter]
 
     def all_linear(self, heads: Collection[Module]) -> Targets:
-        """Select every linear layer except the heads.
+        """Select every linear layer except the heads, and every stack of experts.
 
         Raises:
             TargetModulesError: There are no others.
         """
-        linear = [name for name, module in self.named.items() if is_linear(module)]
+        linear = [name for name, thing in self.named.items() if _is_linear_or_experts(thing)]
         targets = self.take(dict.fromkeys(linear, False), heads)
-        if not targets.modules:
+        if not targets:
             raise self._no_linear_error(linear, heads)
         return targets
 
     def take(self, names: Mapping[str, bool], heads: Collection[Module] = ()) -> Targets:
-        """Select those of the named modules that can be trained in low rank.
+        """Select those of the named modules and stacks that can be trained as matrices.
 
         Args:
             names: The names, each with whether a pattern names the module itself.
             heads: Modules to skip.
         """
-        taken: dict[str, Module] = {}
+        modules: dict[str, Module] = {}
+        stacks: dict[str, Parameter] = {}
         weights: set[object] = set()
         skipped: dict[str, list[str]] = {}
         for name, meant in names.items():
-            module = self.named[name]
-            reason = self.skip_reason(module, meant=meant, taken=weights, heads=heads)
-            if reason is None:
-                taken[name] = module
-                weights.add(module.weight)
-            elif reason != _CONTAINER:
+            thing = self.named[name]
+            reason = self.skip_reason(thing, meant=meant, taken=weights, heads=heads)
+            if reason is not None:
                 skipped.setdefault(reason, []).append(name)
-        return Targets(taken, tuple(_skipped_finding(*item) for item in skipped.items()))
+            elif isinstance(thing, Stack):
+                stacks[name] = thing.weight
+                weights.add(thing.weight)
+            else:
+                modules[name] = thing
+                weights.add(own_matrix(thing))
+        skipped.pop(_CONTAINER, None)
+        findings = tuple(_skipped_finding(*item) for item in skipped.items())
+        return Targets(modules, stacks, findings)
 
     def skip_reason(
-        self, module: Module, *, meant: bool, taken: set[object], heads: Collection[Module] = ()
+        self,
+        thing: Module | Stack,
+        *,
+        meant: bool,
+        taken: set[object],
+        heads: Collection[Module] = (),
     ) -> str | None:
-        """Return why a module is not selected, None if it is."""
+        """Return why a module or stack is not selected, None if it is."""
+        if isinstance(thing, Stack):
+            if not (thing.of_experts or meant):
+                return f"3-D, and not of experts ({type(thing.owner).__name__})"
+            return _skip_reason_of_weight(thing.weight, taken)
+        return self._skip_reason_of_module(thing, taken, heads, meant=meant)
+
+    def _skip_reason_of_module(
+        self, module: Module, taken: set[object], heads: Collection[Module], *, meant: bool
+    ) -> str | None:
         if module in heads:
             return "output head"
         weight = own_matrix(module)
         could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
         if not is_linear(module) and not (meant and could_be):
-            return _CONTAINER if is_container(module) else f"not linear ({type(module).__name__})"
+            return self._kind(module)
         if weight is None:
             return f"{_COMPUTED} ({type(module).__name__})"
         if weight in self.embeddings:
             return "weight shared with an embedding"
-        if not weight.requires_grad:
-            return "frozen"
-        return "weight shared with a layer already taken" if weight in taken else None
+        return _skip_reason_of_weight(weight, taken)
+
+    def _kind(self, module: Module) -> str:
+        """Return what a module is that is not linear."""
+        stacked = any(isinstance(s, Stack) and s.owner is module for s in self.named.values())
+        if is_container(module) or stacked:
+            return _CONTAINER
+        return f"not linear ({type(module).__name__})"
 
     def no_match_error(self, pattern: str, found: Mapping[str, bool]) -> TargetModulesError:
         """Return the error for a pattern that selects none of the modules it matches."""
@@ -189,12 +247,12 @@ class _Selection:
                 for name, meant in found.items()
             )
             what = (
-                f"target_modules {pattern!r} matches no linear layer to train in low rank, only "
+                f"target_modules {pattern!r} matches no linear layer to train, only "
                 f"{_counted(reasons)}"
             )
         else:
             what = f"target_modules {pattern!r} matches no module"
-        linear = [name for name, module in self.named.items() if is_linear(module)]
+        linear = [name for name, thing in self.named.items() if _is_linear_or_experts(thing)]
         return TargetModulesError(
             what, where="target_modules", fix=f"{closest_names(pattern, linear)}; or {_FIX}"
         )
@@ -202,9 +260,9 @@ class _Selection:
     def _no_linear_error(self, linear: list[str], heads: Collection[Module]) -> TargetModulesError:
         """Return the error for "all-linear" selecting nothing, with what the model has instead."""
         owners = {
-            name: module
-            for name, module in self.named.items()
-            if name not in linear and not is_container(module)
+            name: thing
+            for name, thing in self.named.items()
+            if name not in linear and not isinstance(thing, Stack) and not is_container(thing)
         }
         found = Counter(
             self.skip_reason(self.named[name], meant=False, taken=set(), heads=heads)
@@ -218,11 +276,21 @@ class _Selection:
             fix=f'name the modules: target_modules=["{own}"] selects one of any class that owns a '
             "2-D weight"
             if own
-            else "use an optimizer without low-rank groups, such as adamw_torch",
+            else "use an optimizer that needs no target modules, such as adamw_torch",
         )
 
     def _could_be_meant(self, name: str) -> bool:
         return self.skip_reason(self.named[name], meant=True, taken=set()) is None
+
+
+def _is_linear_or_experts(thing: Module | Stack) -> bool:
+    return thing.of_experts if isinstance(thing, Stack) else is_linear(thing)
+
+
+def _skip_reason_of_weight(weight: Parameter, taken: set[object]) -> str | None:
+    if not weight.requires_grad:
+        return "frozen"
+    return "weight shared with a layer already taken" if weight in taken else None
 
 
 def is_container(module: Module) -> bool:
@@ -239,4 +307,4 @@ def _skipped_finding(reason: str, names: list[str]) -> Finding:
     what = f"matched by target_modules but {reason}: {listed(names)}"
     if not reason.startswith(_COMPUTED):
         return Finding.note(what)
-    return Finding.warn(what, "they train at full rank, unless their parametrization is removed")
+    return Finding.warn(what, "remove the parametrization to have them selected")

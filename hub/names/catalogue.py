@@ -26,7 +26,9 @@ NAMES_BY_EXTRA: dict[str, tuple[str, ...]] = {
     "galore": ("galore_adafactor", "galore_adamw", "galore_adamw_8bit"),
     "grokadamw": ("grokadamw",),
     "lomo": ("adalomo", "lomo"),
+    "muon": ("muon",),
     "optimi": ("stable_adamw",),
+    "prodigy": ("prodigy",),
     "schedulefree": ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
     "torchao": ("adamw_torch_4bit", "adamw_torch_8bit"),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pydantic import BaseModel
     from torch.nn import Module
 
     from hub.groups.split import Rules
@@ -48,6 +49,10 @@ class BuildCall:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm = max_grad_norm
         self.hyperparameters = hyperparameters
+
+    def defaults_for(self, arguments: type[BaseModel]) -> Mapping[str, Any] | None:  # noqa: ARG002
+        """Return the defaults for an optimizer with these arguments."""
+        return self.defaults
 
 
 class EstimateCall(BuildCall):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from hub.errors import HubError
     from hub.planning.call import EstimateCall
-    from hub.planning.prepare import Prepared
     from hub.planning.shares import Share
+    from hub.planning.single import Prepared
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,16 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
+    ranks = zip(*(_estimates(part, call) for part in prepared.parts), strict=True)
+    return max(map(_together, ranks), key=lambda found: found.total)
+
+
+def _estimates(prepared: Prepared, call: EstimateCall) -> Iterator[Estimate]:
+    """Yield the memory that each rank takes for one optimizer, and for the whole model."""
     if call.mesh is None:
         shares: Iterable[Share] = [share_here(prepared, call.model)]
     else:
         shares = shares_on_mesh(prepared, call.model, call.mesh)
-    return max(_estimates(prepared, shares), key=lambda found: found.total)
-
-
-def _estimates(prepared: Prepared, shares: Iterable[Share]) -> Iterator[Estimate]:
-    """Yield the memory that each rank takes."""
     state = StateSizes(prepared)
     switches = Trait.TRAIN_EVAL_MODES in prepared.spec.traits
     for share in shares:
@@ -90,6 +91,17 @@ def _estimates(prepared: Prepared, shares: Iterable[Share]) -> Iterator[Estimate
             evaluation=sum(share.trained) if switches else 0,
             exchange=share.exchange,
         )
+
+
+def _together(members: Sequence[Estimate]) -> Estimate:
+    """Return the memory of several optimizers of one model, which step one after another."""
+    return Estimate(
+        parameters=members[0].parameters,
+        gradients=sum(member.gradients for member in members),
+        state=sum(member.state for member in members),
+        evaluation=sum(member.evaluation for member in members),
+        exchange=max(member.exchange for member in members),
+    )
 
 
 def _refusal(prepared: Prepared) -> HubError | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch.nn import Module
 
-    from hub.planning.prepare import Prepared
+    from hub.planning.single import Prepared
 
     Shape = tuple[int, ...]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.planning.prepare import Prepared
+    from hub.planning.single import Prepared
     from hub.spec import ParameterGroup
 
     Shape = tuple[int, ...]

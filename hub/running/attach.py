@@ -15,9 +15,10 @@ from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
 from hub.running.layerwise.subclass import make_eager, make_layerwise
+from hub.running.mixed.optimizer import MixedOptimizer
 from hub.running.sharded.attach import save_sharded, step_sharded
 from hub.running.sharded.late import LateSharding
-from hub.running.steps import unwrapped
+from hub.running.steps import named_group, unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
 from hub.saving.load import sign_state_dicts
 from hub.saving.record import Record
@@ -25,7 +26,7 @@ from hub.spec import Trait
 from hub.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor
     from torch.nn import Module
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from hub.plans import Plan
+    from hub.running.mixed.optimizer import Route
     from hub.spec import OptimizerSpec
 
 
@@ -76,6 +78,29 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
     with _lock:
         _attached.add(optimizer)
+
+
+def mix(members: Mapping[str, Optimizer], plan: Plan, model: Module, route: Route) -> Optimizer:
+    """Return one optimizer of several that share a model, each with its behavior attached.
+
+    Args:
+        members: By label.
+        plan: The plan of all.
+        model: The model.
+        route: As for `MixedOptimizer`.
+    """
+    optimizer: Any = MixedOptimizer(members, model, route)
+    handles = []
+    if plan.max_grad_norm is not None and not any(
+        hasattr(member, "hub_engine") for member in optimizer.hub_members
+    ):
+        handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
+    refuse_copies(optimizer, plan.optimizer)
+    optimizer.hub_plan = plan
+    optimizer._hub_handles = handles  # noqa: SLF001 - ours
+    with _lock:
+        _attached.add(optimizer)
+    return optimizer  # type: ignore[no-any-return]
 
 
 def optimizers_of(parameters: Iterable[Tensor]) -> Iterator[tuple[Optimizer, Tensor]]:
@@ -127,6 +152,9 @@ def detach(optimizer: Optimizer | Module) -> None:
             detach(one)
         return
     inner = unwrapped(optimizer)
+    if isinstance(inner, MixedOptimizer):
+        for member in inner.hub_members:
+            detach(member)
     with _lock:
         _attached.discard(inner)
     make_eager(inner)
@@ -159,17 +187,9 @@ def _naming(optimizer: Optimizer, model: Module) -> Callable[[dict[str, Any]], N
 
     def add_param_group(param_group: dict[str, Any]) -> None:
         inner: Any = live()
-        type(inner).add_param_group(inner, _named(param_group, whole(), len(inner.param_groups)))
+        model = whole()
+        names = names_by_id(model) if model is not None else {}
+        named = named_group(param_group, names, len(inner.param_groups))
+        type(inner).add_param_group(inner, named)
 
     return add_param_group
-
-
-def _named(group: dict[str, Any], model: Module | None, number: int) -> dict[str, Any]:
-    """Return a group with names, invented for parameters outside the model; torch validates it."""
-    given = group["params"]
-    params = [given] if isinstance(given, torch.Tensor) else list(given)
-    if "param_names" in group or any(isinstance(item, tuple) for item in params):
-        return {**group, "params": params}
-    names = names_by_id(model) if model is not None else {}
-    added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
-    return {**group, "params": params, "param_names": added}

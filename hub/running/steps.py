@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from hub.errors import HubError
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 
 def unwrapped(optimizer: Any) -> Any:
@@ -30,6 +31,31 @@ def unwrapped(optimizer: Any) -> Any:
             fix="pass what hub.build returned, or another torch optimizer",
         )
     return inner
+
+
+def members_of(optimizer: Any) -> tuple[Any, ...]:
+    """Return the optimizers that share a model in this one, or it alone."""
+    members: tuple[Any, ...] = getattr(optimizer, "hub_members", (optimizer,))
+    return members
+
+
+def named_group(group: dict[str, Any], names: Mapping[int, str], number: int) -> dict[str, Any]:
+    """Return a parameter group with a list of parameters and one of their names.
+
+    Args:
+        group: As for `add_param_group`; torch validates the rest of it.
+        names: By the identity of parameters; for others, names are made up.
+        number: Of the group, for such names.
+    """
+    given = group["params"]
+    params = [given] if isinstance(given, torch.Tensor) else list(given)
+    if "param_names" in group:
+        return {**group, "params": params}
+    if any(isinstance(item, tuple) for item in params):
+        pairs = {"params": [p for _, p in params], "param_names": [n for n, _ in params]}
+        return {**group, **pairs}
+    added = [names.get(id(item), f"added.{number}.{index}") for index, item in enumerate(params)]
+    return {**group, "params": params, "param_names": added}
 
 
 def step_without_hooks(optimizer_class: Any) -> Callable[..., Any]:

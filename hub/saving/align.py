@@ -31,7 +31,7 @@ def align_by_name(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         for name, number in zip(group["param_names"], group["params"], strict=True)
     }
     names = [name for group in groups for name in group["param_names"]]
-    _check_names(set(names), set(origin))
+    check_names(set(names), set(origin))
     number_of = {name: number for number, name in enumerate(names)}
     # Keys of parameters are numbers, or names in torch's distributed checkpoints.
     taken = {number for number, _ in origin.values()}
@@ -110,7 +110,12 @@ def _check_sizes(groups: list[Group], saved: list[Group]) -> None:
         )
 
 
-def _check_names(ours: set[str], theirs: set[str]) -> None:
+def check_names(ours: set[str], theirs: set[str]) -> None:
+    """Check that a checkpoint has the parameters of an optimizer.
+
+    Raises:
+        CheckpointError: It has others, or lacks some; the error names them.
+    """
     if ours == theirs:
         return
     parts = [

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,19 +39,51 @@ def sign_state_dicts(optimizer: Optimizer, record: Record) -> None:
         return {**state_dict, KEY: {**record.plain(), "parameters": parameters}}
 
     def align(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-        groups, saved = optimizer.param_groups, state_dict["param_groups"]
-        is_signed = KEY in state_dict
-        differences = list(record.differences(state_dict[KEY], groups, saved)) if is_signed else []
-        state_dict = align_by_name(optimizer, state_dict)
-        check_group_values(groups, state_dict["param_groups"])
-        check_layout(optimizer, state_dict)
+        aligned, differences = _aligned(optimizer, record, state_dict)
         for text in differences:
             warnings.warn(text, HubWarning, stacklevel=6)
-        return state_dict
+        return aligned
 
     optimizer.register_state_dict_post_hook(sign)
     optimizer.register_load_state_dict_pre_hook(align, prepend=True)
     optimizer.load_state_dict = _guarded(optimizer)  # type: ignore[method-assign,assignment]
+    optimizer.hub_record = record  # type: ignore[attr-defined]
+
+
+def check_fits(optimizer: Any, state_dict: StateDict) -> None:
+    """Check that a state dict of this structure can be loaded into a signed optimizer.
+
+    Raises:
+        CheckpointError: It cannot.
+    """
+    _aligned(optimizer, optimizer.hub_record, state_dict)
+
+
+def _aligned(
+    optimizer: Optimizer, record: Record, state_dict: StateDict
+) -> tuple[StateDict, list[str]]:
+    """Return a state dict in the optimizer's order, and how the record differs."""
+    groups, saved = optimizer.param_groups, state_dict["param_groups"]
+    is_signed = KEY in state_dict
+    differences = list(record.differences(state_dict[KEY], groups, saved)) if is_signed else []
+    state_dict = align_by_name(optimizer, state_dict)
+    check_group_values(groups, state_dict["param_groups"])
+    check_layout(optimizer, state_dict)
+    return state_dict, differences
+
+
+@contextmanager
+def restored_on_error(optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """Restore the attributes of optimizers if loading into one of them fails."""
+    # Loading replaces attributes, such as the state and the groups, but does not mutate them.
+    before = [(vars(optimizer), dict(vars(optimizer))) for optimizer in optimizers]
+    try:
+        yield
+    except Exception:
+        for now, kept in before:
+            now.clear()
+            now.update(kept)
+        raise
 
 
 def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
@@ -65,15 +98,12 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
                 where="load_state_dict",
                 fix="keep a reference to the optimizer, and call its load_state_dict",
             )
-        # Loading replaces attributes, such as the state and the groups, but does not mutate them.
-        before = dict(vars(inner))
         try:
-            check_structure(state_dict)
-            type(inner).load_state_dict(inner, state_dict)
-            _unshare(inner.state, state_dict["state"])
+            with restored_on_error([inner]):
+                check_structure(state_dict)
+                type(inner).load_state_dict(inner, state_dict)
+                _unshare(inner.state, state_dict["state"])
         except Exception as error:
-            vars(inner).clear()
-            vars(inner).update(before)
             if isinstance(error, HubError | Warning):
                 raise
             raise CheckpointError(

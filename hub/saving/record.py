@@ -51,12 +51,7 @@ class Record:
         Raises:
             CheckpointError: Another optimizer wrote it, or its state has another layout.
         """
-        if saved["optimizer"] != self.optimizer:
-            raise CheckpointError(
-                f"the checkpoint was saved by {saved['optimizer']}, not {self.optimizer}",
-                where="load_state_dict",
-                fix=f"build {saved['optimizer']}, or start without optimizer state",
-            )
+        check_writer(saved["optimizer"], self.optimizer)
         changed = self._changed_arguments(saved["arguments"])
         unusable = [text for key, text in changed.items() if key in self.state_arguments]
         if unusable:
@@ -105,6 +100,24 @@ class Record:
                 if tuples(then) != tuples(now):
                     changed.setdefault(f"{key} {then!r} → {now!r}", []).append(name)
         return [f"{text} for {listed(names)}" for text, names in changed.items()]
+
+
+def check_writer(saved: str, ours: str) -> None:
+    """Check that a checkpoint is that of an optimizer.
+
+    Args:
+        saved: The name of the optimizer that wrote it.
+        ours: The name of the one that loads it.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    if saved != ours:
+        raise CheckpointError(
+            f"the checkpoint was saved by {saved}, not {ours}",
+            where="load_state_dict",
+            fix=f"build {saved}, or start without optimizer state",
+        )
 
 
 def _overrides(

@@ -12,7 +12,14 @@ from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.contrasting import contrasts
 from hub.testing.expect import expect
-from hub.testing.subject import STEPS, Subject, differing, may_round_away, train_on_fixed_gradients
+from hub.testing.subject import (
+    PARTNERS,
+    STEPS,
+    Subject,
+    differing,
+    may_round_away,
+    train_on_fixed_gradients,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,7 +78,9 @@ class _Runs:
 
     def problem(self, name: str, contrast: Contrast) -> str | None:
         """Return what is wrong with an argument between two values; None: they are not valid."""
-        base, other = self._run(contrast.base), self._run(self._ruled(name, contrast, ".*"))
+        base = self._run(contrast.base)
+        pattern = ".*" if base is None else self._everything(base[1], name)
+        other = self._run(self._ruled(name, contrast, pattern))
         if base is None or other is None:
             return None
         moved = set(differing(base[0], other[0]))
@@ -79,16 +88,31 @@ class _Runs:
             return "" if moved else "changes no update"
         with contextlib.suppress(OptimArgsError):  # the build compares it with the plan
             self.subject.start(**contrast.other)
-        carrying = _carrying(other[1], name)
+        carrying = self._carrying(other[1], name)
         if not carrying:
             return "is in per_group, and no parameter group has it"
         unreached = carrying - moved - self.may_round_away
-        if unreached or Trait.PER_PARAMETER not in self.subject.spec.traits:
+        if unreached or not self.subject.all_have(Trait.PER_PARAMETER):
             return f"does not reach {sorted(unreached)}" if unreached else ""
         strangers = moved - carrying
         if strangers:
             return f"reaches {sorted(strangers)}, whose groups do not have it"
         return self._problem_alone(name, contrast, base[0], min(carrying))
+
+    def _everything(self, optimizer: Optimizer, name: str) -> str:
+        """Return a pattern of all parameters whose optimizer has an argument."""
+        if not self.subject.others:
+            return ".*"
+        return "|".join(map(re.escape, sorted(self._carrying(optimizer, name)))) or ".*"
+
+    def _carrying(self, optimizer: Optimizer, key: str) -> set[str]:
+        """Return the parameters whose groups have a key, without those of the rule's optimizer."""
+        return {
+            name
+            for group in optimizer.param_groups
+            if key in group and not (self.subject.partner and group["name"].startswith(PARTNERS))
+            for name in group["param_names"]
+        }
 
     def _problem_alone(
         self, name: str, contrast: Contrast, base: dict[str, Tensor], parameter: str
@@ -138,12 +162,6 @@ def _steps(
     return (found, optimizer) if finite else None
 
 
-def _carrying(optimizer: Optimizer, key: str) -> set[str]:
-    return {
-        name for group in optimizer.param_groups if key in group for name in group["param_names"]
-    }
-
-
 def decay(subject: Subject) -> None:
     """P3: weight decay moves exactly the parameters that the plan decays.
 
@@ -154,7 +172,7 @@ def decay(subject: Subject) -> None:
         return
     decayed = _planned(subject)
     first, last = (_decay_moves(subject, steps) for steps in (1, STEPS))
-    wrong = (last if Trait.PER_PARAMETER in subject.spec.traits else first) - decayed
+    wrong = (last if subject.all_have(Trait.PER_PARAMETER) else first) - decayed
     expect(not wrong, f"weight decay moves {sorted(wrong)}, which the plan does not decay")
     still = decayed - last
     expect(not still, f"weight decay does not move {sorted(still)}, which the plan decays")

@@ -27,7 +27,7 @@ def evaluates(subject: Subject) -> None:
     By `model.eval()` and by flags that are set, in the middle of an accumulation too; and no trace
     of it in the training.
     """
-    if Trait.TRAIN_EVAL_MODES not in subject.spec.traits:
+    if not subject.any_has(Trait.TRAIN_EVAL_MODES):
         return
     model, optimizer = subject.start()
     for step in range(STEPS):
@@ -37,17 +37,17 @@ def evaluates(subject: Subject) -> None:
         model.eval()
         _compare(expected, weights(model), f"a method after step {step}")
         _set_flags(model, training=True)
-        _call_a_part(model)
+        _call_a_part(subject, model)
         wrong = differing(trained, weights(model))
         expect(not wrong, f"training goes on after step {step} with other weights in {wrong}")
         _set_flags(model, training=False)
-        _call_a_part(model)
+        _call_a_part(subject, model)
         _compare(expected, weights(model), f"a part called after step {step}")
         model.train()
         backward(model, step)
         model.state_dict()
         with eval_mode(optimizer):
-            _call_a_part(model)
+            _call_a_part(subject, model)
         optimizer.step()
         optimizer.zero_grad()
     whole, other = subject.start()
@@ -77,9 +77,12 @@ def _part(model: Model) -> dict[str, Tensor]:
     return {f"blocks.0.{name}": value for name, value in part.items()}
 
 
-def _call_a_part(model: Model) -> None:
+def _call_a_part(subject: Subject, model: Model) -> None:
+    """Call a layer; one of each optimizer, as each looks after its own weights."""
     with torch.no_grad():
-        model.get_submodule("blocks.0.attn")(torch.zeros(1, WIDTH).to(model.gain))
+        for block in (0, 1) if subject.partner else (0,):
+            layer = model.get_submodule(f"blocks.{block}.attn")
+            layer(torch.zeros(1, WIDTH).to(model.gain))
 
 
 def _set_flags(model: Model, *, training: bool) -> None:

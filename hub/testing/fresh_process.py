@@ -50,7 +50,13 @@ def continued(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hub.testing.preloading"])
     ours, theirs = context.Pipe(duplex=False)
-    setting = (subject.name, subject.precision, subject.device, subject.registry.given)
+    setting = (
+        subject.name,
+        subject.precision,
+        subject.device,
+        subject.registry.given,
+        subject.partner,
+    )
     process = context.Process(target=_continue, args=(theirs, setting, file, steps, start))
     with preloading.announced(_package(subject)):
         process.start()
@@ -79,9 +85,10 @@ def _continue(
 ) -> None:
     torch.set_num_threads(thread_count())
     try:
-        name, precision, device, entry_points = setting
+        name, precision, device, entry_points, partner = setting
         registry = Registry(entry_points)
-        model, optimizer = Subject(name, precision, device, registry).start()
+        subject = Subject(name, precision, device, registry, partner=partner)
+        model, optimizer = subject.start()
         saved = torch.load(file, weights_only=True, map_location="cpu")
         following = schedule(optimizer)
         model.load_state_dict(saved["model"])

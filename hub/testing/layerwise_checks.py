@@ -15,7 +15,7 @@ from hub.testing.comparing import leaves, weights
 from hub.testing.expect import expect
 from hub.testing.fresh_process import schedule
 from hub.testing.kit_model import Model, batch, loss_of
-from hub.testing.subject import Subject, backward, differing, train
+from hub.testing.subject import PARTNERS, Subject, backward, differing, train
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -46,7 +46,7 @@ def _run(
 ) -> tuple[Model, Optimizer]:
     form = subject.spec.eager_spec
     if eager and form is not None:
-        subject = replace(subject, name=form.name)
+        subject = replace(subject, name=form.name, partner=_eager_name(subject))
     model, optimizer = subject.start(gradient_accumulation_steps=parts)
     if eager and form is None:  # the eager form has no name
         detach(optimizer)
@@ -57,6 +57,11 @@ def _run(
         optimizer.zero_grad(**clears)
         following.step()
     return model, optimizer
+
+
+def _eager_name(subject: Subject) -> str:
+    spec = subject.others.get(PARTNERS)
+    return subject.partner if spec is None or spec.eager_spec is None else spec.eager_spec.name
 
 
 def frees(subject: Subject) -> None:

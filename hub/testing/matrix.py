@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hub.arguments.patterns import closest_names
 from hub.errors import OptimArgsError, PluginError
-from hub.groups.patterns import closest_names
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait

@@ -1,7 +1,4 @@
-"""The promises of hub's design as checks: each fails with AssertionError and says what is broken.
-
-P13 (each parameter gets its algorithm) is not here yet.
-"""
+"""The promises of hub's design as checks, which raise AssertionError and say what is broken."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from hub.testing import (
     step_checks,
     thread_checks,
     update_checks,
+    witness_checks,
 )
 from hub.testing.schedule_checks import Timetable
 from hub.testing.thread_count import thread_count
@@ -58,6 +56,7 @@ PROMISES = {
     "P10": "trains",
     "P11": "no trace",
     "P12": "bad input",
+    "P13": "algorithm",
 }
 """Each promise of the design that has checks, in a word or two."""
 
@@ -101,6 +100,7 @@ ROWS = (
     Check("detaches", "P11", step_checks.detaches),
     Check("threads", "P11", thread_checks.threads),
     Check("bad_input", "P12", build_checks.bad_input),
+    Check("witnessed", "P13", witness_checks.witnessed),
     Check("equals_eager", LAYERWISE, layerwise_checks.equals_eager),
     Check("frees", LAYERWISE, layerwise_checks.frees),
     Check("steps_once", LAYERWISE, layerwise_checks.steps_once),

@@ -45,7 +45,7 @@ def follows_lr(subject: Subject) -> None:
     wrong = differing(weights(built), weights(written))
     expect(not wrong, f"lr as written to the groups is not what is used: {wrong}")
     _follows_schedule(subject)
-    if Trait.SCHEDULE_FREE not in subject.spec.traits:
+    if not subject.any_has(Trait.SCHEDULE_FREE):
         _stands_still_at_zero(subject)
 
 
@@ -105,7 +105,7 @@ def _stands_still_at_zero(subject: Subject) -> None:
     write(optimizer, rates(optimizer), 0.0)
     train(model, optimizer, 1, STEPS)
     after = weights(model)
-    if subject.precision == "bf16" and Trait.COMPENSATED in subject.spec.traits:
+    if subject.precision == "bf16" and subject.any_has(Trait.COMPENSATED):
         # What earlier updates left over may still carry a weight to the next number.
         for name in before:
             torch.testing.assert_close(after[name], before[name], rtol=2**-7, atol=0)
@@ -128,7 +128,7 @@ def own_lr(subject: Subject) -> None:
         own = set(group["param_names"])
         still = own - moved - silent
         expect(not still, f"lr of group '{group['name']}' is not what is used for {sorted(still)}")
-        others = moved - own if Trait.PER_PARAMETER in subject.spec.traits else set()
+        others = moved - own if subject.all_have(Trait.PER_PARAMETER) else set()
         expect(
             not others,
             f"lr of group '{group['name']}' moves {sorted(others)}, which are in other groups",

@@ -127,7 +127,7 @@ def modes(subject: Subject) -> None:
     before = weights(model)
     with eval_mode(optimizer):
         inside = weights(model)
-    if Trait.TRAIN_EVAL_MODES in subject.spec.traits:
+    if subject.any_has(Trait.TRAIN_EVAL_MODES):
         expect(differing(before, inside), "evaluation has the training weights")
         _comes_back_by_hand(subject)
     else:

@@ -13,12 +13,13 @@ from hub.errors import HubWarning
 from hub.names.registry import Registry, default_registry
 from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
+from hub.planning.requests import rest_name
 from hub.quiet import no_warnings
 from hub.spec import Trait
 from hub.testing.kit_model import Model, batch, loss_of, make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -34,6 +35,8 @@ DTYPES = {
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 LR = 1e-2
 LARGE = 0.5
+PARTNERS = r"blocks\.0\..*"
+"""What an optimizer's partner trains."""
 STEPS = 6
 """RAdam's rectified phase, in which eps and betas count, begins at the sixth."""
 
@@ -50,6 +53,8 @@ class Subject:
     device: str = "cpu"
     registry: Registry = field(default_factory=default_registry, compare=False)
     processes: int = 1
+    partner: str = ""
+    """Another optimizer, which a rule gives the first block."""
 
     @property
     def spec(self) -> OptimizerSpec:
@@ -57,19 +62,32 @@ class Subject:
         return self.registry.optimizer(self.name)
 
     @property
-    def low_rank(self) -> bool:
-        """Whether it takes target modules."""
-        return Trait.LOW_RANK in self.spec.traits
+    def others(self) -> dict[str, OptimizerSpec]:
+        """What the optimizers that share the model with it say, by the labels of their groups."""
+        found = {}
+        if Trait.MATRICES_ONLY in self.spec.traits:
+            found["rest"] = self.registry.optimizer(rest_name(self.spec, self.registry))
+        if self.partner:
+            found[PARTNERS] = self.registry.optimizer(self.partner)
+        return found
 
     @property
     def in_backward(self) -> bool:
-        """Whether it steps inside the backward pass."""
-        return Trait.STEPS_IN_BACKWARD in self.spec.traits
+        """Whether all of it steps inside the backward pass."""
+        return self.all_have(Trait.STEPS_IN_BACKWARD)
 
     @property
     def lr(self) -> float:
         """The learning rate that the checks build with."""
-        return float(self.spec.example_arguments.get("lr", LR))
+        return _lr(self.spec)
+
+    def all_have(self, trait: Trait) -> bool:
+        """Whether each optimizer of the model has a trait."""
+        return all(trait in spec.traits for spec in (self.spec, *self.others.values()))
+
+    def any_has(self, trait: Trait) -> bool:
+        """Whether an optimizer of the model has a trait."""
+        return any(trait in spec.traits for spec in (self.spec, *self.others.values()))
 
     def has(self, *arguments: str) -> bool:
         """Whether the optimizer has all these arguments."""
@@ -86,18 +104,41 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        values: dict[str, Any] = {"lr": self.lr} if self.has("lr") else {}
-        if self.low_rank:
-            values["target_modules"] = "all-linear"
-        values |= {**self.spec.example_arguments, **arguments}
+        values = {**_usual(self.spec), **arguments}
+        for label, spec in self.others.items():
+            own = {**_usual(spec), **self._shared(spec, arguments)}
+            if label == PARTNERS:
+                own["optimizer"] = self.partner
+                values["param_rules"] = {PARTNERS: own, **values.get("param_rules", {})}
+            else:
+                values[label] = own
         with no_warnings(HubWarning):
             call = BuildCall(self.name, model, **values)
             return build_prepared(prepare(call, registry=self.registry))
+
+    def _shared(self, spec: OptimizerSpec, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of a check's arguments that are meant for all optimizers of a model."""
+        fields = spec.arguments.model_fields
+        shared = {key: arguments[key] for key in ("weight_decay",) if key in arguments}
+        if isinstance(arguments.get("lr"), float) and self.lr:
+            shared["lr"] = _lr(spec) * arguments["lr"] / self.lr
+        return {key: value for key, value in shared.items() if key in fields}
 
     def start(self, **arguments: Any) -> tuple[Model, Optimizer]:
         """Return a fresh model and its optimizer."""
         model = self.model()
         return model, self.build(model, **arguments)
+
+
+def _usual(spec: OptimizerSpec) -> dict[str, Any]:
+    """Return the arguments that an optimizer is built with, unless a check has others."""
+    lr = {"lr": _lr(spec)} if "lr" in spec.arguments.model_fields else {}
+    targets = {"target_modules": "all-linear"} if Trait.LOW_RANK in spec.traits else {}
+    return {**lr, **targets, **spec.example_arguments}
+
+
+def _lr(spec: OptimizerSpec) -> float:
+    return float(spec.example_arguments.get("lr", LR))
 
 
 def backward(model: Model, step: int, parts: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ from hub.building.build import build
 from hub.building.schedule import build_scheduler
 from hub.errors import OptimArgsError, UnsupportedError
 from hub.names.registry import default_registry
-from hub.planning.prepare import find_optimizer
+from hub.planning.found import find_optimizer
 from hub.spec import Trait
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import hub
+from hub.groups.modules import transposed_weights
 from hub.groups.targets import select_targets
 
 
@@ -177,9 +178,9 @@ def test_the_older_weight_norm_is_refused():
     ("model", "says", "fix"),
     [
         (nn.Sequential(OwnLinear(4, 4), OwnLinear(4, 4)), "only 2 OwnLinear", '["0"]'),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "1 Conv2d", "without low-rank"),
-        (nn.Sequential(nn.Embedding(4, 4)), "1 Embedding", "without low-rank"),
-        (nn.Linear(4, 4).requires_grad_(False), "1 frozen", "without low-rank"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "1 Conv2d", "needs no target"),
+        (nn.Sequential(nn.Embedding(4, 4)), "1 Embedding", "needs no target"),
+        (nn.Linear(4, 4).requires_grad_(False), "1 frozen", "needs no target"),
     ],
     ids=["own class", "convolutions", "embedding", "frozen"],
 )
@@ -254,6 +255,94 @@ def mixtral():
     )
     with torch.device("meta"):
         return MixtralForCausalLM(config)
+
+
+EXPERTS = [
+    f"model.layers.{i}.mlp.experts.{name}"
+    for i in range(2)
+    for name in ("gate_up_proj", "down_proj")
+]
+
+
+@pytest.mark.parametrize(
+    ("targets", "selected"),
+    [
+        ("all-linear", EXPERTS),
+        ("mlp", EXPERTS),
+        ("layers.1", EXPERTS[2:]),
+        (r".*\.experts", EXPERTS),
+        ("down_proj", EXPERTS[1::2]),
+        ("self_attn", []),
+    ],
+)
+def test_stacks_of_experts_are_selected_where_they_are_asked_for(targets, selected):
+    model = mixtral()
+    found = select_targets(model, targets, stacks=True)
+    assert list(found.stacks) == selected
+    parameters = dict(model.named_parameters())
+    assert found.weights == {
+        *(parameters[name] for name in selected),
+        *(module.weight for module in found.modules.values()),
+    }
+    assert not [finding for finding in found.findings if "Experts" in finding.what]
+
+
+def test_stacks_are_matrices_for_low_rank_neither_by_default_nor_by_name():
+    assert not select_targets(mixtral(), "all-linear").stacks
+    with pytest.raises(hub.TargetModulesError, match=r"'down_proj' matches no module"):
+        select_targets(mixtral(), "down_proj")
+
+
+class Pairs(nn.Module):
+    """Two 3-D parameters that no expert owns, and what looks like them."""
+
+    def __init__(self):
+        super().__init__()
+        self.fast, self.slow = (nn.Parameter(torch.zeros(2, 3, 4)) for _ in range(2))
+        self.position = nn.Parameter(torch.zeros(1, 3, 4))
+        self.conv = nn.Conv1d(3, 4, 5)
+        self.norm = nn.LayerNorm((2, 3, 4))
+        self.out = nn.Linear(3, 4)
+
+
+def test_another_3d_parameter_is_selected_if_a_pattern_names_it():
+    model = nn.ModuleDict({"pairs": Pairs()})
+    found = select_targets(model, "all-linear", stacks=True)
+    assert (list(found.modules), list(found.stacks)) == (["pairs.out"], [])
+    found = select_targets(model, ["pairs.slow", "out"], stacks=True)
+    assert (list(found.modules), list(found.stacks)) == (["pairs.out"], ["pairs.slow"])
+    with pytest.raises(hub.TargetModulesError, match=r"1 3-D, and not of experts \(Pairs\)"):
+        select_targets(model, "fas", stacks=True)
+    for pattern in ("conv", "conv.weight", "norm", "norm.weight"):
+        with pytest.raises(hub.TargetModulesError, match=r"not linear|no module"):
+            select_targets(model, pattern, stacks=True)
+
+
+def test_a_frozen_stack_is_told_and_one_that_two_layers_share_is_taken_once():
+    model = mixtral()
+    first, second = (layer.mlp.experts for layer in model.model.layers)
+    first.down_proj.requires_grad_(False)
+    second.gate_up_proj = first.gate_up_proj
+    found = select_targets(model, "all-linear", stacks=True)
+    assert list(found.stacks) == [EXPERTS[0], EXPERTS[3]]
+    told = " ".join(finding.what for finding in found.findings)
+    assert f"frozen: {EXPERTS[1]}" in told
+    assert f"already taken: {EXPERTS[2]}" in told
+
+
+def test_weights_stored_as_in_out_are_those_of_conv1d_and_of_marked_experts():
+    from transformers import GptOssConfig, GptOssForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    with torch.device("meta"):
+        model = GptOssForCausalLM(GptOssConfig(**sizes, **heads, num_local_experts=2))
+    experts = model.model.layers[0].mlp.experts
+    assert transposed_weights(model) == {experts.gate_up_proj, experts.down_proj}
+    layer = Conv1D(8, 4)
+    assert transposed_weights(nn.Sequential(layer, nn.Linear(4, 4))) == {layer.weight}
+    assert transposed_weights(mixtral()) == set()
 
 
 def test_experts_in_3d_weights_are_told_with_the_share_that_is_low_rank():

@@ -4,10 +4,12 @@ import re
 import runpy
 from collections.abc import Callable
 from dataclasses import make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
@@ -19,8 +21,12 @@ from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch.utils.data import DataLoader
+from skorch import NeuralNetRegressor
+from torch import nn
+from trainers.test_diffusion import parts
 from trainers.test_other_loops import OptimizersContainer, Vision
 from trainers.test_sentence_transformers import data_of_pairs, loss_of_a_model
+from trainers.test_ultralytics import BaseTrainer
 from transformers import Trainer, TrainingArguments
 
 import hub
@@ -58,7 +64,7 @@ def everything(title, folder):
         named = {cls.__name__: cls for cls in classes} | {"hub_arguments": hub_arguments}
         return {"model": loss.model, "loss": loss, "data": data_of_pairs(), **named}
     given = settings(folder, max_steps=2)
-    config = next(iter(blocks("".join(SECTIONS), "yaml")))
+    config = next(block for block in blocks("".join(SECTIONS), "yaml") if "_target_" in block)
     return {
         "hub": hub,
         "model": model,
@@ -74,15 +80,57 @@ def everything(title, folder):
         "form": {"bases": (OptimizersContainer.Config,), "kw_only": True, "slots": True},
         **{each.__name__: each for each in (Accelerator, Callable, LightningModule, instantiate)},
         "Any": Any,
+        "partial": partial,
+        "torch": torch,
+        **stand_ins(),
         "super": lambda: LightningModule,
     }
+
+
+class Yolo:
+    def __init__(self, path):
+        self.path = path
+
+    def train(self, trainer, **_):
+        trainer().train(range(1))
+
+
+def stand_ins():
+    """Return what snippets find of packages that are not here, and models to train."""
+    models = parts()
+    x = torch.randn(8, 4)
+    return {
+        "DetectionTrainer": BaseTrainer,
+        "YOLO": Yolo,
+        "unet": models["unet"],
+        "text_encoder": models["text_encoder"],
+        "accelerator": Accelerator(cpu=True),
+        "prepare_model": lambda model: model,
+        "make_model": make_model,
+        "NeuralNetRegressor": partial(NeuralNetRegressor, train_split=None, verbose=0),
+        "Net": partial(nn.Linear, 4, 1),
+        "x": x,
+        "y": x[:, :1],
+        "OptimWrapper": lambda params, opt, **more: opt(params, **more),
+        "Learner": lambda loaders, model, loss_func, opt_func: opt_func(model.parameters(), lr=0.1),
+        "loaders": None,
+        "loss_func": None,
+    }
+
+
+def test_classes_that_the_page_names_are_installed():
+    text = PAGE.read_text()
+    named = set(re.findall(r"hub\.optim\.(\w+)", text)) - {"NAME"}
+    named |= set(re.findall(r"optimizer_impl: hub\.optim\n\s*optimizer: (\w+)", text))
+    assert named == {"stable_adamw"}
+    assert all(issubclass(getattr(hub.optim, name), torch.optim.Optimizer) for name in named)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda text: text.partition("\n")[0])
 def test_snippets_run_and_are_short(section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     title = section.partition("\n")[0]
-    assert blocks(section)
+    assert blocks(section, r"(?:python|yaml|sh)")
     for block in blocks(section):
         assert len([line for line in block.splitlines() if line.strip()]) <= 6
         found = everything(title, tmp_path)
@@ -110,6 +158,10 @@ def finish(found, folder):
     """Use what a snippet has defined."""
     if "configure_optimizers" in found:
         fit(Module(found["configure_optimizers"]), folder)
+    if "train_loop_per_worker" in found:
+        found["train_loop_per_worker"]({"optim": "stable_adamw", "lr": 0.1})
+    if isinstance(found.get("optimizer"), torch.optim.Optimizer):
+        assert found["optimizer"].hub_plan.optimizer
     if "HubOptimizers" in found:
         config = found["HubOptimizers"].Config(name="adamw_torch", lr=0.5)
         (built,) = found["HubOptimizers"](config, model_parts=[make_model()]).optimizers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,18 @@ def total(norms: Iterable[Tensor]) -> Tensor:
     # For sharded gradients this is a DTensor (torch 2.13): each process has its part of the sum.
     summed: Tensor = whole.full_tensor() if hasattr(whole, "full_tensor") else whole
     return summed
+
+
+def share_previous_norm(first_groups: Iterable[dict[str, Any]]) -> None:
+    """Replace the last step's norm of each of several optimizers by that of all together.
+
+    Args:
+        first_groups: The first parameter group of each.
+    """
+    groups = [group for group in first_groups if group.get(PREVIOUS_NORM) is not None]
+    whole = math.hypot(*(group[PREVIOUS_NORM] for group in groups))
+    for group in groups:
+        group[PREVIOUS_NORM] = whole
 
 
 class Clipping:

@@ -15,7 +15,7 @@ In one step each parameter goes through these states; `Slot` holds them.
 | an updated parameter gets another gradient | an error |
 | `step()` | parameters with a gradient left are updated, post-hooks are called, all become idle |
 | `zero_grad()` | accumulating parameters become idle; an error if some are updated |
-| `measure(loss)` | gradients are measured and freed; no parameter changes its state |
+| `measure([engine], loss)` | gradients are measured and freed; no parameter changes its state |
 
 `self_ending` describes what differs if nothing calls `step()`.
 """
@@ -38,7 +38,7 @@ from hub.running.layerwise.settings import Settings, Slot
 from hub.running.steps import call_step_post_hooks, call_step_pre_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
     from torch.nn import Module, Parameter
@@ -167,10 +167,8 @@ class Engine:
             for slot in self._slots.values():
                 slot.clear(set_to_none=set_to_none)
 
-    def measure(self, loss: Tensor) -> Tensor:
-        """Return the norm of a loss's gradients, by a backward pass that updates nothing.
-
-        The graph is kept for the backward pass that updates. Each gradient is freed once measured.
+    def begin_measuring(self) -> None:
+        """Let the next backward pass measure gradients, and update nothing.
 
         Raises:
             UnsupportedError: A step has begun, or gradients have accumulated.
@@ -180,13 +178,15 @@ class Engine:
         for slot in self._slots.values():
             slot.norm = None
         self._measuring = True
-        try:
-            loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        finally:
-            self._measuring = False
-        whole = total(slot.norm for slot in self._slots.values() if slot.norm is not None)
+
+    def end_measuring(self) -> list[Tensor]:
+        """Let backward passes update again, and return the norms of the measured gradients."""
+        self._measuring = False
+        return [slot.norm for slot in self._slots.values() if slot.norm is not None]
+
+    def set_total_norm(self, whole: Tensor) -> None:
+        """Set the norm of all gradients of the next backward pass."""
         self._clipping.set_total_norm(whole)
-        return whole
 
     @property
     def knows_total_norm(self) -> bool:
@@ -295,6 +295,32 @@ class Engine:
         optimizer = self._optimizer()
         assert optimizer is not None  # noqa: S101 - its hooks are removed when it is collected
         return optimizer
+
+
+def measure(engines: Sequence[Engine], loss: Tensor) -> Tensor:
+    """Return the norm of a loss's gradients, by a backward pass that updates nothing.
+
+    The graph is kept for the backward pass that updates. Each gradient is freed once measured.
+
+    Args:
+        engines: Those of all optimizers that train with the loss.
+        loss: A scalar.
+
+    Raises:
+        UnsupportedError: A step has begun, or gradients have accumulated.
+    """
+    norms: list[Tensor] = []
+    try:
+        for engine in engines:
+            engine.begin_measuring()
+        loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    finally:
+        for engine in engines:
+            norms += engine.end_measuring()
+    whole = total(norms)
+    for engine in engines:
+        engine.set_total_norm(whole)
+    return whole
 
 
 def check_not_stepped(named: Iterable[tuple[str, Parameter]]) -> None:

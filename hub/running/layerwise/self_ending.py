@@ -5,7 +5,7 @@ LOMO does not require a call of `step()`, and Accelerate never makes one (1.15,
 
 - a backward pass begins after the gradients of updated parameters have been cleared,
 - `zero_grad(set_to_none=False)` is called, whose zeros are for the next step,
-- `measure` or `end_step_if_begun` is called, which need the final weights.
+- `begin_measuring` or `end_step_if_begun` is called, which need the final weights.
 
 A parameter that lacks the gradients of some micro-batches is updated at the end of the backward
 pass in which the first parameter was updated, or which ends an accumulation window of Accelerate.
@@ -22,8 +22,6 @@ from hub.running.layerwise.released import was_cleared
 from hub.running.layerwise.windows import Windows
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from hub.running.layerwise.settings import Slot
 
 
@@ -59,10 +57,10 @@ class SelfEndingEngine(Engine):
             for slot in self._slots.values():
                 slot.clear(set_to_none=set_to_none)
 
-    def measure(self, loss: Tensor) -> Tensor:
-        """Return the norm of a loss's gradients; see `Engine.measure`."""
+    def begin_measuring(self) -> None:
+        """Let the next backward pass measure gradients; see `Engine.begin_measuring`."""
         self.end_step_if_begun()
-        return super().measure(loss)
+        super().begin_measuring()
 
     def _begin_pass(self, slot: Slot, *, groups_are_new: bool) -> None:
         if groups_are_new:

@@ -10,12 +10,12 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import norm, total
-from hub.running.layerwise.engine import Engine
+from hub.running.layerwise.engine import Engine, measure
 from hub.running.layerwise.self_ending import SelfEndingEngine
 from hub.running.sharded.attach import settle_before_step, stay_sharded
 from hub.running.sharded.step import ShardedStep
 from hub.running.stand_ins import StandInStep
-from hub.running.steps import step_without_hooks, unwrapped
+from hub.running.steps import members_of, step_without_hooks, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,20 +142,30 @@ def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
         UnsupportedError: `loss` is passed for an optimizer that does not step inside the backward
             pass, or in the middle of a step.
     """
-    inner = unwrapped(optimizer)
-    late: LateSharding | None = getattr(inner, "hub_late_sharding", None)
+    members = members_of(unwrapped(optimizer))
+    if loss is None:
+        return _grad_norm(members[0]) if len(members) == 1 else total(map(_grad_norm, members))
+    engines = [getattr(member, "hub_engine", None) for member in members]
+    for member, engine in zip(members, engines, strict=True):
+        if engine is None:
+            raise UnsupportedError(
+                f"{type(member).__name__} does not step inside the backward pass",
+                where="hub.grad_norm",
+                fix="call loss.backward(), then hub.grad_norm(optimizer)",
+            )
+        member.hub_late_sharding.settle()
+    return measure([engine for engine in engines if engine is not None], loss)
+
+
+def _grad_norm(optimizer: Any) -> Tensor:
+    """Return the norm of the current gradients of one optimizer."""
+    late: LateSharding | None = getattr(optimizer, "hub_late_sharding", None)
     if late is not None:
         late.settle()
-    engine: Engine | None = getattr(inner, "hub_engine", None)
+    engine: Engine | None = getattr(optimizer, "hub_engine", None)
     if engine is not None:
-        return engine.grad_norm() if loss is None else engine.measure(loss)
-    if loss is not None:
-        raise UnsupportedError(
-            f"{type(inner).__name__} does not step inside the backward pass",
-            where="hub.grad_norm",
-            fix="call loss.backward(), then hub.grad_norm(optimizer)",
-        )
-    parameters = (p for group in inner.param_groups for p in group["params"])
+        return engine.grad_norm()
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
     return total(norm(p.grad) for p in parameters if p.grad is not None)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hub.running.steps import unwrapped
+from hub.running.steps import members_of, unwrapped
 from hub.running.train_eval.follower import Follower
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -53,9 +54,14 @@ def eval_mode(optimizer: Optimizer) -> AbstractContextManager[None]:
     Raises:
         HubError: It is not an optimizer.
     """
-    follower: Follower | None = getattr(unwrapped(optimizer), "hub_modes", None)
-    return (
-        nullcontext()
-        if follower is None or follower.held_by_context
-        else follower.holding_evaluation_weights()
-    )
+    members = members_of(unwrapped(optimizer))
+    return _holding([member.hub_modes for member in members if switches_weights(member)])
+
+
+@contextmanager
+def _holding(followers: Iterable[Follower]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for follower in followers:
+            if not follower.held_by_context:
+                stack.enter_context(follower.holding_evaluation_weights())
+        yield

@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hub.errors import HubWarning
 from hub.groups.modules import without_wrappers
+from hub.running.steps import members_of
 from hub.running.train_eval.hooks import BeforeForward, Followed, Hook, place_train
 from hub.running.train_eval.weights import Weights
 
@@ -153,7 +154,8 @@ class Follower:
         if stepping is own or own is None or stepping in self._unrelated:
             return
         theirs = {id(p) for group in stepping.param_groups for p in group["params"]}
-        wraps = any(value is own for value in vars(stepping).values())  # as SAM does
+        # As SAM does, and an optimizer of several.
+        wraps = any(value is own for value in (*vars(stepping).values(), *members_of(stepping)))
         if wraps or not any(id(p) in theirs for group in own.param_groups for p in group["params"]):
             self._unrelated.add(stepping)
             return

@@ -22,6 +22,7 @@ from hub.groups.given import read_given_groups
 from hub.names import list_schedulers
 from hub.names.registry import default_registry
 from hub.planning.processes import refuse_deepspeed
+from hub.running.steps import members_of
 from hub.trainers.transformers import foreign, reporting
 
 if TYPE_CHECKING:
@@ -290,10 +291,16 @@ class _EndStep(TrainerCallback):  # type: ignore[misc]  # untyped
             optimizer.step()
 
 
+def _engines(built: Any) -> list[Any]:
+    """Return the engines of those optimizers that step inside the backward pass."""
+    return [m.hub_engine for m in members_of(built) if hasattr(m, "hub_engine")]
+
+
 def _check_clipping(built: Any, config: TrainingConfig) -> None:
     """Warn if the trainer clips after the updates and hub does not clip."""
-    engine = getattr(built, "hub_engine", None)
-    if engine is not None and config.max_grad_norm and engine.settings.max_grad_norm is None:
+    for engine in _engines(built):
+        if not config.max_grad_norm or engine.settings.max_grad_norm is not None:
+            continue
         warnings.warn(
             f"{engine.settings.name} updates during the backward pass, so the trainer's "
             f"max_grad_norm={config.max_grad_norm} has no effect; set max_grad_norm=0, or "

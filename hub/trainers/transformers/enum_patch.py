@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers.training_args import OptimizerNames
 
 from hub.errors import HubError
 from hub.names import describe, list_optimizers
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
-from hub.trainers.transformers import trainer_patch
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-_added: list[str] = []
+added: list[str] = []
+"""The members of `OptimizerNames` that are hub's."""
 
 
-def enable(*, override: bool = False) -> AbstractContextManager[object]:
-    """Make plain `TrainingArguments(optim=...)` and its command line accept hub's names.
-
-    This patches Transformers for the whole process: its enum `OptimizerNames` gets a member for
-    each name that it lacks, and the Trainer's `get_optimizer_cls_and_kwargs` is replaced. `disable`
-    undoes it. Not thread-safe. A pickled `training_args.bin` with such a name loads only after
-    `enable` has been called.
-
-    Prefer `hub_arguments`, which does not change the enum.
-
-    Args:
-        override: Also build the names that Transformers has with hub.
-
-    Returns:
-        A context manager that calls `disable` at its end; using it is optional.
-    """
-    disable()
+def add_members() -> None:
+    """Add a member for each of hub's names that the enum lacks."""
     theirs = {member.value for member in OptimizerNames}
-    ours = _names()
-    for name in ours:
+    for name in all_names():
         if name not in theirs:
             _add(name)
-            _added.append(name)
-    trainer_patch.enabled.update(ours if override else _added)
-    trainer_patch.install("enable")
-    stack = ExitStack()
-    stack.callback(disable)
-    return stack
+            added.append(name)
 
 
-def disable() -> None:
-    """Undo `enable`, if it was called.
-
-    Arguments that were created with one of hub's names keep it, and can no longer train.
-    """
-    while _added:
-        _remove(_added.pop())
-    trainer_patch.enabled.clear()
-    trainer_patch.uninstall("enable")
+def remove_members() -> None:
+    """Remove the members that `add_members` added."""
+    while added:
+        _remove(added.pop())
 
 
-def _names() -> list[str]:
+def all_names() -> list[str]:
     """Return every name, including those of layerwise forms."""
     found = []
     for name in list_optimizers():

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import nn
 
 import hub
-import hub.planning.prepare
+import hub.planning.single
 from hub.testing.upstream import by_file, groups_of
 
 
@@ -41,8 +41,8 @@ def emulate():
     )
     for kernel in (upstream._triton_quantize_kernel, upstream._triton_dequantize_kernel):
         kernel.configs = kernel.configs[:1]  # no benchmarks
-    detect = hub.planning.prepare.detect_precision
-    hub.planning.prepare.detect_precision = lambda *args: dataclasses.replace(
+    detect = hub.planning.single.detect_precision
+    hub.planning.single.detect_precision = lambda *args: dataclasses.replace(
         detect(*args), devices=("cuda",)
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.groups.patterns import name_matcher
+from hub.arguments.patterns import name_matcher
 
 NAMES = [
     "model.layers.1.self_attn.q_proj",

@@ -1,0 +1,1 @@
+"""Muon for hub: `hub.build("muon", model)`."""

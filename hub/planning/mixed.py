@@ -1,0 +1,191 @@
+"""Plan several optimizers that share a model, each with the parameters that it trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from hub.arguments import InBackward
+from hub.errors import OptimArgsError, TargetModulesError
+from hub.groups.modules import trainable_parameters
+from hub.groups.split import check_all_used
+from hub.planning.call import BuildCall
+from hub.planning.precision import detect_precision
+from hub.planning.routing import reasons
+from hub.planning.single import Part, Prepared, prepare_single
+from hub.plans import Plan, PlannedMember
+from hub.spec import Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hub.groups.given import GivenGroups
+    from hub.groups.split import Named
+    from hub.planning.routing import Request, Router
+    from hub.spec import Finding
+
+
+def prepare_mixed(call: BuildCall, router: Router, given: GivenGroups | None) -> Prepared:
+    """Plan each optimizer for its parameters, and join the plans.
+
+    Raises:
+        TargetModulesError: An optimizer would have nothing to train.
+        HubError: As `hub.build` does.
+    """
+    trainable = trainable_parameters(call.model) if given is None else given.trainable
+    parts = _parts(call, router, trainable)
+    requests = [request for request in router.requests if request.label in parts]
+    members: list[Prepared] = []
+    for request in requests:
+        first = members[0] if members else None
+        part = parts[request.label]
+        own = None if given is None else given.only(part.trainable)
+        sub = _call_of(request, call, router, part, first)
+        if len(requests) == 1:
+            sub.max_grad_norm = call.max_grad_norm
+        members.append(prepare_single(sub, request.found, part, own))
+    _check_clipping(call, members)
+    if len(members) == 1:
+        return members[0]
+    return _joined(call, router, members, trainable)
+
+
+def _parts(call: BuildCall, router: Router, trainable: Named) -> dict[str, Part]:
+    """Return the part of the model that each request trains, by label; a rest may have none."""
+    labels = list(router.labels(call.model, trainable))
+    why = reasons(call.model, trainable)
+    names = [name for name, _ in trainable]
+    patterns = [pattern for (pattern, _), _ in router.rules]
+    check_all_used(patterns, router.used(names), names)
+    parts: dict[str, Part] = {}
+    for request in router.requests:
+        own = [
+            pair for pair, label in zip(trainable, labels, strict=True) if label == request.label
+        ]
+        if own:
+            parts[request.label] = Part(request.label, own, router.why(request.label, why))
+        elif request not in router.rests:
+            raise TargetModulesError(
+                f"{request.found.spec.name} would train nothing",
+                where=f"param_rules {request.label!r}" if request.label else "param_rules",
+                fix="match parameters that it trains, or build the other optimizer alone",
+            )
+    return parts
+
+
+def _call_of(
+    request: Request, call: BuildCall, router: Router, part: Part, first: Prepared | None
+) -> BuildCall:
+    """Return the call that builds one of the optimizers by itself."""
+    spec, given = request.found.spec, call.defaults_for(request.found.spec.arguments)
+    in_backward = Trait.STEPS_IN_BACKWARD in spec.traits
+    return BuildCall(
+        spec.name,
+        call.model,
+        optim_args=request.found.optim_args,
+        target_modules=request.target_modules,
+        defaults={**(given or {}), **_shared(first)} if in_backward else given,
+        param_rules=router.plain_rules([name for name, _ in part.trainable]),
+        precision=call.precision,
+        gradient_accumulation_steps=call.gradient_accumulation_steps,
+        max_grad_norm=call.max_grad_norm if in_backward else None,
+        **request.hyperparameters,
+    )
+
+
+def _shared(first: Prepared | None) -> dict[str, Any]:
+    """Return the arguments of the engine that all layerwise optimizers of a build share."""
+    values = {} if first is None else dict(first.optim_args)
+    shared = {key: values.get(key) for key in InBackward.model_fields}
+    return {key: value for key, value in shared.items() if value is not None}
+
+
+def _check_clipping(call: BuildCall, members: Sequence[Prepared]) -> None:
+    """Check that one norm can be clipped over all members."""
+    if call.max_grad_norm is None:
+        return
+    modes = {_clipping_of(member) for member in members}
+    if len(modes) > 1:
+        raise OptimArgsError(
+            "max_grad_norm limits one norm, which some of these optimizers need before and others "
+            f"after the backward pass: {', '.join(member.plan.optimizer for member in members)}",
+            where="max_grad_norm",
+            fix="leave it out, or use the same clipping for all, or the eager forms",
+        )
+    if modes == {"previous_norm"} and len(members) > 1 and any(map(_ends_itself, members)):
+        raise OptimArgsError(
+            "LOMO ends its steps by itself, so the norm of all gradients is never known",
+            where="clipping='previous_norm'",
+            fix="use clipping='exact' or 'per_parameter'",
+        )
+
+
+def _clipping_of(member: Prepared) -> str | None:
+    in_backward = Trait.STEPS_IN_BACKWARD in member.spec.traits
+    mode: str | None = getattr(member.optim_args, "clipping", None) if in_backward else None
+    return mode
+
+
+def _ends_itself(member: Prepared) -> bool:
+    return Trait.STEPS_IN_BACKWARD in member.spec.traits and member.spec.eager_spec is None
+
+
+def _joined(
+    call: BuildCall, router: Router, members: Sequence[Prepared], trainable: Named
+) -> Prepared:
+    """Return one plan of all members, under the name that was asked for."""
+    first = members[0]
+    precision = detect_precision(trainable, call.precision)
+    groups = tuple(
+        replace(group, optimizer=member.plan.optimizer)
+        for member in members
+        for group in member.plan.groups
+    )
+    joined = Plan(
+        optimizer=first.plan.optimizer,
+        distribution=first.plan.distribution,
+        arguments=first.plan.arguments,
+        target_modules=tuple(chain.from_iterable(m.plan.target_modules for m in members)),
+        groups=groups,
+        precision=precision,
+        gradient_accumulation_steps=call.gradient_accumulation_steps,
+        max_grad_norm=call.max_grad_norm,
+        findings=tuple(_findings(members)),
+        members=tuple(
+            PlannedMember(
+                member.label, member.plan.optimizer, member.plan.distribution, member.plan.arguments
+            )
+            for member in members
+        ),
+    )
+    context = replace(
+        first.context,
+        groups=tuple(chain.from_iterable(member.context.groups for member in members)),
+        precision=precision,
+    )
+    return replace(
+        first,
+        plan=joined,
+        context=context,
+        layouts=(),
+        members=tuple(members),
+        router=router,
+    )
+
+
+def _findings(members: Sequence[Prepared]) -> Iterator[Finding]:
+    """Yield the findings of all members; what several of them find, once."""
+    seen: set[tuple[str, str]] = set()
+    for member in members:
+        for finding in member.plan.findings:
+            if (finding.what, finding.where) in seen:
+                continue
+            seen.add((finding.what, finding.where))
+            is_first = member is members[0]
+            named = is_first or member.plan.optimizer in finding.what
+            yield (
+                finding
+                if named
+                else replace(finding, what=f"{member.plan.optimizer}: {finding.what}")
+            )

@@ -1,0 +1,1 @@
+"""Several optimizers of one model as one `torch.optim.Optimizer`."""
