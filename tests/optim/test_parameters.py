@@ -79,7 +79,8 @@ class TestTargets:
         optimizer = hub.optim.galore_adamw(named, target_modules="all-linear", rank=2)
         assert optimizer.hub_plan.target_modules == ("up",)
         (note,) = [text for text in texts(optimizer) if "by name and shape" in text]
-        assert "wte, lm_head" in note
+        assert "embeddings by name: wte" in note
+        assert "matched by target_modules but output head: lm_head" in texts(optimizer)
 
     def test_a_head_can_be_named(self):
         named = nn.ModuleDict({"up": nn.Linear(8, 8), "head": nn.Linear(8, 8)}).named_parameters()
