@@ -11,7 +11,7 @@ from hub.building.build import build_prepared
 from hub.errors import OptimArgsError, TargetModulesError, UnsupportedError
 from hub.groups.from_parameters import read_parameters
 from hub.groups.split import no_decay_by_name_or_shape
-from hub.groups.stand_in import Embedding, Head
+from hub.groups.stand_in import Embedding
 from hub.names.registry import default_registry
 from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.groups.from_parameters import FromParameters
+    from hub.planning.single import Prepared
     from hub.plans import Plan
     from hub.spec import OptimizerSpec
 
@@ -65,7 +66,7 @@ def build_from_parameters(
     call = BuildCall(name, read.model, **options)
     call.hyperparameters = {key: arguments[key] for key in arguments if key not in OPTIONS}
     prepared = prepare(call, given=read.given)
-    found = (*prepared.plan.findings, *_findings(spec, read, prepared.plan))
+    found = (*prepared.plan.findings, *_findings(read, prepared))
     prepared = replace(prepared, plan=replace(prepared.plan, findings=found))
     return build_prepared(prepared, registry.observers(), stacklevel=stacklevel + 1)
 
@@ -94,26 +95,32 @@ def _check_names(spec: OptimizerSpec, read: FromParameters, options: Mapping[str
         )
 
 
-def _findings(spec: OptimizerSpec, read: FromParameters, plan: Plan) -> Iterator[Finding]:
-    if Trait.TRAIN_EVAL_MODES in spec.traits:
+def _findings(read: FromParameters, prepared: Prepared) -> Iterator[Finding]:
+    members = prepared.members or (prepared,)
+    traits = {trait for member in members for trait in member.spec.traits}
+    if Trait.TRAIN_EVAL_MODES in traits:
         yield Finding.warn(
             "there is no model whose train() and eval() the weights could follow",
             "call optimizer.train() and optimizer.eval() with those of the model, and eval() "
             "before saving the model",
         )
-    if Trait.STEPS_IN_BACKWARD in spec.traits and _nobody_averages(read):
+    if Trait.STEPS_IN_BACKWARD in traits and _nobody_averages(read):
         yield Finding.refuse(
             UnsupportedError(
-                f"{spec.name} steps inside the backward pass, and averages the gradients of "
-                "several processes itself, which takes the model",
+                f"{prepared.spec.name} steps inside the backward pass, and averages the gradients "
+                "of several processes itself, which takes the model",
                 where="params",
                 fix="call hub.build with the model, or use the eager form",
             )
         )
-    if plan.target_modules:
-        yield from _by_name(read)
-    if "weight_decay" in spec.per_group and plan.values.get("weight_decay"):
-        yield from _decay(read, plan)
+    if prepared.plan.target_modules:
+        yield _by_name(read)
+    if any(_decays(member) for member in members):
+        yield from _decay(read, prepared.plan)
+
+
+def _decays(member: Prepared) -> bool:
+    return "weight_decay" in member.spec.per_group and bool(member.plan.values["weight_decay"])
 
 
 def _nobody_averages(read: FromParameters) -> bool:
@@ -122,17 +129,13 @@ def _nobody_averages(read: FromParameters) -> bool:
     return several and distributed.get_world_size() > 1 and not sharded
 
 
-def _by_name(read: FromParameters) -> Iterator[Finding]:
-    """Note which matrices are embeddings or heads by their names."""
+def _by_name(read: FromParameters) -> Finding:
+    """Note that targets are chosen by name and shape, and which matrices are embeddings by name."""
     modules = read.model.named_modules()
-    skipped = [name for name, module in modules if isinstance(module, Embedding | Head)]
-    yield Finding.note(
-        "the target modules are 2-D weights, by name and shape; "
-        + (
-            f"embeddings and output heads by name: {listed(skipped)}"
-            if skipped
-            else "none of the names is that of an embedding or an output head"
-        ),
+    embeddings = [name for name, module in modules if isinstance(module, Embedding)]
+    return Finding.note(
+        "the target modules are 2-D weights, by name and shape; embeddings by name: "
+        + (listed(embeddings) or "none"),
         "call hub.build with the model to go by the kinds of its layers",
     )
 

@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 from hub.building.from_parameters import NEEDS_TARGETS, OPTIONS, build_from_parameters
 from hub.errors import UnknownOptimizerError, UnsupportedError
 from hub.names.registry import default_registry
+from hub.planning.requests import REST
+from hub.spec import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _TYPES: dict[str, Any] = {
     "params": Any,
+    REST: dict[str, Any],
     "target_modules": str | list[str] | None,
     "param_rules": dict[str, dict[str, Any]] | None,
     "precision": str | None,
@@ -26,6 +29,7 @@ _TYPES: dict[str, Any] = {
 }
 _MEANINGS = {
     "params": "Parameters, named parameters, or groups of either.",
+    REST: "Arguments of the optimizer of all other parameters; `optimizer` names another one.",
     **dict.fromkeys(OPTIONS, "As for `hub.build`."),
 }
 
@@ -85,6 +89,8 @@ def _parameters(spec: OptimizerSpec) -> Iterator[Parameter]:
             Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
         )
         yield _keyword(key, default, types[key])
+    if Trait.MATRICES_ONLY in spec.traits:
+        yield _keyword(REST, {}, _TYPES[REST])
     for key, default in OPTIONS.items():
         if key in fields or (key == "target_modules" and not spec.traits & NEEDS_TARGETS):
             continue

@@ -21,18 +21,27 @@ _EMBEDDING = re.compile(r"(.*_)?emb(ed\w*)?|wte|wpe|shared|relative_attention_bi
 _HEAD = re.compile(
     r"(.*_)?(head|logits)|output(_layer)?|embed_out|classifier|score|qa_outputs", re.IGNORECASE
 )
+_EXPERTS = re.compile(r"(.*_)?experts", re.IGNORECASE)
 _NORM = re.compile(r"(.*_)?(\w*norm|ln)(_?\w)?", re.IGNORECASE)
 
 
-class Head(nn.Module):
-    """An output head, by its name: a pattern selects it, and "all-linear" does not."""
-
-
 class Linear(nn.Linear):
-    """A layer with a two-dimensional weight and any other name."""
+    """A layer with a two-dimensional weight."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
+
+
+class Head(Linear):
+    """An output head, by its name."""
+
+    def get_output_embeddings(self) -> Module:
+        """Return itself, as a model of Transformers returns its head."""
+        return self
+
+
+class Experts(nn.Module):
+    """A module of experts, by its name."""
 
 
 class Embedding(nn.Embedding):
@@ -46,7 +55,7 @@ def stand_in_of(named: Named) -> Module:
     """Return modules that own these parameters under these names.
 
     They show what names and shapes say about a model, and cannot run. A module with a 2-D `weight`
-    is an embedding, an output head or a linear layer, by its name.
+    is an embedding, an output head or a linear layer, by its name; "experts" are experts.
 
     Raises:
         OptimArgsError: A name has an empty part.
@@ -71,6 +80,8 @@ def stand_in_of(named: Named) -> Module:
 
 def _kind(name: str, parameters: Mapping[str, Parameter]) -> type[Module]:
     weight, last = parameters.get("weight"), name.rpartition(".")[2]
+    if _EXPERTS.fullmatch(last):
+        return Experts
     if not name or weight is None or weight.ndim != 2 or _NORM.fullmatch(last):  # noqa: PLR2004
         return nn.Module
     if _HEAD.fullmatch(last):

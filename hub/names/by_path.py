@@ -11,6 +11,8 @@ from hub.errors import PluginError, UnknownOptimizerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_WHAT = "name a subclass of torch.optim.Optimizer, or a function that returns one"
+
 
 def load_factory(path: str) -> Callable[..., Any]:
     """Return the class or function that a path such as "torch.optim:NAdam" names.
@@ -32,7 +34,7 @@ def load_factory(path: str) -> Callable[..., Any]:
             f"{path} is not an optimizer, but "
             + (f"the class {what.__name__}" if what is found else f"a {what.__name__}"),
             where=path,
-            fix="name a subclass of torch.optim.Optimizer, or a function that returns one",
+            fix=_WHAT,
         )
     factory: Callable[..., Any] = found
     return factory
@@ -64,7 +66,7 @@ def _no_attribute(path: str, owner: object, name: str) -> UnknownOptimizerError:
     return UnknownOptimizerError(
         f"{getattr(owner, '__name__', type(owner).__name__)} has no '{name}'",
         where=path,
-        fix=f"did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else "",
+        fix=f"did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else _WHAT,
     )
 
 

@@ -10,27 +10,18 @@ import hub
 from hub.errors import HubWarning
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.quiet import no_warnings
-from hub.spec import Trait
 from hub.testing import Subject
-from hub.testing.subject import backward, differing
+from hub.testing.subject import _usual, backward, differing
 
 LAYERWISE = [name + LAYERWISE_SUFFIX for name in NAMES if has_layerwise_form(hub.describe(name))]
 ALL = [*NAMES, *LAYERWISE]
 
 
-def values_of(case):
-    lr = {"lr": case.lr} if case.has("lr") else {}
-    return {**lr, **case.spec.example_arguments}
-
-
-def from_parameters(case, params, **more):
+def from_parameters(case, params):
     """Build by the class, with the arguments that the kit builds with."""
-    if hub.describe(case.name).traits & {Trait.LOW_RANK, Trait.MATRICES_ONLY}:
-        more["target_modules"] = "all-linear"
-    if Trait.MATRICES_ONLY in hub.describe(case.name).traits:
-        more["rest"] = values_of(Subject(hub.describe(case.name).rest))
+    rest = {label: _usual(spec) for label, spec in case.others.items()}
     with no_warnings(HubWarning):
-        return getattr(hub.optim, case.name)(params, **values_of(case), **more)
+        return getattr(hub.optim, case.name)(params, **_usual(case.spec), **rest)
 
 
 def trained(model, optimizer, steps=3):

@@ -51,6 +51,11 @@ def test_groups_without_weight_decay_decay_as_in_torch(framework):
     assert difference(trained(mine, optimizer), trained(theirs, torchs)) == 0
 
 
+@pytest.fixture(autouse=True)
+def _no_command_line(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+
 class Module(pl.LightningModule):
     def __init__(self):
         super().__init__()
@@ -64,7 +69,7 @@ class Module(pl.LightningModule):
 
 
 class WithCallable(Module):
-    def __init__(self, optimizer: OptimizerCallable = torch.optim.SGD):
+    def __init__(self, optimizer: OptimizerCallable):
         super().__init__()
         self.optimizer = optimizer
 
@@ -115,6 +120,16 @@ def test_lightning_cli(module, key, tmp_path):
     model = fit(module, tmp_path, args).model
     theirs = expected("stable_adamw", weight_decay=DECAY, betas=(0.8, 0.95))
     assert difference(weights_of(model), theirs) == 0
+
+
+@pytest.mark.filterwarnings(*ITS_OWN_WARNINGS)
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+def test_lightning_cli_with_a_rest(tmp_path):
+    args = ["optimizer=hub.optim.muon", "optimizer.lr=0.02", "optimizer.rest={lr: 0.001}"]
+    model = fit(WithNames, tmp_path, [f"--model.{arg}" for arg in args]).model
+    theirs = make_model().train()
+    trained(theirs, hub.build("muon", theirs, lr=0.02, rest={"lr": 0.001}))
+    assert difference(weights_of(model), weights_of(theirs)) == 0
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -1,5 +1,8 @@
 """What hub reads from parameters, named parameters and groups."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import hub
-from hub.errors import HubError, OptimArgsError, TargetModulesError
+from hub.errors import HubError, OptimArgsError, TargetModulesError, UnsupportedError
 from hub.groups.stand_in import stand_in_of
 from hub.groups.targets import select_targets
 from hub.quiet import no_warnings
@@ -22,6 +25,10 @@ def net():
 
 def texts(optimizer):
     return [str(finding) for finding in optimizer.hub_plan.findings]
+
+
+def from_names(cls):
+    return lambda model, **arguments: cls(model.named_parameters(), **arguments)
 
 
 def values(optimizer, key):
@@ -79,7 +86,8 @@ class TestTargets:
         optimizer = hub.optim.galore_adamw(named, target_modules="all-linear", rank=2)
         assert optimizer.hub_plan.target_modules == ("up",)
         (note,) = [text for text in texts(optimizer) if "by name and shape" in text]
-        assert "wte, lm_head" in note
+        assert "embeddings by name: wte" in note
+        assert "matched by target_modules but output head: lm_head" in texts(optimizer)
 
     def test_a_head_can_be_named(self):
         named = nn.ModuleDict({"up": nn.Linear(8, 8), "head": nn.Linear(8, 8)}).named_parameters()
@@ -165,11 +173,80 @@ def test_inside_the_backward_pass(name):
     expected = hub.build(name, other, lr=0.1, max_grad_norm=1.0, clipping="previous_norm")
     for step in range(3):
         for one, own in ((model, optimizer), (other, expected)):
+            before = weights(one)
             backward(one, step)
-            assert not step or all(p.grad is None for p in one.parameters())
+            # The first step waits for its own norm.
+            assert not step or differing(before, weights(one))
             own.step()
             own.zero_grad()
     assert not differing(weights(model), weights(other))
+
+
+@pytest.mark.parametrize("name", ["adamw_torch_layerwise", "lomo"])
+def test_several_processes_need_the_model_inside_the_backward_pass(name, monkeypatch):
+    """Nobody would average the gradients: hub sees no forward pass."""
+    several = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda: 2
+    )
+    monkeypatch.setattr("hub.building.from_parameters.distributed", several)
+    with pytest.raises(UnsupportedError, match="gradients of several processes"):
+        getattr(hub.optim, name)(net().parameters(), lr=0.1)
+    hub.optim.adamw_torch(net().parameters(), lr=0.1)
+
+
+def test_flat_pieces_do_not_show_what_decays():
+    piece = nn.Parameter(torch.ones(4))
+    piece._fsdp_flattened = True
+    with pytest.raises(OptimArgsError, match="flat pieces"):
+        hub.optim.adamw_torch([piece])
+
+
+class TestMuon:
+    """Its matrices and its rest, by names and shapes."""
+
+    def test_named_parameters_equal_the_model(self):
+        weights_of = []
+        for build in (partial(hub.build, "muon"), from_names(hub.optim.muon)):
+            model = make_model()
+            optimizer = build(model, lr=0.02, rest={"lr": 0.01})
+            for step in range(3):
+                backward(model, step)
+                optimizer.step()
+                optimizer.zero_grad()
+            weights_of.append(weights(model))
+        assert not differing(*weights_of)
+        assert isinstance(optimizer, hub.optim.muon)
+
+    def test_experts_by_name(self):
+        class Layer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.experts = nn.Module()
+                self.experts.up = nn.Parameter(torch.ones(3, 4, 4))
+                self.gate = nn.Linear(4, 3)
+
+        optimizer = hub.optim.muon(Layer().named_parameters())
+        algorithms = {
+            parameter.name: group.optimizer
+            for group in optimizer.hub_plan.groups
+            for parameter in group.parameters
+        }
+        assert algorithms == {
+            "experts.up": "muon",
+            "gate.weight": "muon",
+            "gate.bias": "adamw_torch",
+        }
+
+    def test_without_names_is_refused(self):
+        with pytest.raises(TargetModulesError, match="have no names"):
+            hub.optim.muon(net().parameters())
+
+
+def test_a_member_that_switches_weights_is_warned_about():
+    rules = {"up": {"optimizer": "schedule_free_adamw"}}
+    named = nn.ModuleDict({"up": nn.Linear(8, 8), "head": nn.Linear(8, 8)}).named_parameters()
+    with pytest.warns(hub.HubWarning, match="no model whose train"):
+        hub.optim.adamw_torch(named, param_rules=rules)
 
 
 def test_param_rules_match_names():
