@@ -20,9 +20,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from torch.utils.data import DataLoader
 from skorch import NeuralNetRegressor
 from torch import nn
+from torch.utils.data import DataLoader
 from trainers.test_diffusion import parts
 from trainers.test_other_loops import OptimizersContainer, Vision
 from trainers.test_sentence_transformers import data_of_pairs, loss_of_a_model
@@ -64,7 +64,7 @@ def everything(title, folder):
         named = {cls.__name__: cls for cls in classes} | {"hub_arguments": hub_arguments}
         return {"model": loss.model, "loss": loss, "data": data_of_pairs(), **named}
     given = settings(folder, max_steps=2)
-    config = next(block for block in blocks("".join(SECTIONS), "yaml") if "_target_" in block)
+    config = next(block for block in blocks("".join(SECTIONS), "yaml") if "_target_:" in block)
     return {
         "hub": hub,
         "model": model,
@@ -112,7 +112,7 @@ def stand_ins():
         "x": x,
         "y": x[:, :1],
         "OptimWrapper": lambda params, opt, **more: opt(params, **more),
-        "Learner": lambda loaders, model, loss_func, opt_func: opt_func(model.parameters(), lr=0.1),
+        "Learner": lambda _, model, loss_func, opt_func: opt_func(model.parameters(), lr=0.1),  # noqa: ARG005
         "loaders": None,
         "loss_func": None,
     }
@@ -160,8 +160,6 @@ def finish(found, folder):
         fit(Module(found["configure_optimizers"]), folder)
     if "train_loop_per_worker" in found:
         found["train_loop_per_worker"]({"optim": "stable_adamw", "lr": 0.1})
-    if isinstance(found.get("optimizer"), torch.optim.Optimizer):
-        assert found["optimizer"].hub_plan.optimizer
     if "HubOptimizers" in found:
         config = found["HubOptimizers"].Config(name="adamw_torch", lr=0.5)
         (built,) = found["HubOptimizers"](config, model_parts=[make_model()]).optimizers
