@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hub.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from hub import optim as optim
     from hub.building.build import build
     from hub.building.config import TrainingConfig
     from hub.building.create import (
@@ -113,6 +114,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name == "optim":  # a module, which importing sets as an attribute
+        return import_module("hub.optim")
     if name not in __all__:
         raise AttributeError(f"module 'hub' has no attribute '{name}'")
     value = getattr(import_module(f"hub.{_HOME_OF.get(name, 'errors')}"), name)
@@ -121,4 +124,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), *__all__, "optim"]

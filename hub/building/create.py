@@ -14,8 +14,9 @@ from hub.building.config import TrainingConfig, is_adam_like
 from hub.building.schedule import build_scheduler_from
 from hub.errors import HubWarning, OptimArgsError
 from hub.groups.modules import trainable_parameters
-from hub.names.by_class import arguments_from_signature, checked_pair, qualified_name
+from hub.names.by_class import checked_pair
 from hub.names.registry import default_registry
+from hub.names.signatures import arguments_from_signature, qualified_name
 from hub.planning.call import BuildCall
 from hub.planning.found import find_optimizer
 from hub.planning.precision import detect_precision

@@ -14,7 +14,7 @@ from hub.terminal import Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hub.names.registry import Kind
+    from hub.names.unknown import Kind
 
 
 class Command(TyperCommand):

@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from hub.errors import HubError, PluginError, PrecisionError
-from hub.names.registry import GROUPS, Plugin, Registry, Source, default_registry, version_of
+from hub.names.registry import GROUPS, Plugin, Registry, Source, default_registry
+from hub.names.requirements import version_of
 from hub.quiet import no_warnings
 from hub.spec import Trait
 from hub.terminal import Terminal

@@ -13,14 +13,17 @@ import typer
 from hub.cli.command import complete_name
 from hub.errors import PluginError
 from hub.names.catalogue import EXTRA_OF, install_command
-from hub.names.registry import default_registry, nearest_names, version_of
+from hub.names.registry import default_registry
+from hub.names.requirements import version_of
+from hub.names.unknown import nearest_names
 from hub.terminal import Terminal, literal
 from hub.text import clean, shown
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from hub.names.registry import Kind, Registry
+    from hub.names.registry import Registry
+    from hub.names.unknown import Kind
 
 
 CORE = "hub"

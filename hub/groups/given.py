@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -98,15 +98,15 @@ def read_given_groups(
     _check_needs(spec, model)
     known = {} if model is None else names_by_id(model)
     groups = tuple(
-        _read_group(group, number, known) for number, group in enumerate(_as_groups(params))
+        _read_group(group, number, known) for number, group in enumerate(as_groups(params))
     )
     kept = tuple(group for group in groups if group.parameters)
     if not kept:
         raise HubError("the parameter groups hold nothing to train", where="params", fix=_FIX)
     names, parameters = zip(*(pair for group in kept for pair in group.parameters), strict=True)
-    _check_once([id(parameter) for parameter in parameters], "a parameter")
-    _check_once(names, "a parameter's name")
-    _check_once([group.name for group in kept], "a group's name")
+    check_once([id(parameter) for parameter in parameters], "a parameter")
+    check_once(names, "a parameter's name")
+    check_once([group.name for group in kept], "a group's name")
     return GivenGroups(ParameterList(parameters) if model is None else model, kept)
 
 
@@ -129,7 +129,8 @@ def _check_needs(spec: OptimizerSpec, model: Module | None) -> None:
         )
 
 
-def _check_once(things: Collection[object], what: str) -> None:
+def check_once(things: Collection[object], what: str) -> None:
+    """Raise `OptimArgsError` if something is there twice."""
     if len(set(things)) < len(things):
         raise OptimArgsError(
             f"{what} is in the groups twice",
@@ -138,8 +139,12 @@ def _check_once(things: Collection[object], what: str) -> None:
         )
 
 
-def _as_groups(params: object) -> list[dict[str, Any]]:
-    """Return groups as torch takes them, each with a list of parameters."""
+def as_groups(params: object) -> list[dict[str, Any]]:
+    """Return `params` as groups; parameters without groups become one.
+
+    Raises:
+        OptimArgsError: It is neither.
+    """
     if isinstance(params, Mapping):
         params = [params]
     if isinstance(params, Parameter | str) or not isinstance(params, Iterable):
@@ -154,19 +159,29 @@ def _as_groups(params: object) -> list[dict[str, Any]]:
 
 
 def _read_group(group: dict[str, Any], number: int, known: Mapping[int, str]) -> _Group:
+    parameters = tuple(
+        (name or known.get(id(parameter), f"added.{number}.{index}"), parameter)
+        for index, (name, parameter) in enumerate(named_pairs(group))
+        if parameter.requires_grad
+    )
+    overrides = {key: value for key, value in group.items() if key not in _OWN_KEYS}
+    return _Group(str(group.get("name", f"given.{number}")), parameters, overrides)
+
+
+def named_pairs(group: Mapping[str, Any]) -> Iterator[tuple[str | None, Parameter]]:
+    """Yield the parameters of a group with the names it has for them.
+
+    Raises:
+        OptimArgsError: Something in it is not a parameter.
+    """
     items, names = _as_list(group["params"]), _as_list(group.get("param_names") or ())
     if len(names) == len(items):
         items = list(zip(names, items, strict=True))
-    parameters: list[tuple[str, Parameter]] = []
-    for index, item in enumerate(items):
+    for item in items:
         name, parameter = item if isinstance(item, tuple) and len(item) == 2 else (None, item)  # noqa: PLR2004
         if not (isinstance(parameter, Parameter) and isinstance(name, str | None)):
             raise _not_a_group(item)
-        if parameter.requires_grad:
-            name = name or known.get(id(parameter), f"added.{number}.{index}")
-            parameters.append((name, parameter))
-    overrides = {key: value for key, value in group.items() if key not in _OWN_KEYS}
-    return _Group(str(group.get("name", f"given.{number}")), tuple(parameters), overrides)
+        yield name, parameter
 
 
 def _as_list(value: object) -> list[Any]:

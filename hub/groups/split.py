@@ -98,7 +98,7 @@ def split_into_groups(
     for name, parameter in trainable:
         index = next((i for i, rule in enumerate(rules) if rule.matches(name)), -1)
         shape = shapes.get(id(parameter), tuple(parameter.shape))
-        exempt = reasons.get(name) or _no_decay_by_name_or_shape(name, shape)
+        exempt = reasons.get(name) or no_decay_by_name_or_shape(name, shape)
         sharded = separable and hasattr(parameter, "device_mesh")
         key = (index, parameter in low_rank, exempt is not None, not sharded)
         draft = drafts.setdefault(
@@ -135,7 +135,8 @@ def _no_decay_reasons(model: Module) -> dict[str, str]:
     return reasons
 
 
-def _no_decay_by_name_or_shape(name: str, shape: Sequence[int]) -> str | None:
+def no_decay_by_name_or_shape(name: str, shape: Sequence[int]) -> str | None:
+    """Return why a parameter is not decayed, as far as its name and shape show it."""
     if _NO_DECAY_NAME.search(name):
         return "bias or norm, by name"
     return f"{len(shape)}-D" if len(shape) < 2 else None  # noqa: PLR2004

@@ -8,30 +8,30 @@ import sys
 from fnmatch import fnmatchcase
 from importlib import import_module, metadata
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
-from hub.names.catalogue import EXTRA_OF, install_command
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, layerwise_spec
+from hub.names.requirements import unmet_requirements
 from hub.names.spec_checks import (
+    PATH,
     check_builds,
     check_hooks_are_marked,
     check_optimizer_spec,
     check_scheduler_spec,
 )
+from hub.names.unknown import Kind, other_kind_error, unknown_error
 from hub.text import clean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pluggy
 
     from hub.spec import OptimizerSpec, SchedulerSpec
 
-Kind = Literal["optimizer", "scheduler"]
 GROUPS: dict[Kind, str] = {"optimizer": "hub.optimizers", "scheduler": "hub.schedulers"}
 OBSERVERS = "hub.plugins"
-_A: dict[Kind, str] = {"optimizer": "an optimizer", "scheduler": "a learning-rate schedule"}
 
 
 class Source(NamedTuple):
@@ -71,6 +71,8 @@ class Registry:
         self._trace = bool(environ.get("HUB_TRACE_PLUGINS"))
         self._loaded: dict[Source, Plugin | PluginError] = {}
         self._layerwise: dict[str, OptimizerSpec] = {}
+        self._by_path: dict[str, tuple[object, Plugin]] = {}
+        """By import path, what it led to the last time, and the plugin made from that."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -96,6 +98,8 @@ class Registry:
     def source(self, kind: Kind, name: str) -> Source:
         """Return the plugin that owns a name, without importing it.
 
+        An optimizer's import path, "package.module:Class", is a plugin itself.
+
         Raises:
             UnknownOptimizerError: No installed distribution has the name.
             PluginError: Several distributions have it.
@@ -106,6 +110,8 @@ class Registry:
                 where=kind,
                 fix=f"use one of hub.list_{kind}s()",
             )
+        if kind == "optimizer" and PATH.fullmatch(name):
+            return Source(re.split(r"[.:]", name)[0], name)
         eager = name.removesuffix(LAYERWISE_SUFFIX)
         is_layerwise = (
             kind == "optimizer" and name != eager and not eager.endswith(LAYERWISE_SUFFIX)
@@ -177,9 +183,12 @@ class Registry:
         """Import a plugin and check it against its metadata, once.
 
         Raises:
+            UnknownOptimizerError: It is an import path that leads to no optimizer.
             PluginError: It cannot be imported, misspells a hook, contradicts its metadata, or
                 has unmet requirements.
         """
+        if ":" in source.module:
+            return self._load_path(source)
         if source not in self._loaded:
             try:
                 loaded: Plugin | PluginError = self._load(source)
@@ -216,6 +225,30 @@ class Registry:
         self._check_against_metadata(source, "optimizer", set(plugin.optimizers))
         self._check_against_metadata(source, "scheduler", set(plugin.schedulers))
         return plugin
+
+    def _load_path(self, source: Source) -> Plugin:
+        """Return the plugin of an import path; a new one if its module has been reloaded."""
+        from hub.names.by_class import Adopted
+        from hub.names.by_path import load_factory
+
+        factory = load_factory(source.module)
+        known = self._by_path.get(source.module)
+        if known is None or known[0] is not factory:
+            adopted = Adopted.from_path(source.module, factory)
+            known = self._by_path[source.module] = factory, self.adopt(source, adopted)
+        return known[1]
+
+    def adopt_class(self, given: object) -> tuple[Plugin, Mapping[str, Any]]:
+        """Return a plugin made from a class or factory, and the arguments given with it.
+
+        Raises:
+            OptimArgsError: `given` is not a pair of a callable and a mapping.
+        """
+        from hub.names.by_class import Adopted, checked_pair
+
+        factory, arguments = checked_pair(given, "optimizer")
+        adopted = Adopted.from_pair(factory, arguments)
+        return self.adopt(Source(adopted.spec.package, adopted.spec.name), adopted), arguments
 
     def adopt(self, source: Source, hooks: object) -> Plugin:
         """Return a plugin made from these hooks, without consulting metadata."""
@@ -277,71 +310,11 @@ class Registry:
         return bool(self._disabled) and _normalized(_source(point).distribution) in self._disabled
 
     def _unknown(self, kind: Kind, name: str) -> HubError:
-        if kind == "optimizer" and name in EXTRA_OF:
-            return UnknownOptimizerError(
-                f"optimizer '{name}' is known, but its plugin is not installed",
-                where=name,
-                fix=install_command(EXTRA_OF[name]),
-            )
         other: Kind = "scheduler" if kind == "optimizer" else "optimizer"
         if self.owners(other, name):
-            how = {"scheduler": "hub.build_scheduler", "optimizer": "hub.build"}[other]
-            return UnknownOptimizerError(
-                f"'{name}' is {_A[other]}, not {_A[kind]}",
-                where=name,
-                fix=f"pass it to {how}, or choose one of hub.list_{kind}s()",
-            )
-        known = {*self.names(kind), *(EXTRA_OF if kind == "optimizer" else ())}
+            return other_kind_error(kind, name)
         own = {point.name for point in self._points[GROUPS[kind]] if _source(point)[0] == "hub"}
-        near = nearest_names(name, known, own)
-        return UnknownOptimizerError(
-            f"there is no {kind} '{name}'",
-            where=name,
-            fix=(f"did you mean {' or '.join(near)}? " if near else "") + f"see hub.list_{kind}s()",
-        )
-
-
-def nearest_names(
-    name: str, known: set[str], first: Collection[str] = (), count: int = 3
-) -> list[str]:
-    """Return the known names most like an unknown one, those with the same beginning first."""
-    from difflib import get_close_matches
-
-    wanted = name.lower().replace("-", "_")
-    alike = {one for one in known if wanted and f"{one}_".startswith(wanted)}
-    alike |= {one for one in known if wanted.startswith(f"{one}_")}
-    by_beginning = sorted(alike, key=lambda one: (one not in first, len(one), one))
-    by_spelling = get_close_matches(wanted, sorted(known), n=count, cutoff=0.5)
-    return list(dict.fromkeys([*by_beginning, *by_spelling]))[:count]
-
-
-def unmet_requirements(distribution: str) -> list[str]:
-    """Describe each requirement of a distribution that this environment does not meet."""
-    from packaging.requirements import Requirement
-
-    if not version_of(distribution):
-        return ["has metadata for another name"]
-    problems = []
-    for text in metadata.requires(distribution) or []:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            problems.append(f"needs {requirement}, which is not installed")
-        else:
-            if not requirement.specifier.contains(version, prereleases=True):
-                problems.append(f"needs {requirement}, but {requirement.name} is {version}")
-    return problems
-
-
-def version_of(distribution: str) -> str:
-    """Return the version of an installed distribution, "" if it has no metadata."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
+        return unknown_error(kind, name, self.names(kind), own)
 
 
 def _by_name(results: list[Iterable[Any]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.errors import OptimArgsError
-from hub.names.by_class import adopt_class
 
 if TYPE_CHECKING:
     from hub.names.by_class import OptimizerClass
@@ -23,18 +22,19 @@ class Found(NamedTuple):
 
 
 def find_optimizer(name: str | OptimizerClass, optim_args: OptimArgs, registry: Registry) -> Found:
-    """Return the plugin, spec and `optim_args` of a name, or of a class or factory.
+    """Return the plugin, spec and `optim_args` of a name or import path, or of a class or factory.
 
     Raises:
         HubError: As `hub.build` does for a name; or a class comes with `optim_args` as well.
     """
     if not (isinstance(name, tuple) or callable(name)):
         return Found(registry.plugin("optimizer", name), registry.optimizer(name), optim_args)
-    found, plugin, arguments = adopt_class(name, registry)
+    plugin, arguments = registry.adopt_class(name)
+    (spec,) = plugin.optimizers.values()
     if optim_args is not None:
         raise OptimArgsError(
-            f"{found} already has its arguments, but optim_args are given too",
+            f"{spec.name} already has its arguments, but optim_args are given too",
             where="optim_args",
             fix="pass all of them with the class",
         )
-    return Found(plugin, plugin.optimizers[found], arguments)
+    return Found(plugin, spec, arguments)

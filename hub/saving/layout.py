@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ _RELATIONS: dict[str, Callable[[Shape], Shape]] = {
     "columns": lambda shape: (*shape[:-2], *shape[-1:]),
 }
 """How a state tensor's shape follows from its parameter's: a moment has the same shape, Adafactor's
-leave out one dimension. `_relations` adds AdEMAMix (bitsandbytes 0.50.2), which stacks moments."""
+leave out one dimension. `_relations` adds AdEMAMix (bitsandbytes 0.50.2), which stacks moments, and
+Prodigy (prodigyopt 1.1.2), which keeps every n-th element in one dimension."""
 
 
 class _Pair(NamedTuple):
@@ -155,7 +157,13 @@ def _comparable(state: State) -> Iterator[tuple[str, Shape]]:
 
 def _relations(items: list[tuple[str, Shape, Shape]]) -> list[Callable[[Shape], Shape]]:
     stacked = items[0][2][:1]
-    return [*_RELATIONS.values(), lambda shape: (*stacked, *shape)]
+    _, ours, theirs = max(items, key=lambda item: prod(item[1]))
+    every = -(-prod(ours) // prod(theirs))
+    return [
+        *_RELATIONS.values(),
+        lambda shape: (*stacked, *shape),
+        lambda shape: (-(-prod(shape) // every),),
+    ]
 
 
 def _holds_in_dimensions(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.arguments.patterns import closest_names
-from hub.errors import PluginError
+from hub.errors import OptimArgsError, PluginError
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
@@ -18,7 +18,7 @@ from hub.testing.subject import DTYPES, Subject
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hub.names.registry import Kind
+    from hub.names.unknown import Kind
 
 SCHEDULER: Kind = "scheduler"
 PRECISIONS = ("fp32", "bf16")
@@ -68,6 +68,7 @@ def cases(
     for name in forms(optimizers, registry):
         spec = registry.optimizer(name)
         _check_known(spec)
+        _check_arguments(spec)
         inside = Trait.STEPS_IN_BACKWARD in spec.traits
         others = EAGER if inside else IN_BACKWARD
         if processes == 1 or device != "cpu":
@@ -126,6 +127,19 @@ def _check_known(spec: OptimizerSpec | SchedulerSpec) -> None:
                 where=f"{type(spec).__name__}.known_failures",
                 fix=closest_names(key, ids),
             )
+
+
+def _check_arguments(spec: OptimizerSpec) -> None:
+    """Check that the kit knows all required arguments; an import path has no examples of them."""
+    fields = spec.arguments.model_fields.items()
+    known = {"lr", *spec.example_arguments}
+    missing = [key for key, field in fields if field.is_required() and key not in known]
+    if missing and ":" in spec.name:
+        raise OptimArgsError(
+            f"{spec.name} requires {', '.join(missing)}, for which the kit has no values",
+            where=spec.name,
+            fix="write a function of the parameters that gives them, and check its import path",
+        )
 
 
 def forms(names: Iterable[str], registry: Registry) -> list[str]:

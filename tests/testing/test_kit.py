@@ -79,6 +79,7 @@ CAUGHT_BY = {
     "silences_everybody": ("threads", "threads changed stdout"),
     "takes_any_input": ("bad_input", "should be refused"),
     "crashes_on_bad_input": ("bad_input", "not a HubError"),
+    "orthogonalizes_by_name": ("witnessed", "detour.weight lacks orthogonal updates"),
     "counts_by_the_call_layerwise": ("equals_eager", "differs in"),
     "keeps_gradients_layerwise": ("frees", "gradients are still in memory"),
     "steps_by_itself_layerwise": ("steps_once", "updated twice"),
@@ -132,6 +133,12 @@ def test_dtypes_that_are_declared_are_trained(precision, trained, registry):
     assert case in cases(["overflows_in_fp16"], registry=registry)
     with nullcontext() if trained else pytest.raises(AssertionError, match="the loss is nan"):
         run(case.check, case.subject)
+
+
+def test_an_optimizer_that_trains_otherwise_beside_others_is_caught(registry):
+    subject = Subject("plain", registry=registry, partner="looks_at_its_company")
+    with pytest.raises(AssertionError, match="does so only when alone"):
+        run("witnessed", subject)
 
 
 def test_every_check_catches_something():

@@ -53,6 +53,11 @@ BASE = OptimizerSpec(
 PER_PARAMETER = frozenset({Trait.PER_PARAMETER})
 MODES = frozenset({Trait.TRAIN_EVAL_MODES})
 ELEMENTWISE = {"sharding": Sharding(kind="native", elementwise=True)}
+MATRICES = {
+    "traits": frozenset({Trait.MATRICES_ONLY, Trait.ORTHOGONAL, Trait.PER_PARAMETER}),
+    "target_modules": "all-linear",
+    "rest": "plain",
+}
 BY_ROWS = {"sharding": Sharding(kind="rows")}
 ROWS = {
     "no_class_of_its_package": ("Plain", {"package": "galore-torch"}),
@@ -121,6 +126,8 @@ ROWS = {
     "logs_on_the_first_rank": ("LogsOnTheFirstRank", ELEMENTWISE),
     "keeps_local_tensors": ("KeepsLocalTensors", ELEMENTWISE),
     "leaves_hooks": ("LeavesHooks", {"traits": PER_PARAMETER}),
+    "orthogonalizes_by_name": ("OrthogonalizesByName", MATRICES),
+    "looks_at_its_company": ("LooksAtItsCompany", {"traits": PER_PARAMETER}),
 }
 
 

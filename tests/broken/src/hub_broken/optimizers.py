@@ -627,5 +627,31 @@ class KeepsLocalTensors(AdamW):
                 own.add_(mean, alpha=-1e-2)
 
 
+class OrthogonalizesByName(AdamW):
+    """Tells matrices by a part of their names, so that some get AdamW."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        before = {p: p.clone() for p in _with_gradients(self)}
+        super().step(closure)
+        for group in self.param_groups:
+            for name, p in zip(group["param_names"], group["params"], strict=True):
+                if p in before and "detour" not in name:
+                    left, _, right = torch.linalg.svd(p.grad.float(), full_matrices=False)
+                    p.copy_(before[p] - group["lr"] * (left @ right).to(p))
+
+
+class LooksAtItsCompany(AdamW):
+    """Takes small steps if it has few parameters, although it claims to update each alone."""
+
+    def step(self, closure=None):
+        few = sum(len(group["params"]) for group in self.param_groups) < 20
+        before = [(p, p.detach().clone()) for p in _with_gradients(self)]
+        super().step(closure)
+        with torch.no_grad():
+            for p, old in before:
+                p.lerp_(old, 0.5 * few)
+
+
 def _with_gradients(optimizer):
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

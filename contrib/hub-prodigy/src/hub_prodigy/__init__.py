@@ -1,0 +1,1 @@
+"""Prodigy for hub: `hub.build("prodigy", model)`."""
