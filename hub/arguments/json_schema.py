@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -71,6 +72,13 @@ def _draft_7(schema: Any, models: Schema) -> Any:
             found[key] = {name: _draft_7(one, models) for name, one in value.items()}
         elif key == "description":
             found[key] = " ".join(value.split())
-        elif key not in _LEFT_OUT:
+        elif key not in _LEFT_OUT and not _is_infinite(value):
             found[key] = value if key in _DATA else _draft_7(value, models)
     return found
+
+
+def _is_infinite(value: Any) -> bool:
+    """Whether a default or a bound has no form in JSON."""
+    if isinstance(value, list):
+        return any(_is_infinite(item) for item in value)
+    return isinstance(value, float) and not math.isfinite(value)
