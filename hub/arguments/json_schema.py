@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticOmit
+from pydantic_core import PydanticOmit, to_jsonable_python
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,6 +50,10 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's
         """Leave out titles, which only repeat the names."""
         return False
+
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as JSON has it, with inf as it is."""
+        return to_jsonable_python(dft, inf_nan_mode="constants")
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> NoReturn:  # noqa: ARG002
         """Leave out an argument, or one of its types."""
