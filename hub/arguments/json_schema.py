@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticOmit
+from pydantic_core import PydanticOmit, to_jsonable_python
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,6 +51,10 @@ class _Generator(GenerateJsonSchema):
         """Leave out titles, which only repeat the names."""
         return False
 
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as JSON has it, with inf as it is."""
+        return to_jsonable_python(dft, inf_nan_mode="constants")
+
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> NoReturn:  # noqa: ARG002
         """Leave out an argument, or one of its types."""
         raise PydanticOmit
@@ -71,6 +76,13 @@ def _draft_7(schema: Any, models: Schema) -> Any:
             found[key] = {name: _draft_7(one, models) for name, one in value.items()}
         elif key == "description":
             found[key] = " ".join(value.split())
-        elif key not in _LEFT_OUT:
+        elif key not in _LEFT_OUT and not _is_infinite(value):
             found[key] = value if key in _DATA else _draft_7(value, models)
     return found
+
+
+def _is_infinite(value: Any) -> bool:
+    """Whether a default or a bound has no form in JSON."""
+    if isinstance(value, list):
+        return any(_is_infinite(item) for item in value)
+    return isinstance(value, float) and not math.isfinite(value)

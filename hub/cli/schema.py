@@ -11,7 +11,7 @@ from hub.arguments.json_schema import DRAFT, arguments_schema, if_then
 from hub.cli.command import complete_optimizer
 from hub.errors import HubError
 from hub.names import describe, list_optimizers, list_schedulers
-from hub.names.layerwise_spec import has_layerwise_form, layerwise_spec
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form, layerwise_spec
 from hub.names.registry import default_registry
 from hub.spec import Trait
 
@@ -44,7 +44,7 @@ def optimizer_schema(spec: OptimizerSpec) -> Schema:
     """Return the schema of a mapping with one optimizer's arguments."""
     made = {"title": spec.name, **_own(spec)}
     if Trait.MATRICES_ONLY in spec.traits:
-        made["definitions"] = _definitions(_rests())
+        made["definitions"] = _definitions(_rests()) | _definitions_of_rests()
     return made
 
 
@@ -71,6 +71,7 @@ def config_schema() -> Schema:
             ),
         ],
         "definitions": _definitions(specs)
+        | _definitions_of_rests()
         | {f"schedule.{one.name}": arguments_schema(one.arguments) for one in schedules},
     }
 
@@ -89,14 +90,22 @@ def _own(spec: OptimizerSpec) -> Schema:
 
 def _rest(spec: OptimizerSpec) -> Schema:
     """Return the schema of what trains all parameters that an optimizer leaves."""
-    rests = {rest.name: _beside_its_name(rest) for rest in _rests()}
+    rests = [rest.name for rest in _rests()]
+    layerwise = spec.rest + LAYERWISE_SUFFIX
+    # As `hub.planning.requests.rest_name`, which needs torch.
+    default = layerwise if spec.eager_spec is not None and layerwise in rests else spec.rest
+    places = {name: {"$ref": f"#/definitions/rest.{name}"} for name in rests}
     return {
         "type": "object",
-        "description": f"The optimizer of all other parameters, {spec.rest} unless `optimizer` "
+        "description": f"The optimizer of all other parameters, {default} unless `optimizer` "
         "names another, and its arguments.",
-        "properties": {"optimizer": {"enum": list(rests), "default": spec.rest}},
-        "allOf": _by_value("optimizer", spec.rest, rests),
+        "properties": {"optimizer": {"enum": rests, "default": default}},
+        "allOf": _by_value("optimizer", default, places),
     }
+
+
+def _definitions_of_rests() -> Schema:
+    return {f"rest.{spec.name}": _beside_its_name(spec) for spec in _rests()}
 
 
 def _beside_its_name(spec: OptimizerSpec) -> Schema:

@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from pydantic import Field
 from typer.testing import CliRunner
 
 import hub
+from hub.arguments import Arguments
 from hub.arguments.json_schema import arguments_schema
 from hub.cli import app
 from hub.cli.schema import config_schema, optimizer_schema
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import default_registry
+from hub.planning.requests import rest_name
 from hub.spec import Trait
 
 OPTIMIZERS, SCHEDULES = hub.list_optimizers(), hub.list_schedulers()
@@ -59,6 +64,11 @@ def test_only_keywords_of_draft_7(config):
     assert {"items", "additionalItems", "if", "then"} <= set(keywords(made))
 
 
+def plain_value(value):
+    """Return a default as a file has it."""
+    return [plain_value(item) for item in value] if isinstance(value, tuple) else value
+
+
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *LAYERWISE])
 def test_every_optimizers_arguments(name):
     spec = hub.describe(name)
@@ -69,13 +79,13 @@ def test_every_optimizers_arguments(name):
     assert made["title"] == name
     assert checking.is_valid({})
     assert checking.is_valid(json.loads(json.dumps(dict(spec.example_arguments))))
-    defaults = {key: field.default for key, field in fields.items() if not field.is_required()}
-    plain = json.loads(json.dumps(defaults, default=str))
+    plain = {key: plain_value(field.default) for key, field in fields.items()}
     assert [error.message for error in checking.iter_errors(plain)] == []
     assert not checking.is_valid({"learning_rate_": 1})
-    for key in fields:
-        assert not checking.is_valid({f"{key}x": fields[key].default})
-        assert not checking.is_valid({key: {"a": {}}}), key
+    assert made["properties"].keys() - fields.keys() <= {"rest"}
+    for key in made["properties"]:
+        assert not checking.is_valid({f"{key}x": None})
+        assert not checking.is_valid({key: [[{"a": []}]]}), key
     assert checking.is_valid({"lr": 1e-3})
     assert not checking.is_valid({"lr": "0.1e"})
     assert not checking.is_valid({"lr": True})
@@ -182,10 +192,32 @@ def test_the_rest_of_what_trains_only_matrices(rest, valid):
     assert not Draft7Validator(optimizer_schema(hub.describe("sgd"))).is_valid({"rest": rest})
 
 
+@pytest.mark.parametrize("name", ["muon", "muon_layerwise"])
+def test_the_default_rest_is_the_one_that_builds(name):
+    spec = hub.describe(name)
+    rest = optimizer_schema(spec)["properties"]["rest"]["properties"]["optimizer"]
+    assert rest["default"] == rest_name(spec, default_registry())
+
+
 def test_references_are_resolved_and_types_without_a_form_left_out():
     made = arguments_schema(hub.describe("grokadamw").arguments)
     assert "$ref" not in set(keywords(made))
     assert "$defs" not in set(keywords(made))
+
+
+def test_what_json_cannot_say_is_left_out():
+    class Endless(Arguments):
+        rate: float = math.inf
+        rates: tuple[float, ...] = (1.0, math.inf)
+        below: float = Field(default=1.0, lt=math.inf)
+        function: Callable[[], None] | None = None
+
+    made = arguments_schema(Endless)
+    assert made["properties"] == {
+        "rate": {"type": "number"},
+        "rates": {"type": "array", "items": {"type": "number"}},
+        "below": {"type": "number", "default": 1.0},
+    }
 
 
 def test_the_default_of_the_configuration():

@@ -64,7 +64,7 @@ def everything(title, folder):
         named = {cls.__name__: cls for cls in classes} | {"hub_arguments": hub_arguments}
         return {"model": loss.model, "loss": loss, "data": data_of_pairs(), **named}
     given = settings(folder, max_steps=2)
-    config = next(block for block in blocks("".join(SECTIONS), "yaml") if "_target_" in block)
+    config = next(block for block in blocks("".join(SECTIONS), "yaml") if "_target_:" in block)
     return {
         "hub": hub,
         "model": model,
@@ -112,7 +112,7 @@ def stand_ins():
         "x": x,
         "y": x[:, :1],
         "OptimWrapper": lambda params, opt, **more: opt(params, **more),
-        "Learner": lambda _, model, opt_func, **__: opt_func(model.parameters(), lr=0.1),
+        "Learner": lambda _, model, loss_func, opt_func: opt_func(model.parameters(), lr=0.1),  # noqa: ARG005
         "loaders": None,
         "loss_func": None,
     }
@@ -160,8 +160,6 @@ def finish(found, folder):
         fit(Module(found["configure_optimizers"]), folder)
     if "train_loop_per_worker" in found:
         found["train_loop_per_worker"]({"optim": "stable_adamw", "lr": 0.1})
-    if isinstance(found.get("optimizer"), torch.optim.Optimizer):
-        assert found["optimizer"].hub_plan.optimizer
     if "HubOptimizers" in found:
         config = found["HubOptimizers"].Config(name="adamw_torch", lr=0.5)
         (built,) = found["HubOptimizers"](config, model_parts=[make_model()]).optimizers
