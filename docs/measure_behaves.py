@@ -47,7 +47,7 @@ def measure(path: str) -> dict[str, Any]:
     row["not_tried"] = reason_not_tried(path)
     if row["not_tried"]:
         return row
-    row["error"] = discover.first_step_error(row)
+    row["error"] = discover.first_step_error(row) or _modes_error(row)
     if row["error"]:
         return row
     if not like:
@@ -62,6 +62,13 @@ def measure(path: str) -> dict[str, Any]:
         row |= found
         row["whole_kit"] = discover.whole_kit(offered | found, JUDGES)
     return row
+
+
+def _modes_error(row: dict[str, Any]) -> str:
+    """Return why hub's checkpoints and classes with `train()` and `eval()` do not go together."""
+    if "train_eval_modes" not in row.get("traits", ()):
+        return ""
+    return "its load_state_dict does not take what hub saves for its train() and eval()"
 
 
 def failed_checks(row: dict[str, Any]) -> list[str]:
