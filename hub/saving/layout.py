@@ -30,10 +30,13 @@ _RELATIONS: dict[str, Callable[[Shape], Shape]] = {
     "same": lambda shape: shape,
     "rows": lambda shape: shape[:-1],
     "columns": lambda shape: (*shape[:-2], *shape[-1:]),
+    "a column": lambda shape: (*shape[:-1], 1),
+    "a row": lambda shape: (*shape[:-2], 1, *shape[-1:]),
 }
 """How a state tensor's shape follows from its parameter's: a moment has the same shape, Adafactor's
-leave out one dimension. `_relations` adds AdEMAMix (bitsandbytes 0.50.2), which stacks moments, and
-Prodigy (prodigyopt 1.1.2), which keeps every n-th element in one dimension."""
+leave out one dimension, or keep it with size 1 (`torch.optim.Adafactor`). `_relations` adds
+AdEMAMix (bitsandbytes 0.50.2), which stacks moments, and Prodigy (prodigyopt 1.1.2), which keeps
+every n-th element in one dimension."""
 
 
 class _Pair(NamedTuple):

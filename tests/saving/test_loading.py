@@ -100,6 +100,27 @@ def test_what_has_no_record_and_fits_is_loaded(name):
     optimizer.load_state_dict(saved)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_factors_that_keep_a_side_of_one_are_told_from_those_of_another_shape(wide):
+    """As `torch.optim.Adafactor` 2.13 has them."""
+
+    def build(side):
+        model = nn.Sequential(nn.Linear(side, 8), nn.Linear(8, 4))
+        return model, hub.build((torch.optim.Adafactor, {"lr": 0.01}), model)
+
+    model, source = build(4)
+    model(torch.ones(2, 4)).sum().backward()
+    source.step()
+    saved = source.state_dict()
+    del saved["hub"]
+    _, optimizer = build(8 if wide else 4)
+    if wide:
+        with pytest.raises(hub.CheckpointError, match=r"row_var|col_var"):
+            optimizer.load_state_dict(saved)
+    else:
+        optimizer.load_state_dict(saved)
+
+
 def storages(value):
     if isinstance(value, torch.Tensor):
         parts = value.__tensor_flatten__()[0] if hasattr(value, "__tensor_flatten__") else ()

@@ -1,0 +1,1 @@
+"""The optimizers of pytorch_optimizer for hub: `hub.build("po_adopt", model)`."""

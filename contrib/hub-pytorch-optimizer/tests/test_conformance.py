@@ -1,0 +1,22 @@
+"""The offered optimizers keep hub's promises.
+
+The whole kit ran for all of them when the table was written. Here it runs for three, and for the
+others what depends most on the versions of both packages.
+"""
+
+import json
+
+import pytest
+from hub_pytorch_optimizer.hooks import TABLE
+
+from hub.testing import Subject, conformance, run
+
+NAMES = [row["name"] for row in json.loads(TABLE.read_text())]
+
+test_conformance = conformance("po_lion", "po_adabelief", "po_adagc")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("check", ["trains", "resume", "covers"])
+def test_it_trains_and_resumes(check, name):
+    run(check, Subject(name))
