@@ -13,7 +13,7 @@ from hub.planning.state_size import StateSizes
 from hub.spec import Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from hub.errors import HubError
     from hub.planning.call import EstimateCall
@@ -71,36 +71,31 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
-    ranks = zip(*(_estimates(part, call) for part in prepared.parts), strict=True)
-    return max(map(_together, ranks), key=lambda found: found.total)
+    parts = [(part, StateSizes(part)) for part in prepared.parts]
+    ranks = zip(*(_shares(part, call) for part in prepared.parts), strict=True)
+    return max((_estimate(parts, shares) for shares in ranks), key=lambda found: found.total)
 
 
-def _estimates(prepared: Prepared, call: EstimateCall) -> Iterator[Estimate]:
-    """Yield the memory that each rank takes for one optimizer, and for the whole model."""
+def _shares(prepared: Prepared, call: EstimateCall) -> Iterable[Share]:
+    """Return what each rank keeps for one optimizer, and of the whole model."""
     if call.mesh is None:
-        shares: Iterable[Share] = [share_here(prepared, call.model)]
-    else:
-        shares = shares_on_mesh(prepared, call.model, call.mesh)
-    state = StateSizes(prepared)
-    switches = Trait.TRAIN_EVAL_MODES in prepared.spec.traits
-    for share in shares:
-        yield Estimate(
-            parameters=share.parameters,
-            gradients=_gradients(prepared, share.trained),
-            state=state.total(share.stepped),
-            evaluation=sum(share.trained) if switches else 0,
-            exchange=share.exchange,
-        )
+        return [share_here(prepared, call.model)]
+    return shares_on_mesh(prepared, call.model, call.mesh)
 
 
-def _together(members: Sequence[Estimate]) -> Estimate:
-    """Return the memory of several optimizers of one model, which step one after another."""
+def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Share]) -> Estimate:
+    """Return the memory that one rank takes for all optimizers, which step one after another."""
+    each = [(part, sizes, share) for (part, sizes), share in zip(parts, shares, strict=True)]
     return Estimate(
-        parameters=members[0].parameters,
-        gradients=sum(member.gradients for member in members),
-        state=sum(member.state for member in members),
-        evaluation=sum(member.evaluation for member in members),
-        exchange=max(member.exchange for member in members),
+        parameters=shares[0].parameters,
+        gradients=_gradients([(part, share) for part, _, share in each]),
+        state=sum(sizes.total(share.stepped) for _, sizes, share in each),
+        evaluation=sum(
+            sum(share.trained)
+            for part, _, share in each
+            if Trait.TRAIN_EVAL_MODES in part.spec.traits
+        ),
+        exchange=max(share.exchange for share in shares),
     )
 
 
@@ -110,7 +105,12 @@ def _refusal(prepared: Prepared) -> HubError | None:
     return prepared.plan.without(in_the_way).refusal
 
 
-def _gradients(prepared: Prepared, each: Sequence[int]) -> int:
-    freed = Trait.STEPS_IN_BACKWARD in prepared.spec.traits
-    at_once = freed and prepared.plan.gradient_accumulation_steps == 1
-    return sum(sorted(each)[-2:] if at_once else each)
+def _gradients(each: Sequence[tuple[Prepared, Share]]) -> int:
+    """Return the bytes of all gradients, of those that are freed one by one only of two."""
+    kept: list[int] = []
+    freed: list[int] = []
+    for part, share in each:
+        at_once = part.plan.gradient_accumulation_steps == 1
+        in_backward = Trait.STEPS_IN_BACKWARD in part.spec.traits
+        (freed if in_backward and at_once else kept).extend(share.trained)
+    return sum(kept) + sum(sorted(freed)[-2:])

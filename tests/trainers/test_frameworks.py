@@ -9,10 +9,9 @@ from lightning.pytorch.cli import LightningCLI, OptimizerCallable
 from skorch import NeuralNetRegressor
 from torch import nn
 from torch.utils.data import DataLoader
+from trainers.frameworks import BY_SHAPE, DECAYED, OWN
 
 import hub
-
-from .frameworks import BY_SHAPE, DECAYED, OWN
 
 NAMES = ("stable_adamw", "sgd", "adamw_8bit", "stable_adamw_layerwise")
 DECAY = 0.1
