@@ -3,7 +3,7 @@
 
 `python generate.py` reads `docs/behaves.json` of the project, which `docs/measure_behaves.py`
 writes. A class is offered if it passes every check there, but for `copies`, which `factory.py`
-mends; and if the whole kit passes with the spec that is written here. With `--check` nothing is
+mends; and if the kit's other checks pass with the spec that is written here. With `--check` nothing is
 written, and the exit status is 1 if anything would be.
 """
 

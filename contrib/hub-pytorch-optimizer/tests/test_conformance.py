@@ -1,7 +1,8 @@
 """The offered optimizers keep hub's promises.
 
-The whole kit ran for all of them when the table was written. Here it runs for three, and for the
-others what depends most on the versions of both packages.
+All checks of the eager form, and for layerwise forms those that compare the two, ran for all of
+them when the table was written. Here the whole kit runs for three, and for the others what depends
+most on the versions of both packages.
 """
 
 import json
