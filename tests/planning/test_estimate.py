@@ -34,6 +34,10 @@ def every_form():
 
 def a_model(subject, *, is_tied):
     model = subject.model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # Prodigy keeps no copy of zeros, which an estimate cannot see
+                parameter.fill_(0.01)
     if not is_tied:
         model.head.weight = nn.Parameter(model.head.weight.detach().clone())
     return model
