@@ -141,6 +141,18 @@ FAMILIES = (
         "a model fits its training data long before it generalizes, and you want to try whether "
         "amplified slow gradients shorten that.",
     ),
+    Family(
+        "Muon",
+        (("muon",),),
+        "you pretrain, and its products of matrices are small beside those of your batch. It trains "
+        "the matrices of hidden layers, and AdamW everything else: one momentum instead of two for "
+        "most weights. Models that AdamW pretrained are better tuned by AdamW.",
+    ),
+    Family(
+        "Prodigy",
+        (("prodigy",),),
+        "you do not know the learning rate: it estimates one for the whole model, from `lr=1`.",
+    ),
 )
 
 

@@ -119,7 +119,9 @@ class Router:
                 taken[label] = targets_for(
                     request.found.spec, model, request.target_modules
                 ).weights
-            yield label if parameter in taken[label] else branch.rest.label
+            # A model that FSDP1 has flattened has no matrices left, for which its plan refuses it.
+            own = parameter in taken[label] or not taken[label]
+            yield label if own else branch.rest.label
 
     def _branch_of(self, name: str) -> Branch:
         number = self._first(name)
