@@ -125,7 +125,7 @@ def tables(table: Table) -> str:
 
 def offer(row: Row) -> str:
     """Return the name under which hub-pytorch-optimizer offers a class."""
-    return f"`{row['name']}`" if row["name"] in OFFERED else ""
+    return f"`{row['name']}`" if row.get("name") in OFFERED else ""
 
 
 def page() -> str:

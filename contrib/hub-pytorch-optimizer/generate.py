@@ -48,7 +48,7 @@ def is_offered(row: Row) -> bool:
     """Whether a measured class passes."""
     failed = {key.rpartition("-")[0] for key, found in row.get("outcomes", {}).items() if found}
     kit = row.get("whole_kit")
-    if row["class"].partition(":")[2] in MARKED:
+    if row.get("class", "").partition(":")[2] in MARKED:
         return False
     return bool(kit) and failed <= {"copies"} and not any(kit.values())
 
