@@ -15,7 +15,8 @@ PAGE = DOCS / "behaves.md"
 TABLE = DOCS / "behaves.json"
 PREFIX = "po_"
 LONGEST = 110
-OFFERED = ("passes", "fails only copies")
+PLUGIN = DOCS.parent / "contrib/hub-pytorch-optimizer/src/hub_pytorch_optimizer"
+OFFERED = {row["name"] for row in json.loads((PLUGIN / "table.json").read_text())}
 PRECISIONS = ("fp32", "bf16")
 Row = dict[str, Any]
 Table = dict[str, Row]
@@ -124,9 +125,7 @@ def tables(table: Table) -> str:
 
 def offer(row: Row) -> str:
     """Return the name under which hub-pytorch-optimizer offers a class."""
-    kit = row.get("whole_kit")
-    fine = kit and outcome(row) in OFFERED and not any(kit.values())
-    return f"`{row['name']}`" if fine else ""
+    return f"`{row['name']}`" if row.get("name") in OFFERED else ""
 
 
 def page() -> str:

@@ -3,8 +3,8 @@
 
 `python generate.py` reads `docs/behaves.json` of the project, which `docs/measure_behaves.py`
 writes. A class is offered if it passes every check there, but for `copies`, which `factory.py`
-mends; and if the kit's other checks pass with the spec that is written here. With `--check` nothing is
-written, and the exit status is 1 if anything would be.
+mends; and if the kit's other checks pass with the spec that is written here. With `--check` nothing
+is written, and the exit status is 1 if anything would be.
 """
 
 import json
@@ -32,6 +32,9 @@ OF_SPEC = (
     "why_not_layerwise",
     "why_not_sharded",
 )
+MARKED = {"APOLLO", "AdamC", "Fira", "GaLore"}
+"""Classes that do what they are for only in groups marked with `rank`, or `normalized`. In plain
+groups, which is all that was measured, they are AdamW, so they are not offered."""
 COMMON = {
     "package": "pytorch_optimizer",
     "license": "Apache-2.0",
@@ -45,6 +48,8 @@ def is_offered(row: Row) -> bool:
     """Whether a measured class passes."""
     failed = {key.rpartition("-")[0] for key, found in row.get("outcomes", {}).items() if found}
     kit = row.get("whole_kit")
+    if row.get("class", "").partition(":")[2] in MARKED:
+        return False
     return bool(kit) and failed <= {"copies"} and not any(kit.values())
 
 

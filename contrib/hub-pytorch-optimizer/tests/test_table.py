@@ -66,7 +66,7 @@ def test_it_is_the_upstream_optimizer(name, dtype):
 
 
 def test_a_class_that_fails_is_not_offered():
-    assert not {"po_adopt", "po_laprop"} & {row["name"] for row in ROWS}
+    assert not {"po_adopt", "po_laprop", "po_galore"} & {row["name"] for row in ROWS}
     with pytest.raises(hub.UnknownOptimizerError):
         hub.build("po_adopt", torch.nn.Linear(2, 2))
 
