@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_a_class_that_fails_is_not_offered():
     assert not {"po_adopt", "po_laprop", "po_galore"} & {row["name"] for row in ROWS}
     with pytest.raises(hub.UnknownOptimizerError):
         hub.build("po_adopt", torch.nn.Linear(2, 2))
+
+
+def test_python_of_the_readme_runs():
+    text = (FOLDER / "README.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "README.md", "exec"), {})
 
 
 def test_the_factory_has_only_upstreams_classes():

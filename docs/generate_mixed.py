@@ -1,0 +1,34 @@
+"""Write in `docs/mixed.md` what is refused of pairs of optimizers, from `docs/mixed.json`.
+
+With `--check` it fails where the page says something else.
+"""
+
+import json
+import sys
+from collections import defaultdict
+
+from generating import DOCS, between_marks, code, finish
+
+PAGE = DOCS / "mixed.md"
+TABLE = DOCS / "mixed.json"
+
+
+def summary(table: dict[str, dict[str, dict[str, str]]]) -> str:
+    """Return a row for each outcome that is not "holds": the checks and the pairs."""
+    pairs: dict[str, set[str]] = defaultdict(set)
+    checks: dict[str, set[str]] = defaultdict(set)
+    for pair, by_precision in table.items():
+        for outcomes in by_precision.values():
+            for check, text in outcomes.items():
+                pairs[text].add(pair)
+                checks[text].add(check)
+    lines = [f"{len(table)} pairs were measured.", "", "| outcome | checks | pairs |", "|---|---|---|"]
+    for text in sorted(pairs):
+        names = ", ".join(sorted(pairs[text]))
+        lines.append(f"| {text} | {code(sorted(checks[text]))} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    text = between_marks(PAGE.read_text(), summary(json.loads(TABLE.read_text())))
+    sys.exit(not finish({PAGE: text}))
