@@ -22,7 +22,12 @@ def summary(table: dict[str, dict[str, dict[str, str]]]) -> str:
             for check, text in outcomes.items():
                 pairs[text].add(pair)
                 checks[text].add(check)
-    lines = [f"{len(table)} pairs were measured.", "", "| outcome | checks | pairs |", "|---|---|---|"]
+    lines = [
+        f"{len(table)} pairs were measured.",
+        "",
+        "| outcome | checks | pairs |",
+        "|---|---|---|",
+    ]
     for text in sorted(pairs):
         names = ", ".join(sorted(pairs[text]))
         lines.append(f"| {text} | {code(sorted(checks[text]))} | {names} |")

@@ -144,9 +144,9 @@ FAMILIES = (
     Family(
         "Muon",
         (("muon",),),
-        "you pretrain, and its products of matrices are small beside those of your batch. It trains "
-        "the matrices of hidden layers, and AdamW everything else: one momentum instead of two for "
-        "most weights. Models that AdamW pretrained are better tuned by it.",
+        "you pretrain, and its products of matrices are small beside those of your batch. It "
+        "trains the matrices of hidden layers, and AdamW everything else: one momentum instead of "
+        "two for most weights. Models that AdamW pretrained are better tuned by it.",
     ),
     Family(
         "Prodigy",

@@ -11,7 +11,7 @@ from hub.arguments.json_schema import DRAFT, arguments_schema, if_then
 from hub.cli.command import complete_optimizer
 from hub.errors import HubError
 from hub.names import describe, list_optimizers, list_schedulers
-from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form, layerwise_spec
+from hub.names.layerwise_spec import has_layerwise_form, layerwise_spec
 from hub.names.registry import default_registry
 from hub.spec import Trait
 
@@ -91,9 +91,7 @@ def _own(spec: OptimizerSpec) -> Schema:
 def _rest(spec: OptimizerSpec) -> Schema:
     """Return the schema of what trains all parameters that an optimizer leaves."""
     rests = [rest.name for rest in _rests()]
-    layerwise = spec.rest + LAYERWISE_SUFFIX
-    # As `hub.planning.requests.rest_name`, which needs torch.
-    default = layerwise if spec.eager_spec is not None and layerwise in rests else spec.rest
+    default = default_registry().rest_of(spec).name
     places = {name: {"$ref": f"#/definitions/rest.{name}"} for name in rests}
     return {
         "type": "object",

@@ -83,6 +83,7 @@ def _facts(spec: OptimizerSpec) -> Table:
         ("runs on", ", ".join(sorted(spec.devices))),
         ("traits", ", ".join(sorted(spec.traits))),
         ("per group", ", ".join(sorted(spec.per_group))),
+        ("rest", _rest(spec)),
         ("under FSDP2", _sharded(spec)),
         *(("known failure", f"{check}: {why}") for check, why in spec.known_failures.items()),
         ("paper", spec.paper),
@@ -91,6 +92,14 @@ def _facts(spec: OptimizerSpec) -> Table:
         if value:
             table.add_row(key, value)
     return table
+
+
+def _rest(spec: OptimizerSpec) -> str:
+    """Return what trains the parameters that an optimizer leaves."""
+    if Trait.MATRICES_ONLY not in spec.traits:
+        return ""
+    rest = default_registry().rest_of(spec)
+    return f"{rest.name} trains all but matrices, unless rest.optimizer names another"
 
 
 def _sharded(spec: OptimizerSpec) -> str:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hub.errors import HubError, PluginError, UnknownOptimizerError, for_author
-from hub.names.layerwise_spec import LAYERWISE_SUFFIX, layerwise_spec
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form, layerwise_spec
 from hub.names.requirements import unmet_requirements
 from hub.names.spec_checks import (
     PATH,
@@ -158,6 +158,19 @@ class Registry:
                 name, layerwise_spec(specs[name.removesuffix(LAYERWISE_SUFFIX)])
             )
         return self._layerwise[name]
+
+    def rest_of(self, spec: OptimizerSpec) -> OptimizerSpec:
+        """Return what trains the parameters that an optimizer of matrices leaves, by default.
+
+        It is layerwise if the optimizer is, and if it can be.
+
+        Raises:
+            HubError: As `plugin` does.
+        """
+        rest = self.optimizer(spec.rest)
+        if spec.eager_spec is None or not has_layerwise_form(rest):
+            return rest
+        return self.optimizer(spec.rest + LAYERWISE_SUFFIX)
 
     def scheduler(self, name: str) -> SchedulerSpec:
         """Return the spec of a schedule; raises as `plugin` does."""

@@ -9,7 +9,6 @@ from hub.arguments.grammar import parse_arguments
 from hub.arguments.resolve import as_mapping
 from hub.errors import OptimArgsError
 from hub.groups.split import rule_pairs
-from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.planning.found import find_optimizer
 from hub.planning.routing import OPTIMIZER, Branch, Request, Router
 from hub.spec import Trait
@@ -74,7 +73,7 @@ def _branch(own: Request, registry: Registry) -> Branch:
             where=f"{REST} of {spec.name}",
             fix="remove one of them",
         )
-    given = {OPTIMIZER: rest_name(spec, registry), **rest_asked, **rest_keywords}
+    given = {OPTIMIZER: registry.rest_of(spec).name, **rest_asked, **rest_keywords}
     values = {key: value for key, value in given.items() if key not in (OPTIMIZER, _TARGETS)}
     rest = _request(f"{own.label}.{REST}".removeprefix("."), given, values, registry)
     if rest.matrices_only:
@@ -98,12 +97,6 @@ def _asked(found: Found) -> dict[str, Any]:
     given = found.optim_args
     given = parse_arguments(given) if isinstance(given, str) else given
     return as_mapping(found.spec.name, "optim_args", given)
-
-
-def rest_name(spec: OptimizerSpec, registry: Registry) -> str:
-    """Return the name of an optimizer's default rest, which is layerwise if the optimizer is."""
-    layerwise = spec.eager_spec is not None and has_layerwise_form(registry.optimizer(spec.rest))
-    return spec.rest + LAYERWISE_SUFFIX * layerwise
 
 
 def _without_rest(

@@ -13,7 +13,6 @@ from hub.errors import HubWarning
 from hub.names.registry import Registry, default_registry
 from hub.planning.call import BuildCall
 from hub.planning.prepare import prepare
-from hub.planning.requests import rest_name
 from hub.quiet import no_warnings
 from hub.running.attach import detach
 from hub.spec import Trait
@@ -123,7 +122,7 @@ class Subject:
     def _rest_of(self, spec: OptimizerSpec, label: str) -> dict[str, OptimizerSpec]:
         if Trait.MATRICES_ONLY not in spec.traits:
             return {}
-        return {label: self.registry.optimizer(rest_name(spec, self.registry))}
+        return {label: self.registry.rest_of(spec)}
 
     def _shared(self, spec: OptimizerSpec, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of a check's arguments that are meant for all optimizers of a model."""

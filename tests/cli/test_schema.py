@@ -20,7 +20,6 @@ from hub.cli import app
 from hub.cli.schema import config_schema, optimizer_schema
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import default_registry
-from hub.planning.requests import rest_name
 from hub.spec import Trait
 
 OPTIMIZERS, SCHEDULES = hub.list_optimizers(), hub.list_schedulers()
@@ -196,7 +195,7 @@ def test_the_rest_of_what_trains_only_matrices(rest, valid):
 def test_the_default_rest_is_the_one_that_builds(name):
     spec = hub.describe(name)
     rest = optimizer_schema(spec)["properties"]["rest"]["properties"]["optimizer"]
-    assert rest["default"] == rest_name(spec, default_registry())
+    assert rest["default"] == default_registry().rest_of(spec).name
 
 
 def test_references_are_resolved_and_types_without_a_form_left_out():

@@ -89,15 +89,16 @@ class MixedOptimizer(torch.optim.Optimizer):
         if not self._is_ready:
             super().add_param_group(param_group)
             return
-        before = [list(member.param_groups) for member in self.hub_members]
+        before = [(one, list(one.param_groups)) for one in (self, *self.hub_members)]
         try:
             for member, group in self._routed(param_group):
                 member.add_param_group(group)
                 self.param_groups.append(member.param_groups[-1])
         except Exception:
-            for member, groups in zip(self.hub_members, before, strict=True):
-                member.param_groups[:] = groups
-            self.param_groups[:] = [g for g in self.param_groups if any(g in b for b in before)]
+            for one, groups in before:
+                one.param_groups[:] = groups
+                if hasattr(one, "hub_engine"):
+                    one.hub_engine.place_hooks()
             raise
 
     def state_dict(self) -> StateDict:
