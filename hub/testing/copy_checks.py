@@ -11,6 +11,7 @@ from torch import nn
 
 from hub.errors import CheckpointError, HubError
 from hub.running.attach import detach
+from hub.spec import Trait
 from hub.testing.comparing import weights
 from hub.testing.expect import expect
 from hub.testing.subject import Subject, differing, train
@@ -69,7 +70,7 @@ def copies(subject: Subject) -> None:
     After `hub.detach`, a copy trains as the original does, unless the upstream class says that it
     cannot be copied.
     """
-    clipping = {} if subject.in_backward else {"max_grad_norm": 1e-3}
+    clipping = {} if subject.any_has(Trait.STEPS_IN_BACKWARD) else {"max_grad_norm": 1e-3}
     whole, original = subject.start(**clipping)
     train(whole, original, BEFORE + AFTER)
     for make in (copy.deepcopy, copy.copy, _pickled):
