@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "bf16", "bf16-mixed", "fp16-mixed")
 """Parameters in fp32 or bf16; "-mixed" is fp32 parameters under autocast."""
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+IMPORT_PATH = re.compile(r"\s*[\w.]+:[A-Za-z_]\w*\s*(?=:|$)")
+"""Of an optimizer at the beginning of a contender; `key=value` would follow a plain name."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Contender:
 
     @classmethod
     def parse(cls, text: str) -> Contender:
-        """Read `NAME` or `NAME:key=value,…`.
+        """Read `NAME` or `NAME:key=value,…`, where a name may be an import path, `module:Class`.
 
         Raises:
             HubError: The name is missing.
         """
-        name, _, optim_args = text.partition(":")
+        path = IMPORT_PATH.match(text)
+        end = path.end() if path else text.find(":")
+        name, optim_args = (text[:end], text[end + 1 :]) if end >= 0 else (text, "")
         if not name.strip():
             raise HubError(
                 "the name of an optimizer is missing",

@@ -73,17 +73,31 @@ def _aligned(
 
 
 @contextmanager
-def restored_on_error(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """Restore the attributes of optimizers if loading into one of them fails."""
+def loading(optimizers: Iterable[Optimizer], name: str) -> Iterator[None]:
+    """Restore the attributes of optimizers if loading into one of them fails.
+
+    Args:
+        optimizers: All that are loaded into.
+        name: Of what is loaded, for the error.
+
+    Raises:
+        CheckpointError: Whatever else was raised.
+    """
     # Loading replaces attributes, such as the state and the groups, but does not mutate them.
     before = [(vars(optimizer), dict(vars(optimizer))) for optimizer in optimizers]
     try:
         yield
-    except Exception:
+    except Exception as error:
         for now, kept in before:
             now.clear()
             now.update(kept)
-        raise
+        if isinstance(error, HubError | Warning):
+            raise
+        raise CheckpointError(
+            f"the state dict cannot be loaded: {type(error).__name__}: {error}",
+            where=f"load_state_dict of {name}",
+            fix="pass what optimizer.state_dict() returned, or start without optimizer state",
+        ) from error
 
 
 def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
@@ -98,19 +112,10 @@ def _guarded(optimizer: Optimizer) -> Callable[[StateDict], None]:
                 where="load_state_dict",
                 fix="keep a reference to the optimizer, and call its load_state_dict",
             )
-        try:
-            with restored_on_error([inner]):
-                check_structure(state_dict)
-                type(inner).load_state_dict(inner, state_dict)
-                _unshare(inner.state, state_dict["state"])
-        except Exception as error:
-            if isinstance(error, HubError | Warning):
-                raise
-            raise CheckpointError(
-                f"the state dict cannot be loaded: {type(error).__name__}: {error}",
-                where=f"load_state_dict of {type(inner).__name__}",
-                fix="pass what optimizer.state_dict() returned, or start without optimizer state",
-            ) from error
+        with loading([inner], type(inner).__name__):
+            check_structure(state_dict)
+            type(inner).load_state_dict(inner, state_dict)
+            _unshare(inner.state, state_dict["state"])
 
     return load_state_dict
 

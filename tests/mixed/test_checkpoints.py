@@ -98,6 +98,26 @@ def test_a_load_that_fails_in_the_second_member_changes_neither():
     assert fresh.param_groups[0] is fresh.hub_members[0].param_groups[0]
 
 
+DAMAGE = {
+    "a tensor for a shape": lambda record: record["parameters"]["conv.weight"].update(
+        shape=torch.ones(3)
+    ),
+    "members of another kind": lambda record: record.update(members=3),
+    "members without names": lambda record: record["members"][0].pop("names"),
+    "parameters of nobody": lambda record: record.update(parameters={}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_a_checkpoint_error(damage):
+    saved = copy.deepcopy(trained()[1].state_dict())
+    damage(saved["hub"])
+    _, optimizer = trained(steps=0)
+    with pytest.raises(hub.CheckpointError):
+        optimizer.load_state_dict(saved)
+    assert not optimizer.state
+
+
 def test_a_schedule_goes_on_after_loading():
     model, optimizer = trained()
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)

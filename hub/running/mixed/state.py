@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.errors import CheckpointError
 from hub.saving.align import check_names
-from hub.saving.load import check_fits, restored_on_error
+from hub.saving.load import check_fits, loading
 from hub.saving.plain import KEY
 from hub.saving.record import check_writer
 from hub.saving.structure import check_structure
@@ -99,19 +99,19 @@ def load_into(
     Raises:
         CheckpointError: It does not fit.
     """
-    check_structure(state_dict)
-    if KEY in state_dict:
-        check_writer(state_dict[KEY]["optimizer"], members[0].hub_record.optimizer)  # type: ignore[attr-defined]
-    parts = [_part(member, members, state_dict) for member in members]
-    for member, part in zip(members, parts, strict=True):
-        check_fits(member, part)
     places = {
         id(group): (member, index)
         for member in members
         for index, group in enumerate(member.param_groups)
     }
     order = [places[id(group)] for group in groups]
-    with restored_on_error(members):
+    with loading(members, "several optimizers"):
+        check_structure(state_dict)
+        if KEY in state_dict:
+            check_writer(state_dict[KEY]["optimizer"], members[0].hub_record.optimizer)  # type: ignore[attr-defined]
+        parts = [_part(member, members, state_dict) for member in members]
+        for member, part in zip(members, parts, strict=True):
+            check_fits(member, part)
         for member, part in zip(members, parts, strict=True):
             member.load_state_dict(part)
     return [member.param_groups[index] for member, index in order]
