@@ -12,10 +12,13 @@ ADAMW = (Contender("adamw_torch"),)
         ("sgd", "sgd", ""),
         ("sgd:", "sgd", ""),
         (" sgd : lr=0.1 ", "sgd", "lr=0.1"),
+        ("torch.optim:NAdam", "torch.optim:NAdam", ""),
+        ("torch.optim:NAdam:lr=1e-3", "torch.optim:NAdam", "lr=1e-3"),
+        ("muon:rest.lr=3e-3", "muon", "rest.lr=3e-3"),
         ("x:key='a:b',betas=(0.9, 0.95)", "x", "key='a:b',betas=(0.9, 0.95)"),
     ],
 )
-def test_contender_is_split_at_the_first_colon(text, name, optim_args):
+def test_contender_is_a_name_or_import_path_and_arguments(text, name, optim_args):
     assert Contender.parse(text) == Contender(name, optim_args)
 
 
