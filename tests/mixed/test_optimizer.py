@@ -122,6 +122,14 @@ def test_a_parameter_that_nobody_trains_adds_nothing():
     assert optimizer.param_groups == before
 
 
+def test_without_the_model_nothing_can_be_added():
+    optimizer = build()[1]
+    before = list(optimizer.param_groups)
+    with pytest.raises(hub.UnsupportedError, match="without its model"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+    assert optimizer.param_groups == before
+
+
 def test_a_group_that_one_member_refuses_is_added_to_none():
     model, optimizer = build()
     model.frozen.requires_grad_(True)
@@ -140,6 +148,8 @@ def test_copies_are_refused_until_detached():
         copy.deepcopy(optimizer)
     hub.detach(optimizer)
     copied_model, copied = copy.deepcopy((model, optimizer))
+    with pytest.raises(hub.UnsupportedError, match="without its model"):
+        copied.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
     train(model, optimizer, 2, 1)
     train(copied_model, copied, 2, 1)
     expected = weights(copied_model)

@@ -42,7 +42,8 @@ class MixedOptimizer(torch.optim.Optimizer):
         """
         self.hub_members = tuple(members.values())
         self._labels = tuple(members)
-        self._model, self._route = weakref.ref(model), route
+        self._model: Callable[[], Module | None] = weakref.ref(model)
+        self._route = route
         self._is_ready = False
         groups = [group for member in self.hub_members for group in member.param_groups]
         super().__init__(groups, _common_defaults(self.hub_members))
@@ -84,7 +85,8 @@ class MixedOptimizer(torch.optim.Optimizer):
         """Add parameters to the members that the plan's rules choose, a group for each.
 
         Raises:
-            UnsupportedError: No member trains such a parameter; nothing has been added.
+            UnsupportedError: No member trains such a parameter, or the model no longer exists;
+                nothing has been added.
         """
         if not self._is_ready:
             super().add_param_group(param_group)
@@ -131,15 +133,21 @@ class MixedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._model = lambda: None  # that of the original is not the copy's
         self.state = MemberStates(self.hub_members)  # type: ignore[assignment]
 
     def _routed(self, param_group: dict[str, Any]) -> list[tuple[Optimizer, dict[str, Any]]]:
         """Return the members that train the parameters of a group, each with its part."""
         model = self._model()
-        names = {} if model is None else names_by_id(model)
-        group = named_group(param_group, names, len(self.param_groups))
+        if model is None:
+            raise UnsupportedError(
+                "without its model, nothing says which of the optimizers trains new parameters",
+                where="add_param_group",
+                fix="call hub.build with the model, and keep it, or build again with all of them",
+            )
+        group = named_group(param_group, names_by_id(model), len(self.param_groups))
         named = list(zip(group["param_names"], group["params"], strict=True))
-        labels = list(self._route(model, named)) if model is not None else [self._labels[-1]]
+        labels = list(self._route(model, named))
         routed = []
         for label in dict.fromkeys(labels):
             if label not in self._labels:
