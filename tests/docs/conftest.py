@@ -3,7 +3,6 @@
 import re
 import runpy
 import sys
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ from torch import nn
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-INSTALLED = {distribution.name for distribution in distributions()}
 READMES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("plugins/*/README.md")),
-    # hub-pytorch-optimizer has an environment to itself, where its README runs.
-    *sorted(p for p in ROOT.glob("contrib/*/README.md") if p.parent.name in INSTALLED),
+    *sorted(ROOT.glob("contrib/*/README.md")),
 ]
 DOCUMENTS = [
     *READMES,
