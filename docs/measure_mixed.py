@@ -7,9 +7,7 @@ begin with these, and leave the others as they are.
 import json
 import sys
 
-from generating import DOCS, step_uncompiled
-
-step_uncompiled()
+from generating import DOCS
 
 from hub.errors import HubError
 from hub.spec import Trait

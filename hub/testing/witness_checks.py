@@ -93,7 +93,7 @@ def _promised(spec: OptimizerSpec, plan: Plan) -> dict[str, set[str]]:
     found = {}
     if Trait.ORTHOGONAL in spec.traits:
         found["orthogonal updates"] = {p.name for g in groups for p in g.parameters}
-    if Trait.LOW_RANK in spec.traits:
+    if Trait.LOW_RANK in spec.traits and "rank" in spec.low_rank:
         found["low-rank state"] = {p.name for g in groups if g.low_rank for p in g.parameters}
     sharding = sharding_of(spec)
     smallest = 0 if sharding is None else sharding.quantized_from

@@ -25,6 +25,8 @@ NAMES = [
     for name in forms(hub.list_optimizers(), default_registry())
     if default_registry().optimizer(name).eager_spec is None
 ]
+UNSHARDED = [name for name in NAMES if default_registry().optimizer(name).why_not_sharded]
+"""Names that FSDP2 is refused for."""
 LAYERWISE = ["adamw_8bit_layerwise", "galore_adamw_layerwise", "schedule_free_adamw_layerwise"]
 """One of each kind of state: that of a layerwise form is its eager form's, bit for bit."""
 EVERY = tuple(Route)
@@ -44,7 +46,8 @@ def call(ranks, in_one, in_several, name, strategy, *arguments):
 
 
 CASES = [
-    *product(NAMES, [(Strategy.DDP, DDP), (Strategy.FSDP2, FSDP2)]),
+    *product(NAMES, [(Strategy.DDP, DDP)]),
+    *product([name for name in NAMES if name not in UNSHARDED], [(Strategy.FSDP2, FSDP2)]),
     *product(LAYERWISE, [(Strategy.DDP, SHORT), (Strategy.FSDP2, SHORT)]),
 ]
 

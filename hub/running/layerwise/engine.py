@@ -167,6 +167,10 @@ class Engine:
             for slot in self._slots.values():
                 slot.clear(set_to_none=set_to_none)
 
+    def measure(self, loss: Tensor) -> Tensor:
+        """Return the norm of a loss's gradients, if no other optimizer trains with the loss."""
+        return measure([self], loss)
+
     def begin_measuring(self) -> None:
         """Let the next backward pass measure gradients, and update nothing.
 
