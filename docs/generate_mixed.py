@@ -4,6 +4,7 @@ With `--check` it fails where the page says something else.
 """
 
 import json
+import re
 import sys
 from collections import defaultdict
 
@@ -13,6 +14,14 @@ PAGE = DOCS / "mixed.md"
 TABLE = DOCS / "mixed.json"
 
 
+def without_names(text: str, pair: str) -> str:
+    """Return what an outcome says of any pair: "one" for the name that comes first in it."""
+    found = re.findall("|".join(sorted(pair.split(" + "), key=len, reverse=True)), text)
+    for name, instead in zip(dict.fromkeys(found), ("one", "the other"), strict=False):
+        text = re.sub(rf"\b{name}\b", instead, text)
+    return text
+
+
 def summary(table: dict[str, dict[str, dict[str, str]]]) -> str:
     """Return a row for each outcome that is not "holds": the checks and the pairs."""
     pairs: dict[str, set[str]] = defaultdict(set)
@@ -20,8 +29,9 @@ def summary(table: dict[str, dict[str, dict[str, str]]]) -> str:
     for pair, by_precision in table.items():
         for outcomes in by_precision.values():
             for check, text in outcomes.items():
-                pairs[text].add(pair)
-                checks[text].add(check)
+                said = without_names(text, pair)
+                pairs[said].add(pair)
+                checks[said].add(check)
     lines = [
         f"{len(table)} pairs were measured.",
         "",

@@ -36,6 +36,7 @@ def prepare_mixed(call: BuildCall, router: Router, given: GivenGroups | None) ->
     trainable = trainable_parameters(call.model) if given is None else given.trainable
     parts = _parts(call, router, trainable)
     requests = [request for request in router.requests if request.label in parts]
+    _check_same_time(call, requests)
     members: list[Prepared] = []
     for request in requests:
         first = members[0] if members else None
@@ -71,6 +72,12 @@ def _parts(call: BuildCall, router: Router, trainable: Named) -> dict[str, Part]
                 where=f"param_rules {request.label!r}" if request.label else "param_rules",
                 fix="match parameters that it trains, or build the other optimizer alone",
             )
+        elif request.found.optim_args:
+            raise OptimArgsError(
+                "no parameter is left for the rest, so its arguments would have no effect",
+                where=request.label,
+                fix="leave them out",
+            )
     return parts
 
 
@@ -101,30 +108,39 @@ def _shared(first: Prepared | None) -> dict[str, Any]:
     return {key: value for key, value in shared.items() if value is not None}
 
 
+def _check_same_time(call: BuildCall, requests: Sequence[Request]) -> None:
+    """Check that all optimizers need the norm of all gradients at the same time, if one is set."""
+    specs = [request.found.spec for request in requests]
+    inside = [spec.name for spec in specs if Trait.STEPS_IN_BACKWARD in spec.traits]
+    after = [spec.name for spec in specs if spec.name not in inside]
+    if call.max_grad_norm is not None and inside and after:
+        raise OptimArgsError(
+            f"max_grad_norm limits the norm of all gradients, which {inside[0]} needs inside the "
+            f"backward pass, and {after[0]} after it",
+            where="max_grad_norm",
+            fix="leave it out, or choose forms that step at the same time",
+        )
+
+
 def _check_clipping(call: BuildCall, members: Sequence[Prepared]) -> None:
-    """Check that one norm can be clipped over all members."""
-    if call.max_grad_norm is None:
+    """Check that optimizers which step inside the backward pass clip one norm in one way."""
+    if call.max_grad_norm is None or len(members) == 1:
         return
-    modes = {_clipping_of(member) for member in members}
+    modes = {getattr(member.optim_args, "clipping", None) for member in members}
     if len(modes) > 1:
         raise OptimArgsError(
-            "max_grad_norm limits one norm, which some of these optimizers need before and others "
-            f"after the backward pass: {', '.join(member.plan.optimizer for member in members)}",
-            where="max_grad_norm",
-            fix="leave it out, or use the same clipping for all, or the eager forms",
+            f"max_grad_norm limits one norm, in one way, but clipping has {len(modes)} values",
+            where="clipping",
+            fix="use the same clipping for all optimizers of the model",
         )
-    if modes == {"previous_norm"} and len(members) > 1 and any(map(_ends_itself, members)):
+    ends_itself = [m.plan.optimizer for m in members if _ends_itself(m)]
+    if modes == {"previous_norm"} and ends_itself:
         raise OptimArgsError(
-            "LOMO ends its steps by itself, so the norm of all gradients is never known",
+            f"{ends_itself[0]} ends its steps by itself, so the norm of all gradients of a step is "
+            "never known",
             where="clipping='previous_norm'",
             fix="use clipping='exact' or 'per_parameter'",
         )
-
-
-def _clipping_of(member: Prepared) -> str | None:
-    in_backward = Trait.STEPS_IN_BACKWARD in member.spec.traits
-    mode: str | None = getattr(member.optim_args, "clipping", None) if in_backward else None
-    return mode
 
 
 def _ends_itself(member: Prepared) -> bool:

@@ -1,6 +1,7 @@
 """Which optimizers a build asks for: by rules, and for what an optimizer of matrices leaves."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,6 +103,11 @@ WRONG = {
     "a rest with a rest": ({}, {"rest": {"optimizer": "muon"}}, "leaves parameters to a rest"),
     "given twice": ({}, {"rest": {"lr": 1.0}, "optim_args": "rest.lr=2"}, "given twice"),
     "nothing left": ({".*": {"optimizer": "sgd"}}, {}, "muon would train nothing"),
+    "another clipping": (
+        {"blocks": {"optimizer": "sgd_layerwise", "clipping": "per_parameter"}},
+        {"rest": {"optimizer": "adamw_torch_layerwise"}, "max_grad_norm": 1.0},
+        "needs inside the backward pass, and muon after it",
+    ),
     "no matrices": ({"norm": {"optimizer": "muon"}}, {}, "muon would train nothing"),
     "matches nothing": ({"nowhere": {"optimizer": "sgd"}}, {}, "matches no parameter"),
 }
@@ -116,6 +122,29 @@ def test_bad_requests_are_refused(rules, arguments, says):
             call("muon", model, param_rules=rules, **arguments)
     assert all(p.equal(before[name]) for name, p in model.state_dict().items())
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_a_rest_without_parameters_takes_no_arguments():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
+    )
+    assert not hub.plan("muon", model).members
+    with pytest.raises(hub.OptimArgsError, match="no parameter is left for the rest"):
+        hub.plan("muon", model, optim_args="rest.lr=1e-3")
+
+
+def test_members_clip_in_one_way():
+    rules = {"blocks": {"optimizer": "sgd_layerwise", "clipping": "per_parameter"}}
+    given = {"clipping": "exact", "max_grad_norm": 1.0, "param_rules": rules}
+    with pytest.raises(hub.OptimArgsError, match="clipping has 2 values"):
+        hub.plan("adamw_torch_layerwise", make_model(), **given)
+
+
+def test_the_previous_norm_is_not_known_beside_lomo():
+    rules = {"blocks": {"optimizer": "lomo"}}
+    given = {"clipping": "previous_norm", "max_grad_norm": 1.0, "param_rules": rules}
+    with pytest.raises(hub.OptimArgsError, match="lomo ends its steps by itself"):
+        hub.plan("adamw_torch_layerwise", make_model(), **given)
 
 
 VALUES = st.recursive(
