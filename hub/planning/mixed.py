@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub.arguments import InBackward
 from hub.errors import OptimArgsError, TargetModulesError
+from hub.groups.flat import is_flattened
 from hub.groups.modules import trainable_parameters
 from hub.groups.split import check_all_used
 from hub.planning.call import BuildCall
@@ -72,7 +73,7 @@ def _parts(call: BuildCall, router: Router, trainable: Named) -> dict[str, Part]
                 where=f"param_rules {request.label!r}" if request.label else "param_rules",
                 fix="match parameters that it trains, or build the other optimizer alone",
             )
-        elif request.found.optim_args:
+        elif request.found.optim_args and not is_flattened(call.model):
             raise OptimArgsError(
                 "no parameter is left for the rest, so its arguments would have no effect",
                 where=request.label,
