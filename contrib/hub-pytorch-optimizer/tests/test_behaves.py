@@ -9,8 +9,7 @@ from contextlib import redirect_stdout
 from importlib import metadata
 
 import pytest
-
-from tests.docs.conftest import DOCS, blocks
+from docs.conftest import DOCS, blocks
 
 PAGE = (DOCS / "behaves.md").read_text()
 TABLE = json.loads((DOCS / "behaves.json").read_text())
