@@ -304,6 +304,11 @@ class OptimizerSpec:
     notes: tuple[str, ...] = ()
     """What users should know before using it, and where hub differs from the package."""
 
+    @property
+    def takes_targets(self) -> bool:
+        """Whether it takes `target_modules`."""
+        return not self.traits.isdisjoint({Trait.LOW_RANK, Trait.MATRICES_ONLY})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerSpec:

@@ -36,8 +36,6 @@ OPTIONS: Mapping[str, Any] = {
     "max_grad_norm": None,
 }
 """The arguments of `hub.build` that do not need the model, with their defaults."""
-NEEDS_TARGETS = frozenset({Trait.LOW_RANK, Trait.MATRICES_ONLY})
-"""The traits of optimizers that take `target_modules`."""
 _WAY_OUT = "pass model.named_parameters(), or call hub.build with the model"
 
 
@@ -73,7 +71,7 @@ def build_from_parameters(
 
 def _check_names(spec: OptimizerSpec, read: FromParameters, options: Mapping[str, Any]) -> None:
     """Check that there are names for what is chosen by name."""
-    if not read.named and spec.traits & NEEDS_TARGETS:
+    if not read.named and spec.takes_targets:
         raise TargetModulesError(
             f"{spec.name} finds its target modules by name, but the parameters have no names",
             where="params",
@@ -96,8 +94,7 @@ def _check_names(spec: OptimizerSpec, read: FromParameters, options: Mapping[str
 
 
 def _findings(read: FromParameters, prepared: Prepared) -> Iterator[Finding]:
-    members = prepared.members or (prepared,)
-    traits = {trait for member in members for trait in member.spec.traits}
+    traits = {trait for part in prepared.parts for trait in part.spec.traits}
     if Trait.TRAIN_EVAL_MODES in traits:
         yield Finding.warn(
             "there is no model whose train() and eval() the weights could follow",
@@ -115,12 +112,12 @@ def _findings(read: FromParameters, prepared: Prepared) -> Iterator[Finding]:
         )
     if prepared.plan.target_modules:
         yield _by_name(read)
-    if any(_decays(member) for member in members):
+    if any(map(_decays, prepared.parts)):
         yield from _decay(read, prepared.plan)
 
 
-def _decays(member: Prepared) -> bool:
-    return "weight_decay" in member.spec.per_group and bool(member.plan.values["weight_decay"])
+def _decays(part: Prepared) -> bool:
+    return "weight_decay" in part.spec.per_group and bool(part.plan.values["weight_decay"])
 
 
 def _nobody_averages(read: FromParameters) -> bool:

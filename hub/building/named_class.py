@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from torch.optim import Optimizer
 
-from hub.building.from_parameters import NEEDS_TARGETS, OPTIONS, build_from_parameters
+from hub.building.from_parameters import OPTIONS, build_from_parameters
 from hub.errors import UnknownOptimizerError, UnsupportedError
 from hub.names.registry import default_registry
 from hub.planning.requests import REST
@@ -92,7 +92,7 @@ def _parameters(spec: OptimizerSpec) -> Iterator[Parameter]:
     if Trait.MATRICES_ONLY in spec.traits:
         yield _keyword(REST, {}, _TYPES[REST])
     for key, default in OPTIONS.items():
-        if key in fields or (key == "target_modules" and not spec.traits & NEEDS_TARGETS):
+        if key in fields or (key == "target_modules" and not spec.takes_targets):
             continue
         own = spec.target_modules if key == "target_modules" else default
         yield _keyword(key, own, _TYPES[key])

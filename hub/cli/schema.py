@@ -123,7 +123,7 @@ def _by_value(key: str, default: str, then: dict[str, Schema]) -> list[Schema]:
 def _needs(spec: OptimizerSpec) -> Schema:
     """Return what a training configuration with this optimizer has."""
     needs: Schema = {"properties": {"optim_args": _mapping_or_text(_place(spec))}}
-    if spec.traits & {Trait.LOW_RANK, Trait.MATRICES_ONLY} and spec.target_modules is None:
+    if spec.takes_targets and spec.target_modules is None:
         needs["required"] = ["optim_target_modules"]
     return needs
 

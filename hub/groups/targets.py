@@ -72,7 +72,7 @@ def targets_for(
         TargetModulesError: `target_modules` is missing, is not accepted by this optimizer, or is
             wrong as in `select_targets`.
     """
-    if spec.traits.isdisjoint({Trait.LOW_RANK, Trait.MATRICES_ONLY}):
+    if not spec.takes_targets:
         if target_modules is None:
             return Targets()
         raise TargetModulesError(

@@ -72,14 +72,12 @@ class Router:
     @property
     def requests(self) -> list[Request]:
         """All requests, in the order of their groups."""
-        branches = [self.base, *(branch for _, branch in self.rules if branch is not None)]
-        return [request for branch in branches for request in branch.requests]
+        return [request for branch in self._branches for request in branch.requests]
 
     @property
     def rests(self) -> list[Request]:
         """The requests for what others do not take, which may be nothing."""
-        branches = [self.base, *(branch for _, branch in self.rules if branch is not None)]
-        return [branch.rest for branch in branches if branch.rest is not None]
+        return [branch.rest for branch in self._branches if branch.rest is not None]
 
     def used(self, names: Iterable[str]) -> set[int]:
         """Return the numbers of the rules that are the first to match a name."""
@@ -122,6 +120,10 @@ class Router:
             # A model that FSDP1 has flattened has no matrices left, for which its plan refuses it.
             own = parameter in taken[label] or not taken[label]
             yield label if own else branch.rest.label
+
+    @property
+    def _branches(self) -> list[Branch]:
+        return [self.base, *(branch for _, branch in self.rules if branch is not None)]
 
     def _branch_of(self, name: str) -> Branch:
         number = self._first(name)

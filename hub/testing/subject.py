@@ -103,9 +103,9 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        values = {**_usual(self.spec), **arguments}
+        values = {**usual_arguments(self.spec), **arguments}
         own = {
-            label: {**_usual(spec), **self._shared(spec, arguments)}
+            label: {**usual_arguments(spec), **self._shared(spec, arguments)}
             for label, spec in self.others.items()
         }
         if "rest" in own:
@@ -154,7 +154,7 @@ class Subject:
         return model, self.build(model, **arguments)
 
 
-def _usual(spec: OptimizerSpec) -> dict[str, Any]:
+def usual_arguments(spec: OptimizerSpec) -> dict[str, Any]:
     """Return the arguments that an optimizer is built with, unless a check has others."""
     lr = {"lr": _lr(spec)} if "lr" in spec.arguments.model_fields else {}
     targets = {"target_modules": "all-linear"} if Trait.LOW_RANK in spec.traits else {}

@@ -9,7 +9,6 @@ import hub
 from hub.testing.comparing import assert_same, through_a_file, weights
 from hub.testing.ranks import shared_ranks
 
-pytest.importorskip("hub_muon")
 ARGUMENTS = {"lr": 0.02, "rest": {"lr": 3e-3}}
 
 

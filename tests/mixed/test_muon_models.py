@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import LambdaLR
 import hub
 from hub.testing.comparing import assert_same, through_a_file
 
-pytest.importorskip("hub_muon")
 ARGUMENTS = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.05}
 REST = {"lr": 3e-3, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
 MAX_NORM = 0.5

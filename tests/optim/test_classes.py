@@ -51,7 +51,7 @@ def test_it_is_a_class(name):
         assert own[key].default == expected
         assert own[key].kind is inspect.Parameter.KEYWORD_ONLY
         assert f"    {key}: " in cls.__doc__ or not field.description
-    assert ("target_modules" in own) == bool(spec.traits & {Trait.LOW_RANK, Trait.MATRICES_ONLY})
+    assert ("target_modules" in own) == spec.takes_targets
     assert ("rest" in own) == (Trait.MATRICES_ONLY in spec.traits)
     assert own.keys() - {"params", "target_modules", "rest"} == {
         *spec.arguments.model_fields,

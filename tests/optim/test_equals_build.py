@@ -11,7 +11,7 @@ from hub.errors import HubWarning
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.quiet import no_warnings
 from hub.testing import Subject
-from hub.testing.subject import _usual, backward, differing
+from hub.testing.subject import backward, differing, usual_arguments
 
 LAYERWISE = [name + LAYERWISE_SUFFIX for name in NAMES if has_layerwise_form(hub.describe(name))]
 ALL = [*NAMES, *LAYERWISE]
@@ -19,9 +19,9 @@ ALL = [*NAMES, *LAYERWISE]
 
 def from_parameters(case, params):
     """Build by the class, with the arguments that the kit builds with."""
-    rest = {label: _usual(spec) for label, spec in case.others.items()}
+    rest = {label: usual_arguments(spec) for label, spec in case.others.items()}
     with no_warnings(HubWarning):
-        return getattr(hub.optim, case.name)(params, **_usual(case.spec), **rest)
+        return getattr(hub.optim, case.name)(params, **usual_arguments(case.spec), **rest)
 
 
 def trained(model, optimizer, steps=3):
