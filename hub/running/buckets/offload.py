@@ -1,14 +1,113 @@
-"""Keep the state of an optimizer in the host's memory, except while it is used."""
+"""Keep the state of an optimizer in the host's memory, except while it is used.
+
+What moves is the memory under the tensors: between steps a tensor of state stays the same object,
+with data on the host. So it does not matter where a class keeps its tensors: in the state, in lists
+and objects there, or inside of quantized and distributed tensors. Whole storages move, so tensors
+that share one still do, and strides stay, by which matrix products round.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Parameter
 from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from hub.measuring import attribute_tensors, plain_tensors
+from hub.running.buckets.memory import memory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, UntypedStorage
+    from torch.optim import Optimizer
+
+    from hub.running.buckets.memory import Memory
+
+    Held = tuple[UntypedStorage, list[Tensor]]
+
+
+class Host:
+    """Keeps the state of one optimizer on the host, except for parameters that step.
+
+    Tensors without dimensions stay, because classes decide where they have their counts. So do
+    tensors that are also attributes of the optimizer, such as the quantization maps of
+    bitsandbytes, which all parameters share.
+
+    """
+
+    def __init__(self) -> None:
+        self.memories: dict[torch.device, Memory] = {}
+        """What moves state between each device and the host."""
+        self._homes = WeakIdKeyDictionary()
+        """The storage on the host that each tensor had; it is overwritten when the tensor goes."""
+        self._marks: dict[int, object] = {}
+        """What to wait for, by the identity of each parameter whose state is on its way."""
+
+    def fetch(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+        """Start to bring the state of these parameters to their devices."""
+        for parameter, held in self._each(optimizer, parameters):
+            memory = self._memory(parameter.device)
+            away = [(storage, tensors) for storage, tensors in held if memory.is_away(storage)]
+            for storage, tensors in away:
+                here = memory.bring(storage)
+                for tensor in tensors:
+                    _put_on(tensor, here)
+                    self._homes[tensor] = storage
+            if away:
+                self._marks[id(parameter)] = memory.mark()
+
+    def await_arrival(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+        """Wait until the state of these parameters is there."""
+        self.fetch(optimizer, parameters)  # what has left since, with another parameter's state
+        for parameter in parameters:
+            if id(parameter) in self._marks:
+                self._memory(parameter.device).wait(self._marks.pop(id(parameter)))
+
+    def store(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+        """Start to put the state of these parameters on the host, also what is new."""
+        for parameter, held in self._each(optimizer, parameters):
+            memory = self._memory(parameter.device)
+            if id(parameter) in self._marks:
+                memory.wait(self._marks.pop(id(parameter)))
+            for storage, tensors in held:
+                if not memory.is_away(storage):
+                    gone = memory.put(storage, self._home(storage, tensors))
+                    for tensor in tensors:
+                        _put_on(tensor, gone)
+
+    def store_all(self, optimizer: Optimizer) -> None:
+        """Put all state on the host, and wait for it."""
+        self.store(optimizer, [p for group in optimizer.param_groups for p in group["params"]])
+        self.end()
+
+    def end(self) -> None:
+        """Wait until everything is on the host."""
+        for memory in self.memories.values():
+            memory.finish()
+
+    def _home(self, storage: UntypedStorage, tensors: Sequence[Tensor]) -> UntypedStorage | None:
+        homes = (self._homes.pop(tensor, None) for tensor in tensors)  # type: ignore[no-untyped-call]
+        known: list[UntypedStorage] = [home for home in homes if home is not None]
+        return next((home for home in known if home.nbytes() == storage.nbytes()), None)
+
+    def _memory(self, device: torch.device) -> Memory:
+        if device not in self.memories:
+            self.memories[device] = memory_of(device)
+        return self.memories[device]
+
+    def _each(
+        self, optimizer: Optimizer, parameters: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, list[Held]]]:
+        """Yield these parameters, each with the storages of its state that may move."""
+        staying = {_key(tensor) for _, tensor in attribute_tensors(optimizer)}
+        for parameter in parameters:
+            if parameter in optimizer.state:
+                state = optimizer.state[parameter]
+                _place_wrappers(state, parameter.device)
+                yield parameter, _storages(state, staying)
 
 
 def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -19,3 +118,38 @@ def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         return value.to(device) if has_dimensions else value
 
     return tree_map(moved, dict(state))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _storages(state: Any, staying: set[int]) -> list[Held]:
+    """Return the storages in the state of a parameter that may move, each with its tensors."""
+    found: dict[int, Held] = {}
+    for tensor in plain_tensors(state):
+        key = _key(tensor)
+        if tensor.ndim and tensor.numel() and key not in staying and type(tensor) is not Parameter:
+            _, tensors = found.setdefault(key, (tensor.untyped_storage(), []))
+            if not any(known is tensor for known in tensors):
+                tensors.append(tensor)
+    return [*found.values()]
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - two objects may be one storage
+
+
+def _put_on(tensor: Tensor, storage: UntypedStorage) -> None:
+    """Give a tensor the same elements of another storage."""
+    empty = torch.empty(0, dtype=tensor.dtype, device=storage.device)
+    tensor.data = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _place_wrappers(state: Any, device: torch.device) -> None:
+    """Move tensors that are made of others to a device if they think that they are elsewhere.
+
+    They are, once loaded. Later only the memory of what they are made of moves.
+    """
+    for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+        if isinstance(value, dict | list):
+            _place_wrappers(value, device)
+        elif hasattr(value, "__tensor_flatten__") and value.device != device:
+            state[key] = value.to(device)
