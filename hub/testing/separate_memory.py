@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hub.measuring import plain_tensors
 from hub.running.buckets.memory import as_bytes
 from hub.running.steps import members_of
 
 if TYPE_CHECKING:
-    from torch import UntypedStorage
+    from torch import Tensor, UntypedStorage
     from torch.optim import Optimizer
 
 POISON = 0xFF
@@ -18,35 +19,48 @@ POISON = 0xFF
 
 
 class SeparateMemory:
-    """Keeps state in other storages than those it is used in, and poisons what is left behind."""
+    """Keeps state in other storages than those it is used in, and poisons all others.
+
+    What moves leaves poison behind. From the first move of a step until the step ends, there is
+    poison on the host too, and what was there is nowhere to be found.
+    """
 
     def __init__(self) -> None:
-        self.away: dict[int, UntypedStorage] = {}
-        """All storages of the host, by identity."""
         self.allocated = 0
         """How often a storage of the host was allocated."""
-        self.bytes_here = self.most_here = 0
-        """Of the state that was put on the host and is on the device, now and at most."""
+        self.here = self.most_here = 0
+        """Bytes of state on the device, now and at most, but for what steps made."""
+        self._away: dict[int, UntypedStorage] = {}
+        """All storages of the host, by identity."""
+        self._hidden: dict[int, Tensor] = {}
+        """What is in them, while they are poisoned."""
 
     def is_away(self, storage: UntypedStorage) -> bool:
         """Whether a storage is on the host."""
-        return storage._cdata in self.away  # noqa: SLF001
+        return storage._cdata in self._away  # noqa: SLF001
 
     def bring(self, storage: UntypedStorage) -> UntypedStorage:
-        """Copy it, and poison what is on the host."""
-        self.bytes_here += storage.nbytes()
-        self.most_here = max(self.most_here, self.bytes_here)
-        return _moved(storage, _empty_like(storage))
+        """Copy it from where it is hidden."""
+        for key, each in self._away.items():
+            if key not in self._hidden:
+                self._hidden[key] = as_bytes(each).clone()
+                as_bytes(each).fill_(POISON)
+        self.here += storage.nbytes()
+        self.most_here = max(self.most_here, self.here)
+        copy = self._hidden[storage._cdata].clone()  # noqa: SLF001
+        return copy.untyped_storage()
 
     def put(self, storage: UntypedStorage, home: UntypedStorage | None) -> UntypedStorage:
-        """Copy it, and poison what was on the device."""
+        """Hide it, and poison what was on the device."""
         if home is None or not self.is_away(home):
-            home = _empty_like(storage)
-            self.away[home._cdata] = home  # noqa: SLF001
+            home = torch.empty(storage.nbytes(), dtype=torch.uint8).untyped_storage()
+            self._away[home._cdata] = home  # noqa: SLF001
             self.allocated += 1
         else:
-            self.bytes_here -= storage.nbytes()
-        return _moved(storage, home)
+            self.here -= storage.nbytes()
+        self._hidden[home._cdata] = as_bytes(storage).clone()  # noqa: SLF001
+        as_bytes(storage).fill_(POISON)
+        return home
 
     def mark(self) -> None:
         """Return nothing: whatever is brought is there at once."""
@@ -55,24 +69,21 @@ class SeparateMemory:
         """Wait for nothing."""
 
     def finish(self) -> None:
-        """Nothing is ever on its way."""
+        """Show everything again."""
+        while self._hidden:
+            key, content = self._hidden.popitem()
+            as_bytes(self._away[key]).copy_(content)
 
 
+@torch.no_grad()
 def separate(optimizer: Optimizer) -> SeparateMemory:
     """Let an optimizer with `offload` keep its state in separate memory, and return that."""
     memory = SeparateMemory()
     for member in members_of(optimizer):
+        # Loaded from one file, they may share memory, some of which would be poisoned.
+        for tensor in plain_tensors([*member.state.values()]):
+            tensor.data = tensor.clone()
         host = member.hub_stepping.host
         host.memories = {p.device: memory for g in member.param_groups for p in g["params"]}
         host.store_all(member)
     return memory
-
-
-def _moved(storage: UntypedStorage, to: UntypedStorage) -> UntypedStorage:
-    as_bytes(to).copy_(as_bytes(storage))
-    as_bytes(storage).fill_(POISON)
-    return to
-
-
-def _empty_like(storage: UntypedStorage) -> UntypedStorage:
-    return torch.empty(storage.nbytes(), dtype=torch.uint8).untyped_storage()

@@ -1,4 +1,10 @@
-"""Load state to where it is between steps, and never all of it onto the device."""
+"""Load state as of the tensors that are stepped, to where it is between steps.
+
+torch (2.13, `_process_value_according_to_param_policy`) casts each tensor of state to the dtype of
+its parameter and moves it to its device, and classes that load by themselves do likewise. With
+`rounding` the state is that of fp32 weights, and with `offload` it belongs on the host; all of it
+may not even fit on the device. So other tensors stand in for the parameters meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +13,38 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.rounding import BITS, ROUNDED
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from hub.running.buckets.stepping import Stepping
     from hub.saving.plain import StateDict
 
 
-def load_on_host(optimizer: Optimizer) -> None:
-    """Make `load_state_dict` leave the state on the host.
+def load_for_stand_ins(optimizer: Optimizer, stepping: Stepping) -> None:
+    """Make `load_state_dict` load the state of stand-ins.
 
-    torch (2.13, `_process_value_according_to_param_policy`) moves each tensor to the device of its
-    parameter, and classes with a method for it do likewise. So parameters on the CPU stand in for
-    the real ones while they do.
-
-    Call it after the other hooks before a load; this one is the last before the class's own code,
-    and the first after it.
+    Call it after the hooks of the optimizer's factory, before which this one runs, and before those
+    that need the real parameters first.
     """
     present: list[Tensor] = []
+    bits: dict[Any, Tensor] = {}
 
     def before(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         present[:] = _parameters(optimizer)
-        _replace(optimizer, [_on_host(parameter) for parameter in present])
-        return state_dict
+        _replace(optimizer, [_stand_in(parameter, stepping) for parameter in present])
+        state = {
+            number: dict(own) if isinstance(own, dict) else own
+            for number, own in state_dict["state"].items()
+        }
+        numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        bits.clear()
+        for number, parameter in zip(numbers, present, strict=True):
+            if BITS in state.get(number, {}):
+                bits[parameter] = state[number].pop(BITS)
+        return {**state_dict, "state": state}
 
     def after(optimizer: Optimizer) -> None:
         stand_ins = _parameters(optimizer)
@@ -38,26 +53,35 @@ def load_on_host(optimizer: Optimizer) -> None:
         for stand_in, parameter in zip(stand_ins, present, strict=True):
             if stand_in in optimizer.state:
                 state = optimizer.state.pop(stand_in)
-                optimizer.state[parameter] = _with_counts(state, parameter, group_of[id(parameter)])
+                _place_counts(state, parameter, group_of[id(parameter)])
+                optimizer.state[parameter] = state
+            if parameter in bits:
+                own = bits[parameter].detach().to(stand_in.device, copy=True)
+                optimizer.state[parameter][BITS] = own
         present.clear()
+        bits.clear()
 
-    optimizer.register_load_state_dict_pre_hook(before)
+    optimizer.register_load_state_dict_pre_hook(before, prepend=True)
     optimizer.register_load_state_dict_post_hook(after, prepend=True)
 
 
-def _with_counts(state: Any, parameter: Tensor, group: dict[str, Any]) -> Any:
-    """Return state with tensors that have no dimensions where torch's policy puts them."""
+def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:
+    """Move tensors without dimensions to where torch's policy has them for the real parameter."""
     on_device = group.get("fused") or group.get("capturable")
     for key, value in state.items():
         if isinstance(value, torch.Tensor) and not value.ndim and (key != "step" or on_device):
             state[key] = value.to(parameter.device)
-    return state
 
 
-def _on_host(parameter: Tensor) -> Tensor:
-    """Return a parameter of the same dtype and shape on the CPU, which takes no memory."""
-    empty = torch.empty((), dtype=parameter.dtype, device="cpu").expand(parameter.shape)
-    return torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+def _stand_in(parameter: Tensor, stepping: Stepping) -> Tensor:
+    """Return a parameter of this shape that takes no memory."""
+    is_rounded = stepping.rounding is not None and parameter.dtype in ROUNDED
+    element = torch.empty(
+        (),
+        dtype=torch.float32 if is_rounded else parameter.dtype,
+        device=parameter.device if stepping.host is None else "cpu",
+    )
+    return torch.nn.Parameter(element.expand(parameter.shape), parameter.requires_grad)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

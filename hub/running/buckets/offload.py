@@ -74,7 +74,8 @@ class Host:
                 memory.wait(self._marks.pop(id(parameter)))
             for storage, tensors in held:
                 if not memory.is_away(storage):
-                    gone = memory.put(storage, self._home(storage, tensors))
+                    leaving = _without_the_rest(storage, tensors)
+                    gone = memory.put(leaving, self._home(leaving, tensors))
                     for tensor in tensors:
                         _put_on(tensor, gone)
 
@@ -141,6 +142,18 @@ def _put_on(tensor: Tensor, storage: UntypedStorage) -> None:
     """Give a tensor the same elements of another storage."""
     empty = torch.empty(0, dtype=tensor.dtype, device=storage.device)
     tensor.data = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _without_the_rest(storage: UntypedStorage, tensors: Sequence[Tensor]) -> UntypedStorage:
+    """Return the storage, or a smaller one if a tensor is alone on it and needs just a part.
+
+    Some keep a slice of the singular vectors of their gradient.
+    """
+    (tensor, *others) = tensors
+    if others or storage.nbytes() <= tensor.nbytes:
+        return storage
+    tensor.data = tensor.clone()  # keeps the strides, unless elements overlap or have gaps
+    return tensor.untyped_storage()
 
 
 def _place_wrappers(state: Any, device: torch.device) -> None:
