@@ -81,7 +81,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
             state_arguments=spec.state_arguments,
         ),
     )
-    refuse_copies(optimizer, plan.optimizer)
+    refuse_copies(optimizer, plan.optimizer, for_good=stepping.in_buckets)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
@@ -104,7 +104,8 @@ def mix(members: Mapping[str, Optimizer], plan: Plan, model: Module, route: Rout
         hasattr(member, "hub_engine") for member in optimizer.hub_members
     ):
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
-    refuse_copies(optimizer, plan.optimizer)
+    in_buckets = any(member.hub_stepping.in_buckets for member in optimizer.hub_members)
+    refuse_copies(optimizer, plan.optimizer, for_good=in_buckets)
     optimizer.hub_plan = plan
     optimizer._hub_handles = handles  # noqa: SLF001 - ours
     with _lock:
@@ -148,7 +149,8 @@ def detach(optimizer: Optimizer | Module) -> None:
     Clipping ends. An optimizer that stepped inside the backward pass steps eagerly from then on.
     Weights that followed the model's mode stay as they are; switch them with the optimizer's own
     `train()` and `eval()`. The optimizer can be copied as its class allows. State dicts keep their
-    form, so that existing checkpoints still load.
+    form, so that existing checkpoints still load. `rounding` and `offload` go on, and then copies
+    stay refused.
 
     Args:
         optimizer: An optimizer built by hub, or a model, for every optimizer that hub built for it.
