@@ -11,7 +11,7 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
-from hub.running.buckets.loading import load_for_stand_ins
+from hub.running.buckets.loading import keep_on_host, load_for_stand_ins
 from hub.running.buckets.rounding import widen_state
 from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
@@ -21,7 +21,7 @@ from hub.running.layerwise.subclass import make_eager, make_layerwise
 from hub.running.mixed.optimizer import MixedOptimizer
 from hub.running.sharded.attach import save_sharded, step_eagerly
 from hub.running.sharded.late import LateSharding
-from hub.running.steps import members_of, named_group, unwrapped
+from hub.running.steps import named_group, unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
 from hub.saving.load import sign_state_dicts
 from hub.saving.record import Record
@@ -82,7 +82,9 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
             state_arguments=spec.state_arguments,
         ),
     )
-    refuse_copies(optimizer, plan.optimizer)
+    if stepping.host is not None:
+        keep_on_host(optimizer, stepping.host)
+    refuse_copies(optimizer, plan.optimizer, for_good=stepping.in_buckets)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
@@ -105,7 +107,8 @@ def mix(members: Mapping[str, Optimizer], plan: Plan, model: Module, route: Rout
         hasattr(member, "hub_engine") for member in optimizer.hub_members
     ):
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
-    refuse_copies(optimizer, plan.optimizer)
+    in_buckets = any(member.hub_stepping.in_buckets for member in optimizer.hub_members)
+    refuse_copies(optimizer, plan.optimizer, for_good=in_buckets)
     optimizer.hub_plan = plan
     optimizer._hub_handles = handles  # noqa: SLF001 - ours
     with _lock:
@@ -148,8 +151,9 @@ def detach(optimizer: Optimizer | Module) -> None:
 
     Clipping ends. An optimizer that stepped inside the backward pass steps eagerly from then on.
     Weights that followed the model's mode stay as they are; switch them with the optimizer's own
-    `train()` and `eval()`. The optimizer can be copied as its class allows, except with `rounding`
-    or `offload`, which go on. State dicts keep their form, so that existing checkpoints still load.
+    `train()` and `eval()`. The optimizer can be copied as its class allows. State dicts keep their
+    form, so that existing checkpoints still load. `rounding` and `offload` go on, and then copies
+    stay refused.
 
     Args:
         optimizer: An optimizer built by hub, or a model, for every optimizer that hub built for it.
@@ -170,15 +174,9 @@ def detach(optimizer: Optimizer | Module) -> None:
     make_eager(inner)
     stop_following(inner)
     vars(inner).pop("add_param_group", None)
-    if not any(_steps_in_buckets(member) for member in members_of(inner)):
-        allow_copies(inner)
+    allow_copies(inner)
     for handle in vars(inner).pop("_hub_handles", []):
         handle.remove()
-
-
-def _steps_in_buckets(optimizer: Optimizer) -> bool:
-    stepping: Stepping | None = getattr(optimizer, "hub_stepping", None)
-    return stepping is not None and stepping.in_buckets
 
 
 def _settings(plan: Plan, spec: OptimizerSpec, stepping: Stepping) -> Settings:

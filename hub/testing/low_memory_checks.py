@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -15,7 +14,6 @@ from hub.running.buckets.rounding import BITS, ROUNDED, fp32_copy
 from hub.running.steps import members_of
 from hub.testing.comparing import through_a_file, weights
 from hub.testing.expect import expect
-from hub.testing.separate_memory import separate
 from hub.testing.subject import DTYPES, Subject, differing, train
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.testing.kit_model import Model
-    from hub.testing.separate_memory import SeparateMemory
 
 BEFORE, AFTER = 2, 2
 ROUNDS = 3
@@ -49,13 +46,11 @@ def offloads(subject: Subject) -> None:
     train(whole, plain, BEFORE + AFTER)
     with patch.object(buckets, "ELEMENTS", BUCKET):
         half, optimizer = subject.start(offload="cpu")
-        memory = separate(optimizer)
         train(half, optimizer, BEFORE)
-        _is_away(optimizer, memory)
+        _is_away(optimizer)
         resumed, optimizer = _resumed(subject, half, optimizer, offload="cpu")
-        memory = separate(optimizer)
         train(resumed, optimizer, AFTER, start=BEFORE)
-        _is_away(optimizer, memory)
+        _is_away(optimizer)
     wrong = differing(weights(whole), weights(resumed))
     expect(not wrong, f"offload='cpu' changes the weights of {wrong}")
 
@@ -187,17 +182,18 @@ def _resumed(
     return again, other
 
 
-def _is_away(optimizer: Optimizer, memory: SeparateMemory) -> None:
+def _is_away(optimizer: Optimizer) -> None:
     """Hold all state with dimensions to being on the host, but for what parameters share."""
     for member in members_of(optimizer):
         shared = {id(tensor) for _, tensor in attribute_tensors(member)}
-        tensors = chain.from_iterable(map(plain_tensors, member.state.values()))
+        memories = member.hub_stepping.host.memories
         left = [
             tuple(tensor.shape)
-            for tensor in tensors
+            for parameter, state in member.state.items()
+            for tensor in plain_tensors(state)
             if tensor.numel() > 1
             and id(tensor) not in shared
-            and not memory.is_away(tensor.untyped_storage())
+            and not memories[parameter.device].is_away(tensor.untyped_storage())
         ]
         expect(not left, f"after a step, state of these shapes is on the device: {left}")
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hub.measuring import plain_tensors
 from hub.running.buckets.memory import as_bytes
 from hub.running.steps import members_of
 
@@ -75,15 +74,11 @@ class SeparateMemory:
             as_bytes(self._away[key]).copy_(content)
 
 
-@torch.no_grad()
-def separate(optimizer: Optimizer) -> SeparateMemory:
-    """Let an optimizer with `offload` keep its state in separate memory, and return that."""
+def keep_apart(optimizer: Optimizer) -> None:
+    """Let an optimizer with `offload` keep the state of parameters on a CPU in separate memory."""
     memory = SeparateMemory()
     for member in members_of(optimizer):
-        # Loaded from one file, they may share memory, some of which would be poisoned.
-        for tensor in plain_tensors([*member.state.values()]):
-            tensor.data = tensor.clone()
         host = member.hub_stepping.host
-        host.memories = {p.device: memory for g in member.param_groups for p in g["params"]}
+        cpu = {p.device for g in member.param_groups for p in g["params"] if p.device.type == "cpu"}
+        host.memories = dict.fromkeys(cpu, memory)
         host.store_all(member)
-    return memory

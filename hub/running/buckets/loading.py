@@ -8,6 +8,7 @@ may not even fit on the device. So other tensors stand in for the parameters mea
 
 from __future__ import annotations
 
+import weakref
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from hub.running.buckets.offload import Host
     from hub.running.buckets.stepping import Stepping
     from hub.saving.plain import StateDict
 
@@ -63,6 +65,24 @@ def load_for_stand_ins(optimizer: Optimizer, stepping: Stepping) -> None:
 
     optimizer.register_load_state_dict_pre_hook(before, prepend=True)
     optimizer.register_load_state_dict_post_hook(after, prepend=True)
+
+
+def keep_on_host(optimizer: Optimizer, host: Host) -> None:
+    """Put the state on the host that an optimizer has now, and what loading leaves on the device.
+
+    Some classes have state before the first step, and some make theirs anew of what they load.
+    Call it after everything else that replaces `load_state_dict`.
+    """
+    host.store_all(optimizer)
+    load, live = optimizer.load_state_dict, weakref.ref(optimizer)
+
+    def load_state_dict(state_dict: StateDict) -> None:
+        load(state_dict)
+        inner = live()
+        if inner is not None:
+            host.store_all(inner)
+
+    optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign,assignment]
 
 
 def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:

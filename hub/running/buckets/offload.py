@@ -8,6 +8,7 @@ that share one still do, and strides stay, by which matrix products round.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +20,22 @@ from hub.measuring import attribute_tensors, plain_tensors
 from hub.running.buckets.memory import memory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, UntypedStorage
     from torch.optim import Optimizer
 
     from hub.running.buckets.memory import Memory
 
-    Held = tuple[UntypedStorage, list[Tensor]]
+
+@dataclass
+class _Held:
+    """A storage in the state of some parameters, and all tensors there that are on it."""
+
+    storage: UntypedStorage
+    device: torch.device
+    """Of the parameters."""
+    tensors: list[Tensor] = field(default_factory=list)
 
 
 class Host:
@@ -35,7 +44,6 @@ class Host:
     Tensors without dimensions stay, because classes decide where they have their counts. So do
     tensors that are also attributes of the optimizer, such as the quantization maps of
     bitsandbytes, which all parameters share.
-
     """
 
     def __init__(self) -> None:
@@ -48,16 +56,19 @@ class Host:
 
     def fetch(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Start to bring the state of these parameters to their devices."""
-        for parameter, held in self._each(optimizer, parameters):
-            memory = self._memory(parameter.device)
-            away = [(storage, tensors) for storage, tensors in held if memory.is_away(storage)]
-            for storage, tensors in away:
-                here = memory.bring(storage)
-                for tensor in tensors:
+        coming = set()
+        for held in _held(optimizer, parameters):
+            memory = self._memory(held.device)
+            if memory.is_away(held.storage):
+                here = memory.bring(held.storage)
+                coming.add(held.device)
+                for tensor in held.tensors:
                     _put_on(tensor, here)
-                    self._homes[tensor] = storage
-            if away:
-                self._marks[id(parameter)] = memory.mark()
+                    self._homes[tensor] = held.storage
+        marks = {device: self._memory(device).mark() for device in coming}
+        for parameter in parameters:
+            if parameter.device in marks:
+                self._marks[id(parameter)] = marks[parameter.device]
 
     def await_arrival(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Wait until the state of these parameters is there."""
@@ -68,16 +79,14 @@ class Host:
 
     def store(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Start to put the state of these parameters on the host, also what is new."""
-        for parameter, held in self._each(optimizer, parameters):
-            memory = self._memory(parameter.device)
-            if id(parameter) in self._marks:
-                memory.wait(self._marks.pop(id(parameter)))
-            for storage, tensors in held:
-                if not memory.is_away(storage):
-                    leaving = _without_the_rest(storage, tensors)
-                    gone = memory.put(leaving, self._home(leaving, tensors))
-                    for tensor in tensors:
-                        _put_on(tensor, gone)
+        self.await_arrival(optimizer, [p for p in parameters if id(p) in self._marks])
+        for held in _held(optimizer, parameters):
+            memory = self._memory(held.device)
+            if not memory.is_away(held.storage):
+                leaving = _without_the_rest(held)
+                gone = memory.put(leaving, self._home(leaving, held.tensors))
+                for tensor in held.tensors:
+                    _put_on(tensor, gone)
 
     def store_all(self, optimizer: Optimizer) -> None:
         """Put all state on the host, and wait for it."""
@@ -99,17 +108,6 @@ class Host:
             self.memories[device] = memory_of(device)
         return self.memories[device]
 
-    def _each(
-        self, optimizer: Optimizer, parameters: Sequence[Tensor]
-    ) -> Iterator[tuple[Tensor, list[Held]]]:
-        """Yield these parameters, each with the storages of its state that may move."""
-        staying = {_key(tensor) for _, tensor in attribute_tensors(optimizer)}
-        for parameter in parameters:
-            if parameter in optimizer.state:
-                state = optimizer.state[parameter]
-                _place_wrappers(state, parameter.device)
-                yield parameter, _storages(state, staying)
-
 
 def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the state of a parameter with all tensors that have dimensions on a device."""
@@ -122,16 +120,27 @@ def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _storages(state: Any, staying: set[int]) -> list[Held]:
-    """Return the storages in the state of a parameter that may move, each with its tensors."""
-    found: dict[int, Held] = {}
-    for tensor in plain_tensors(state):
-        key = _key(tensor)
-        if tensor.ndim and tensor.numel() and key not in staying and type(tensor) is not Parameter:
-            _, tensors = found.setdefault(key, (tensor.untyped_storage(), []))
-            if not any(known is tensor for known in tensors):
-                tensors.append(tensor)
+def _held(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[_Held]:
+    """Return the storages in the state of these parameters that may move."""
+    staying = {_key(tensor) for _, tensor in attribute_tensors(optimizer)}
+    found: dict[int, _Held] = {}
+    for parameter in parameters:
+        if parameter not in optimizer.state:
+            continue
+        state = optimizer.state[parameter]
+        _place_wrappers(state, parameter.device)
+        for tensor in plain_tensors(state):
+            key = _key(tensor)
+            if not tensor.ndim or not tensor.numel() or key in staying or _is_weight(tensor):
+                continue
+            held = found.setdefault(key, _Held(tensor.untyped_storage(), parameter.device))
+            if not any(known is tensor for known in held.tensors):
+                held.tensors.append(tensor)
     return [*found.values()]
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, Parameter)
 
 
 def _key(tensor: Tensor) -> int:
@@ -144,14 +153,14 @@ def _put_on(tensor: Tensor, storage: UntypedStorage) -> None:
     tensor.data = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
-def _without_the_rest(storage: UntypedStorage, tensors: Sequence[Tensor]) -> UntypedStorage:
+def _without_the_rest(held: _Held) -> UntypedStorage:
     """Return the storage, or a smaller one if a tensor is alone on it and needs just a part.
 
     Some keep a slice of the singular vectors of their gradient.
     """
-    (tensor, *others) = tensors
-    if others or storage.nbytes() <= tensor.nbytes:
-        return storage
+    (tensor, *others) = held.tensors
+    if others or held.storage.nbytes() <= tensor.nbytes:
+        return held.storage
     tensor.data = tensor.clone()  # keeps the strides, unless elements overlap or have gaps
     return tensor.untyped_storage()
 

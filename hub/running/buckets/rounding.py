@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from hub.running.buckets.space import Space
 
 BITS = "rounding_bits"
-"""The key of a parameter's state with the bits that its weights lack, as int16."""
+"""The key of a parameter's state with the bits that its weights lack.
+
+They are int16 numbers in a tensor of the weights' dtype, because neither gloo nor NCCL sends int16,
+and `Optimizer.load_state_dict` casts state to that dtype (torch 2.13).
+"""
 COUNT = "rounding_step"
 """The key of a group that counts steps, for the random bits."""
 ROUNDED = (torch.bfloat16, torch.float16)
@@ -78,7 +82,7 @@ class Rounding:
         weight, copy = local_part(item.tensor.detach()), local_part(copy.detach())
         if self._keeps_bits:
             if bits is None:
-                bits = _like(torch.empty_like(weight, dtype=torch.int16), item.tensor)
+                bits = _like(torch.empty_like(weight), item.tensor)
             split(copy, weight, local_part(bits))
             return bits
         names = item.group.get("param_names")
@@ -149,9 +153,9 @@ def merge(copy: Tensor, weight: Tensor, bits: Tensor | None) -> None:
     Args:
         copy: fp32, of the weight's shape.
         weight: bf16 or fp16.
-        bits: int16, of the same shape.
+        bits: Of the same shape and dtype as the weight.
     """
-    bits = None if bits is None else local_part(bits)
+    bits = None if bits is None else local_part(bits).view(torch.int16)
     if weight.dtype == torch.bfloat16:
         for to, high, low in _chunks(copy, weight, bits):
             to.copy_(high)
@@ -171,8 +175,9 @@ def split(copy: Tensor, weight: Tensor, bits: Tensor) -> None:
     Args:
         copy: fp32; overwritten.
         weight: bf16 or fp16, of the same shape.
-        bits: int16, of the same shape.
+        bits: Of the same shape and dtype as the weight; overwritten.
     """
+    bits = bits.view(torch.int16)
     if weight.dtype == torch.bfloat16:
         for source, high, low in _chunks(copy, weight, bits):
             number = source.view(torch.int32)

@@ -69,6 +69,7 @@ class BucketStep:
                 self._step(optimizer, bucket)
                 host.store(optimizer, own)
         except BaseException:
+            host.end()  # what has not been waited for
             host.store(optimizer, [*chain.from_iterable(parameters)])
             host.end()
             raise

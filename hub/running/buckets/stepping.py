@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from hub.running.buckets.offload import Host
-from hub.running.buckets.rounding import Rounding
+from hub.running.buckets.rounding import ROUNDED, Rounding
 from hub.running.buckets.space import Space
 from hub.running.buckets.step import BucketStep
 from hub.running.stand_ins import StandInStep
@@ -41,7 +43,8 @@ class Stepping:
 
     def of(self, step: Callable[[Optimizer], object]) -> StandInStep | BucketStep:
         """Return what runs a class's step, which has no hooks."""
-        stand_ins = StandInStep(step, self.counters)
+        copies = {} if self.rounding is None else dict.fromkeys(ROUNDED, torch.float32)
+        stand_ins = StandInStep(step, self.counters, copies)
         if not self.in_buckets:
             return stand_ins
         space = Space()
