@@ -50,6 +50,13 @@ class Bucket:
         size: torch.Size = self.parameters[0].shape
         return size
 
+    def count(self) -> int:
+        """Count a step in each state, and return its number."""
+        step: int = self.states[0]["step"] + 1
+        for state in self.states:
+            state["step"] = step
+        return step
+
     def column(self, key: str) -> list[Any]:
         """Return what each state has under a key."""
         return [state[key] for state in self.states]
@@ -159,6 +166,34 @@ def scale_(tensors: Sequence[Tensor], factor: float) -> None:
             tensor.mul_(factor)
     else:
         torch._foreach_mul_(list(tensors), factor)
+
+
+def start(bucket: Bucket, key: str, like: Tensor) -> None:
+    """Make a moment of zeros in states that lack it, each like a slice of a stack."""
+    if key not in bucket.states[0]:
+        for state, one in zip(bucket.states, like.unbind(), strict=True):
+            state[key] = torch.zeros_like(one)
+
+
+def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
+    """Update both moments of AdamW, and return their quotient, not yet corrected for their start.
+
+    Operations and their order are those of the AdamW that Transformers once had, and galore_torch
+    1.0 and apollo_torch 1.0.3 (adamw.py) have.
+    """
+    beta1, beta2 = bucket.group["betas"]
+    first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
+    each = gradient.unbind()
+    scale_(first, beta1)
+    torch._foreach_add_(first, each, alpha=1.0 - beta1)
+    scale_(second, beta2)
+    torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
+    return stacked(first) / stacked(second).sqrt().add_(bucket.group["eps"])
+
+
+def along(values: Tensor, stack: Tensor) -> Tensor:
+    """Return a value for each tensor of a stack, in a shape that multiplies them."""
+    return values.view(-1, *(1 for _ in stack.shape[1:]))
 
 
 def norms(tensors: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ def test_importing_the_hooks_imports_nothing():
         ("galore_adamw", {"update_proj_gap": 0}, "update_proj_gap"),
         ("galore_adamw", {"scale": 0.0}, "scale"),
         ("galore_adamw", {"proj_type": "continuous"}, "reverse_std"),
+        ("galore_adamw", {"projection": "random"}, "'randomized'"),
+        ("galore_adamw", {"refresh": "never"}, "'staggered'"),
         ("galore_adamw", {"betas": (0.9, 1.0)}, "less than 1"),
         ("galore_adamw", {"beta1": 0.9}, "no argument 'beta1'"),
         ("galore_adamw_8bit", {"amsgrad": True}, "no argument 'amsgrad'"),

@@ -16,7 +16,7 @@ from galore_torch import GaLoreAdafactor as UpstreamAdafactor
 from galore_torch import GaLoreAdamW as UpstreamAdamW
 
 from hub.low_rank import NumbersLowRank
-from hub.stacks import buckets, norms, scale_, stacked
+from hub.stacks import adam_quotient, along, buckets, norms, scale_, stacked, start
 from hub_galore.projected import Projected
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class GaLoreAdamW(_InBuckets, UpstreamAdamW):  # type: ignore[misc]  # untyped
     def _update(self, bucket: Bucket) -> None:
         group, projected = bucket.group, self._projected(bucket)
         gradient = bucket.gradient if projected is None else projected.gradient
-        _start(bucket, {"exp_avg": gradient, "exp_avg_sq": gradient})
-        update = _adam_update(bucket, gradient)
+        start(bucket, "exp_avg", gradient)
+        start(bucket, "exp_avg_sq", gradient)
+        update = adam_quotient(bucket, gradient)
         if projected is not None:
             update = projected.back(update)
         torch._foreach_add_(bucket.parameters, update.unbind(), alpha=-_step_size(bucket))
@@ -89,7 +90,7 @@ class GaLoreAdafactor(_InBuckets, UpstreamAdafactor):  # type: ignore[misc]  # u
         sizes = torch._foreach_div(lengths, bucket.shape.numel() ** 0.5)  # noqa: SLF001
         rate = _count(bucket, sizes)
         update = _adafactor_update(bucket, gradient)
-        update.mul_(_along(rate, update))
+        update.mul_(along(rate, update) if isinstance(rate, torch.Tensor) else rate)
         if bucket.group["beta1"] is not None:
             update = _averaged(bucket, update)
         if projected is not None:
@@ -102,9 +103,9 @@ class GaLoreAdafactor(_InBuckets, UpstreamAdafactor):  # type: ignore[misc]  # u
 
 def _count(bucket: Bucket, sizes: Sequence[Tensor]) -> float | Tensor:
     """Count the step, and return the learning rate; with `scale_parameter` that of each."""
-    group, step = bucket.group, bucket.states[0]["step"] + 1
+    group, step = bucket.group, bucket.count()
     for state, size in zip(bucket.states, sizes, strict=True):
-        state["step"], state["RMS"] = step, size
+        state["RMS"] = size
     rate: float = group["lr"]
     if group["relative_step"]:
         least = 1e-6 * step if group["warmup_init"] else 1e-2
@@ -129,12 +130,12 @@ def _adafactor_update(bucket: Bucket, gradient: Tensor) -> Tensor:
     else:
         update = _mixed_in(bucket, "exp_avg_sq", square, decay).rsqrt().mul_(gradient)
     size = norms(update) / update[0].numel() ** 0.5
-    return update.div_(_along((size / group["clip_threshold"]).clamp_(min=1.0), update))
+    return update.div_(along((size / group["clip_threshold"]).clamp_(min=1.0), update))
 
 
 def _mixed_in(bucket: Bucket, key: str, new: Tensor, decay: float) -> Tensor:
     """Update one of the moments by a running average, and return it for all parameters."""
-    _start(bucket, {key: new})
+    start(bucket, key, new)
     moments = bucket.column(key)
     scale_(moments, decay)
     torch._foreach_add_(moments, new.unbind(), alpha=1.0 - decay)
@@ -157,38 +158,9 @@ def _decay(weights: Sequence[Any], weight_decay: float, rate: float | Tensor) ->
         torch._foreach_add_(weights, weights, alpha=-weight_decay * rate)
 
 
-def _along(value: float | Tensor, stack: Tensor) -> float | Tensor:
-    """Return a value for each parameter in a shape that multiplies its slice of a stack."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.view(-1, *(1 for _ in stack.shape[1:]))
-
-
-def _start(bucket: Bucket, moments: dict[str, Tensor]) -> None:
-    """Make the moments that the states lack, each of zeros like one slice of a stack."""
-    for key, like in moments.items():
-        if key not in bucket.states[0]:
-            for state, one in zip(bucket.states, like.unbind(), strict=True):
-                state[key] = torch.zeros_like(one)
-
-
-def _adam_update(bucket: Bucket, gradient: Tensor) -> Tensor:
-    """Update both moments, and return their quotient."""
-    beta1, beta2 = bucket.group["betas"]
-    first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
-    each = gradient.unbind()
-    scale_(first, beta1)
-    torch._foreach_add_(first, each, alpha=1.0 - beta1)
-    scale_(second, beta2)
-    torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
-    return stacked(first) / stacked(second).sqrt().add_(bucket.group["eps"])
-
-
 def _step_size(bucket: Bucket) -> float:
     """Count the step, and return the learning rate with the correction of both moments."""
-    group, step = bucket.group, bucket.states[0]["step"] + 1
-    for state in bucket.states:
-        state["step"] = step
+    group, step = bucket.group, bucket.count()
     rate: float = group["lr"]
     if group["correct_bias"]:
         beta1, beta2 = group["betas"]
