@@ -11,15 +11,18 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
+from hub.running.buckets.rounding import widen_state
+from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
 from hub.running.layerwise.subclass import make_eager, make_layerwise
 from hub.running.mixed.optimizer import MixedOptimizer
-from hub.running.sharded.attach import save_sharded, step_sharded
+from hub.running.sharded.attach import save_sharded, step_eagerly
 from hub.running.sharded.late import LateSharding
 from hub.running.steps import named_group, unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
+from hub.saving.dtypes import keep_state_dtypes
 from hub.saving.load import sign_state_dicts
 from hub.saving.record import Record
 from hub.spec import Trait
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from hub.plans import Plan
+    from hub.running.buckets.stepping import Stepping
     from hub.running.mixed.optimizer import Route
     from hub.spec import OptimizerSpec
 
@@ -50,15 +54,20 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     The plan becomes `optimizer.hub_plan`. The hooks are torch's, so `step()` is not wrapped.
     """
     handles: list[RemovableHandle] = []
+    stepping = stepping_of(plan, spec)
     late = LateSharding(optimizer, model, plan, spec)
     optimizer.hub_late_sharding = late  # type: ignore[attr-defined]
+    optimizer.hub_stepping = stepping  # type: ignore[attr-defined]
+    if stepping.rounding is not None:
+        widen_state(optimizer)
+        keep_state_dtypes(optimizer)
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
-        step_sharded(optimizer, late, spec.step_counters)
+        step_eagerly(optimizer, late, stepping)
     if Trait.TRAIN_EVAL_MODES in spec.traits:
         # First, because it compares the gradients before they are clipped.
         follow_model_mode(optimizer, model)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        make_layerwise(optimizer, _settings(plan, spec), model, late)
+        make_layerwise(optimizer, _settings(plan, spec, stepping), model, late)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
     save_sharded(optimizer, late)
@@ -165,7 +174,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         handle.remove()
 
 
-def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
+def _settings(plan: Plan, spec: OptimizerSpec, stepping: Stepping) -> Settings:
     arguments = plan.values
     return Settings(
         name=plan.optimizer,
@@ -173,7 +182,7 @@ def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
         max_grad_norm=plan.max_grad_norm,
         clipping=arguments.get("clipping"),
         clip_grad_value=arguments.get("clip_grad_value"),
-        step_counters=spec.step_counters,
+        stepping=stepping,
         self_ending=spec.eager_spec is None,
     )
 

@@ -35,6 +35,8 @@ class StandIn:
     parameter: Tensor
     tensor: Tensor
     """Has a gradient; may be the parameter itself."""
+    first: int = 0
+    """The number of the tensor's first element in the whole parameter."""
 
 
 class StandInStep:
