@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
 from hub import backend
 from hub.errors import HubError, UnsupportedError
 from hub.measuring import plain_tensors
+from hub.planning.fake import fake_tensors
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
 
+MOST_OF = defaultdict(lambda: 32, {1: 1 << 14, 2: 1 << 7})
+"""The longest side of a small tensor, by its number of dimensions."""
 _one_at_a_time = RLock()
 """Held while compilation is off, which is a process-wide setting."""
 
@@ -94,10 +97,31 @@ class StateSizes:
 
 def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with fake_tensors():
             return [_after_a_step(prepared, shapes)]
     except Exception:  # noqa: BLE001 - code that reads a fake tensor may raise anything
-        return _one_by_one(prepared, shapes)
+        found = _of_any_value(prepared, shapes)
+        return _one_by_one(prepared, shapes) if found is None else [found]
+
+
+def _of_any_value(prepared: Prepared, shapes: Mapping[str, Shape]) -> _Size | None:
+    """Return what code that reads values keeps, None if values may matter or are all there is."""
+    small = {name: _small(shape) for name, shape in shapes.items()}
+    if small == shapes:
+        return None  # then real tensors are as fast
+    try:
+        real = _after_a_step(prepared, small, real=set(small))
+        with fake_tensors(any_value=True):
+            return (
+                _after_a_step(prepared, shapes) if _after_a_step(prepared, small) == real else None
+            )
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def _small(shape: Shape) -> Shape:
+    """Return a shape whose tensor steps in no time, and is large enough to be quantized."""
+    return tuple(min(side, MOST_OF[len(shape)]) for side in shape)
 
 
 def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
