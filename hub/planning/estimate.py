@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
+
+import torch
 
 from hub.planning.call import takes_estimate_arguments
 from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
 from hub.planning.state_size import StateSizes
+from hub.running.buckets.rounding import ROUNDED
+from hub.running.buckets.step import bucket_slices
 from hub.spec import Trait
 
 if TYPE_CHECKING:
@@ -39,10 +44,23 @@ class Estimate:
     """Of the buffers in which a step moves sharded parameters that are updated as a whole; at
     most, apart from what the update itself takes."""
 
+    copies: int = 0
+    """Of the fp32 copies of weights and gradients that a step makes with `rounding`; at most."""
+    host: int = 0
+    """Of the state that is in the host's memory with `offload`, as part of `state` is only while
+    it is used. Not in `total`."""
+
     @property
     def total(self) -> int:
         """The sum; activations, and the layers that FSDP2 gathers, come on top."""
-        return self.parameters + self.gradients + self.state + self.evaluation + self.exchange
+        return (
+            self.parameters
+            + self.gradients
+            + self.state
+            + self.evaluation
+            + self.exchange
+            + self.copies
+        )
 
 
 @takes_estimate_arguments
@@ -97,7 +115,26 @@ def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Sha
             if Trait.TRAIN_EVAL_MODES in part.spec.traits
         ),
         exchange=max(share.exchange for share in shares),
+        copies=max(_copies(part, share) for part, _, share in each),
     )
+
+
+def _copies(prepared: Prepared, share: Share) -> int:
+    """Return the bytes of the fp32 copies of the largest bucket, and of their gradients."""
+    if getattr(prepared.optim_args, "rounding", None) is None:
+        return 0
+    sizes = [
+        prod(share.stepped[name]) if parameter.dtype in ROUNDED else 0
+        for name, parameter in prepared.context.named_parameters()
+        if name in share.stepped
+    ]
+    if Trait.STEPS_IN_BACKWARD in prepared.spec.traits:
+        elements = max(sizes, default=0)
+    elif Trait.PER_PARAMETER in prepared.spec.traits:
+        elements = max((sum(sizes[part]) for part in bucket_slices(sizes)), default=0)
+    else:
+        elements = sum(sizes)
+    return elements * 2 * torch.float32.itemsize
 
 
 def _refusal(prepared: Prepared) -> HubError | None:

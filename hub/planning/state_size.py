@@ -16,6 +16,7 @@ from hub.measuring import plain_tensors
 from hub.planning.fake import fake_tensors
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
+from hub.running.buckets.rounding import ROUNDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -148,6 +149,7 @@ def _after_a_step(
     `real`, by name, are on the CPU and all others on the meta device; None: all on the CPU.
     """
     context = prepared.context
+    rounding = getattr(prepared.optim_args, "rounding", None)
     stand_ins = {
         id(tensor): _stand_in(tensor, "cpu" if real is None else "meta")
         for tensor in (*context.model.parameters(), *context.model.buffers())
@@ -155,7 +157,7 @@ def _after_a_step(
     for name, parameter in context.named_parameters():
         if name in shapes:
             device = "cpu" if real is None or name in real else "meta"
-            stand_ins[id(parameter)] = _stand_in(parameter, device, shapes[name])
+            stand_ins[id(parameter)] = _stand_in(parameter, device, shapes[name], rounding)
     groups = (_with_stand_ins(group, stand_ins, shapes) for group in context.groups)
     copied = replace(
         context,
@@ -167,7 +169,11 @@ def _after_a_step(
         for parameter in copied.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer.step()
-    return _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
+    found = _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
+    if rounding != "split":
+        return found
+    bits = {n: 2 * p.numel() for n, p in context.named_parameters() if p.dtype in ROUNDED}
+    return replace(found, own={n: size + bits.get(n, 0) for n, size in found.own.items()})
 
 
 def _with_stand_ins(
@@ -177,9 +183,12 @@ def _with_stand_ins(
     return replace(group, parameters=chosen)
 
 
-def _stand_in(tensor: Tensor, device: str, shape: Shape | None = None) -> Tensor:
+def _stand_in(
+    tensor: Tensor, device: str, shape: Shape | None = None, rounding: str | None = None
+) -> Tensor:
     size = tensor.shape if shape is None else shape
-    values = torch.full(size, 0.1, dtype=tensor.dtype, device=device)
+    dtype = torch.float32 if rounding and tensor.dtype in ROUNDED else tensor.dtype
+    values = torch.full(size, 0.1, dtype=dtype, device=device)
     if isinstance(tensor, Parameter):
         return Parameter(values, requires_grad=tensor.requires_grad)
     return values

@@ -22,12 +22,12 @@ correct. `state_dict()` runs, after torch has collected the state:
    shapes. It is prepended because the others rely on the optimizer's own order of parameters.
 3. `import_state` of `hub.running.sharded`, if parameters are sharded: it keeps what this rank
    steps.
-4. `keep_state_dtypes` of `hub.repairs`, if the factory calls it, notes the aligned tensors.
+4. `keep_state_dtypes` of `dtypes`, with `rounding` or if the factory calls it, notes the aligned
+   tensors.
 5. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
    replaces the groups.
-6. `keep_state_dtypes` puts back the tensors as they were before the cast.
-7. `translate_state` turns them into live state, which is why factories call it after
-   `keep_state_dtypes`.
+6. `keep_state_dtypes` puts back the tensors as they were before the cast. It is prepended.
+7. `translate_state` turns them into live state.
 8. `Follower.after_load_of_state` takes the training weights out of the state again, and evaluates
    them with the live state that 7 returns.
 9. `load` copies tensors that still share memory with the state dict. If anything above raises, it

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from hub.errors import CheckpointError, HubError
+from hub.errors import CheckpointError, HubError, UnsupportedError
 from hub.running.attach import detach
 from hub.spec import Trait
 from hub.testing.comparing import weights
@@ -90,6 +90,9 @@ def _equal_when_detached(subject: Subject, make: Callable[[Any], Any]) -> None:
     try:
         twin, other = make((model, optimizer))
     except NotImplementedError:  # as the tensor subclasses of torchao 0.18 do
+        return
+    except UnsupportedError as error:  # hub still steps it, as with `rounding`
+        expect(error.fix, "the error says no fix")
         return
     for each, stepped in ((model, optimizer), (twin, other)):
         train(each, stepped, AFTER, start=BEFORE)

@@ -55,6 +55,8 @@ class Subject:
     processes: int = 1
     partner: str = ""
     """Another optimizer, which a rule gives some layers."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Arguments of every build, such as `("rounding", "split")`."""
 
     @property
     def spec(self) -> OptimizerSpec:
@@ -103,7 +105,7 @@ class Subject:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        values = {**usual_arguments(self.spec), **arguments}
+        values = {**usual_arguments(self.spec), **dict(self.options), **arguments}
         own = {
             label: {**usual_arguments(spec), **self._shared(spec, arguments)}
             for label, spec in self.others.items()

@@ -122,4 +122,5 @@ def own_rows(item: StandIn, member: Member) -> StandIn:
     """Return this rank's rows, as the stand-in for a parameter."""
     rows = torch.nn.Parameter(member.local, requires_grad=item.parameter.requires_grad)
     rows.grad = member.local_gradient
-    return StandIn(item.group, item.index, item.parameter, rows)
+    before = sum(member.rows[: member.exchange.rank])
+    return StandIn(item.group, item.index, item.parameter, rows, before * rows[:1].numel())
