@@ -7,6 +7,7 @@ the page is not what it would write.
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from typing import Any
@@ -34,7 +35,7 @@ def measure(device: str) -> dict[str, Any]:
     contenders = tuple(map(Contender, hub.list_optimizers()))
     found = {}
     for key, setup in SETUPS.items():
-        settings = Settings(contenders=contenders, device=device, **setup)
+        settings = Settings(contenders=contenders, device=device, threads=os.cpu_count(), **setup)
         found[key] = run(settings, lambda label: print(label, file=sys.stderr)).to_dict()
     return found
 
@@ -72,7 +73,11 @@ def section(kind: str, large: Report, small: Report) -> str:
 def _explained(report: Report, done: list[Row]) -> str:
     speed = sorted(row.bandwidth or 0 for row in done)[len(done) // 2] / 1e9
     fused = sorted(row.fused_ms or 0 for row in done)[len(done) // 2]
-    versions = ", ".join(f"{package} {number}" for package, number in report.versions.items())
+    versions = ", ".join(
+        f"{package} {number}"
+        for package, number in report.versions.items()
+        if not package.startswith("hub-")
+    )
     return (
         f"{done[0].parameters:,} parameters in {done[0].tensors} tensors, in "
         f"{report.settings['precision']}, with default arguments, the fastest first; "
