@@ -13,6 +13,7 @@ from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
 from hub.running.buckets.loading import keep_on_host, load_for_stand_ins
 from hub.running.buckets.rounding import widen_state
+from hub.running.buckets.saved import save_bits
 from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
@@ -60,6 +61,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     optimizer.hub_stepping = stepping  # type: ignore[attr-defined]
     if stepping.rounding is not None:
         widen_state(optimizer)
+        save_bits(optimizer)
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         step_eagerly(optimizer, late, stepping)
     if Trait.TRAIN_EVAL_MODES in spec.traits:
