@@ -83,6 +83,8 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
     Call it after everything else that replaces `load_state_dict`.
     """
     host.store_all(optimizer)
+    # Between a backward pass that updates and `step()`, state may be on its way.
+    optimizer.register_state_dict_pre_hook(lambda _: host.end())
     load, live = optimizer.load_state_dict, weakref.ref(optimizer)
 
     def load_state_dict(state_dict: StateDict) -> None:
