@@ -82,7 +82,7 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
         if inner is not None:
             host.store_all(inner)
 
-    optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign,assignment]
+    optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign]
 
 
 def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:

@@ -148,7 +148,8 @@ class Weights:
                 parameter.copy_(loaded)
         self.forget_loaded()
         self._kept = {
-            parameter: state.pop(TRAINING_WEIGHTS_KEY)
+            # With `rounding`, torch has cast it to fp32, the dtype of the other state.
+            parameter: state.pop(TRAINING_WEIGHTS_KEY).to(parameter.dtype)
             for parameter, state in self._live().state.items()
             if TRAINING_WEIGHTS_KEY in state
         }
