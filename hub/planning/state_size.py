@@ -68,8 +68,8 @@ class StateSizes:
             for name, parameter in group.parameters
         }
 
-    def total(self, shapes: Mapping[str, Shape]) -> int:
-        """Return the bytes of state that one process keeps for parameters.
+    def each(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+        """Return the bytes of state that one process keeps for each parameter, and for all.
 
         Args:
             shapes: By name. All other parameters are left out.
@@ -87,7 +87,7 @@ class StateSizes:
         shared = {
             path: size for kind in kinds.values() for path, size in self._known[kind][1].items()
         }
-        return sum(self._known[kind][0] for kind in kinds.values()) + sum(shared.values())
+        return {name: self._known[kind][0] for name, kind in kinds.items()}, sum(shared.values())
 
     def _measure(self, shapes: Mapping[str, Shape], kinds: Mapping[str, Any]) -> None:
         """Step these parameters, with compilation off: compiled code crashes on fake tensors."""

@@ -21,8 +21,8 @@ def test_all_rows_are_read():
     assert len(ROWS) == PAGE.count("\n| `") - 4  # of the first table
 
 
-@pytest.mark.parametrize(("name", "dtype", "rounding", "weight", "gradient", "state", "all"), ROWS)
-def test_bytes_for_each_weight(name, dtype, rounding, weight, gradient, state, all):
+@pytest.mark.parametrize(("name", "dtype", "rounding", "weight", "gradient", "state", "total"), ROWS)
+def test_bytes_for_each_weight(name, dtype, rounding, weight, gradient, state, total):
     model = torch.nn.Linear(SIDE, SIDE, bias=False)
     model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
     found = hub.estimate(name, model, rounding=rounding or None)
@@ -32,4 +32,4 @@ def test_bytes_for_each_weight(name, dtype, rounding, weight, gradient, state, a
         int(gradient),
         int(state),
     ]
-    assert int(weight) + int(gradient) + int(state) == int(all)
+    assert int(weight) + int(gradient) + int(state) == int(total)
