@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from hub.cli import (
+    bench,
     check,
     compare,
     convert,
@@ -30,6 +31,7 @@ app.command("plan", cls=Command)(plan.plan)
 app.command("estimate", cls=Command)(estimate.estimate)
 app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
+app.command("bench", cls=Command)(bench.bench)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)

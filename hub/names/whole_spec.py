@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def whole_spec(spec: OptimizerSpec) -> OptimizerSpec:
-    """Return a plugin's spec, with `hub.arguments.LowMemory` added to its arguments."""
+    """Return a plugin's spec, with `hub.arguments.LowMemory` added to its arguments.
+
+    A plugin may have made its spec from that of an optimizer that hub describes.
+    """
+    if spec.own_arguments is not None:
+        return spec
     return replace(
         spec,
         arguments=_with_low_memory(spec.arguments),

@@ -68,8 +68,9 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
     """Return the memory that training a model with an optimizer takes, allocating none of it.
 
     The optimizer is built and takes a step on fake tensors, which have shapes but no values. If its
-    code reads values (8-bit state, APOLLO, StableAdamW), one real tensor of each shape is created
-    on the CPU instead, one at a time.
+    code reads values (8-bit state, APOLLO, StableAdamW), it is given some, provided that small
+    tensors then have the same state as real ones; else one real tensor of each shape is created on
+    the CPU instead, one at a time.
 
     The arguments are those of `hub.build`, and `mesh`. The model may be on the meta device; it is
     not changed. Of a model that FSDP2 shards, only this rank's part is counted.

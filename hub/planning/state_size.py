@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
+from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
 from hub import backend
 from hub.errors import HubError, UnsupportedError
-from hub.measuring import plain_tensors
+from hub.measuring import attribute_tensors, plain_tensors
+from hub.planning.fake import fake_tensors
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
 from hub.running.buckets.rounding import ROUNDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from hub.spec import ParameterGroup
 
     Shape = tuple[int, ...]
+    Tensors = Mapping[int, Tensor]
 
+MOST_OF = defaultdict(lambda: 32, {1: 1 << 14, 2: 1 << 7})
+"""The longest side of a small tensor, by its number of dimensions."""
 _one_at_a_time = RLock()
 """Held while compilation is off, which is a process-wide setting."""
 
@@ -94,16 +99,42 @@ class StateSizes:
 
 
 def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+    # Made here: among fake tensors, those that take no step would take most of the time.
+    still = {
+        id(tensor): _stand_in(tensor, "meta")
+        for tensor in (*prepared.context.model.parameters(), *prepared.context.model.buffers())
+    }
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            return [_after_a_step(prepared, shapes)]
+        with fake_tensors():
+            return [_after_a_step(prepared, shapes, still)]
     except Exception:  # noqa: BLE001 - code that reads a fake tensor may raise anything
-        return _one_by_one(prepared, shapes)
+        found = _of_any_value(prepared, shapes, still)
+        return _one_by_one(prepared, shapes, still) if found is None else [found]
 
 
-def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+def _of_any_value(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> _Size | None:
+    """Return what code that reads values keeps, None if values may matter or are all there is."""
+    small = {name: _small(shape) for name, shape in shapes.items()}
+    if small == shapes:
+        return None  # then real tensors are as fast
     try:
-        return [_after_a_step(prepared, {name: s}, real={name}) for name, s in shapes.items()]
+        real = _after_a_step(prepared, small, still)
+        with fake_tensors(any_value=True):
+            if _after_a_step(prepared, small, still) != real:
+                return None
+            return _after_a_step(prepared, shapes, still)
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def _small(shape: Shape) -> Shape:
+    """Return a shape whose tensor steps in no time, and is large enough to be quantized."""
+    return tuple(min(side, MOST_OF[len(shape)]) for side in shape)
+
+
+def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> list[_Size]:
+    try:
+        return [_after_a_step(prepared, {name: s}, still) for name, s in shapes.items()]
     except HubError:
         raise
     except Exception as error:
@@ -116,24 +147,26 @@ def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
         ) from error
 
 
-def _after_a_step(
-    prepared: Prepared, shapes: Mapping[str, Shape], real: Collection[str] | None = None
-) -> _Size:
-    """Return the bytes of state after a step over stand-ins for some parameters.
+def _after_a_step(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> _Size:
+    """Return the bytes of state after a step over stand-ins for some parameters, on the CPU.
 
-    They belong to a copy of the model, so that a plugin finds the same modules there. Those in
-    `real`, by name, are on the CPU and all others on the meta device; None: all on the CPU.
+    They belong to a copy of the model, so that a plugin finds the same modules there.
+
+    Args:
+        prepared: The plan and its model.
+        shapes: Of the parameters, by name.
+        still: What stands for the model's other parameters, and for its buffers, by identity.
     """
     context = prepared.context
     rounding = getattr(prepared.optim_args, "rounding", None)
     stand_ins = {
-        id(tensor): _stand_in(tensor, "cpu" if real is None else "meta")
-        for tensor in (*context.model.parameters(), *context.model.buffers())
+        **still,
+        **{
+            id(parameter): _stand_in(parameter, "cpu", shapes[name], rounding)
+            for name, parameter in context.named_parameters()
+            if name in shapes
+        },
     }
-    for name, parameter in context.named_parameters():
-        if name in shapes:
-            device = "cpu" if real is None or name in real else "meta"
-            stand_ins[id(parameter)] = _stand_in(parameter, device, shapes[name], rounding)
     groups = (_with_stand_ins(group, stand_ins, shapes) for group in context.groups)
     copied = replace(
         context,
@@ -148,8 +181,9 @@ def _after_a_step(
     found = _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
     if rounding != "split":
         return found
-    bits = {n: 2 * p.numel() for n, p in context.named_parameters() if p.dtype in ROUNDED}
-    return replace(found, own={n: size + bits.get(n, 0) for n, size in found.own.items()})
+    rounded = {n: p.dtype in ROUNDED for n, p in context.named_parameters()}
+    own = {n: size + 2 * prod(shapes[n]) * rounded[n] for n, size in found.own.items()}
+    return replace(found, own=own)
 
 
 def _with_stand_ins(
@@ -177,8 +211,8 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
         for piece in plain_tensors(state):
             owner[_place(piece)], pieces[_place(piece)] = names[id(parameter)], piece.nbytes
     shared = {
-        path: pieces.pop(_place(tensor))
-        for path, tensor in _attributes(optimizer)
+        tuple(map(str, path)): pieces.pop(_place(tensor))
+        for path, tensor in attribute_tensors(optimizer)
         if _place(tensor) in pieces
     }
     own = dict.fromkeys(names.values(), 0)
@@ -190,14 +224,3 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Identify the memory of a tensor; a fake one has a storage, but no address."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
-
-
-def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
-    for name, value in vars(optimizer).items():
-        if isinstance(value, torch.Tensor):
-            yield (name,), value
-        elif isinstance(value, dict) and name != "state":
-            for key, item in value.items():
-                if isinstance(item, torch.Tensor):
-                    yield (name, str(key)), item

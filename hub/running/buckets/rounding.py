@@ -61,10 +61,10 @@ class Rounding:
         gradient = item.tensor.grad
         copy = self._space.take(local_part(item.tensor))
         merge(copy, local_part(item.tensor.detach()), bits)
-        tensor = torch.nn.Parameter(_like(copy, item.tensor))
+        tensor = torch.nn.Parameter(like(copy, item.tensor))
         if gradient is not None:
             fp32 = self._space.take(local_part(gradient)).copy_(local_part(gradient))
-            tensor.grad = _like(fp32, item.tensor)
+            tensor.grad = like(fp32, item.tensor)
         return StandIn(item.group, item.index, item.parameter, tensor)
 
     def round(self, item: StandIn, copy: Tensor, bits: Tensor | None) -> Tensor | None:
@@ -78,7 +78,7 @@ class Rounding:
         weight, copy = local_part(item.tensor.detach()), local_part(copy.detach())
         if self._keeps_bits:
             if bits is None:
-                bits = _like(torch.empty_like(weight, dtype=torch.int16), item.tensor)
+                bits = like(torch.empty_like(weight, dtype=torch.int16), item.tensor)
             split(copy, weight, local_part(bits))
             return bits
         names = item.group.get("param_names")
@@ -100,7 +100,7 @@ def fp32_copy(weights: Tensor, bits: Tensor | None) -> Tensor:
     local = local_part(weights.detach())
     copy = torch.empty_like(local, dtype=torch.float32)
     merge(copy, local, bits)
-    return _like(copy, weights)
+    return like(copy, weights)
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def split(copy: Tensor, weight: Tensor, bits: Tensor) -> None:
     Args:
         copy: fp32; overwritten.
         weight: bf16 or fp16, of the same shape.
-        bits: int16, of the same shape.
+        bits: int16, of the same shape; overwritten.
     """
     if weight.dtype == torch.bfloat16:
         for source, high, low in _chunks(copy, weight, bits):
@@ -254,17 +254,21 @@ def _first_element(item: StandIn) -> int | Tensor:
     return numbers
 
 
-def _like(local: Tensor, tensor: Any) -> Tensor:
-    """Return a local tensor as a DTensor like this one, if it is one."""
+def like(local: Tensor, tensor: Any) -> Tensor:
+    """Return a local tensor as a DTensor that is split like this one, if that is a DTensor.
+
+    It may have more dimensions at the end.
+    """
     if not hasattr(tensor, "to_local"):
         return local
     from torch.distributed.tensor import DTensor
 
+    shape = torch.Size([*tensor.shape, *local.shape[tensor.ndim :]])
     return DTensor.from_local(
         local,
         tensor.device_mesh,
         tensor.placements,
         run_check=False,
-        shape=tensor.shape,
-        stride=tensor.stride(),
+        shape=shape,
+        stride=torch.empty(shape, device="meta").stride(),
     )
