@@ -12,7 +12,7 @@ from hub.planning.call import takes_estimate_arguments
 from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
-from hub.planning.state_size import StateSizes
+from hub.planning.state_size import StateSizes, rounding_of
 from hub.running.buckets.rounding import ROUNDED
 from hub.running.buckets.step import bucket_slices
 from hub.spec import Trait
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hub.planning.call import EstimateCall
     from hub.planning.shares import Share
     from hub.planning.single import Prepared
+    from hub.planning.state_size import Known
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,22 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
         HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
+    return estimate_call(call, {})
+
+
+def estimate_call(call: EstimateCall, known: Known) -> Estimate:
+    """Return what `estimate` does, from what was measured before if possible.
+
+    Args:
+        call: Its arguments.
+        known: What was measured for the same model with the same targets and precision; takes
+            what is measured now.
+    """
     prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
-    parts = [(part, StateSizes(part)) for part in prepared.parts]
+    parts = [(part, StateSizes(part, known)) for part in prepared.parts]
     ranks = zip(*(_shares(part, call) for part in prepared.parts), strict=True)
     return max((_estimate(parts, shares) for shares in ranks), key=lambda found: found.total)
 
@@ -121,7 +133,7 @@ def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Sha
 
 def _copies(prepared: Prepared, share: Share) -> int:
     """Return the bytes of the fp32 copies of the largest bucket, and of their gradients."""
-    if getattr(prepared.optim_args, "rounding", None) is None:
+    if rounding_of(prepared) is None:
         return 0
     sizes = [
         prod(share.stepped[name]) if parameter.dtype in ROUNDED else 0
