@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,15 @@ class FusedAdamWArguments(AdamWArguments):
 
     fused: bool | None = True
     """Use the fused implementation."""
+    state_dtype: Literal["bf16"] | None = None
+    """Keep the moments of fp32 weights in this dtype, in half the memory; None: in that of the
+    weights. Suits a second beta of at most 0.996, such as betas=(0.9, 0.95)."""
+
+    @model_validator(mode="after")
+    def _narrow_state_is_fused(self) -> Self:
+        if self.state_dtype and not self.fused:
+            raise ValueError("state_dtype='bf16' takes fused=True")
+        return self
 
 
 class SGDArguments(Fused, SgdLike):

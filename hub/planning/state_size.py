@@ -13,14 +13,14 @@ from torch.nn import Parameter
 
 from hub import backend
 from hub.errors import HubError, UnsupportedError
-from hub.measuring import plain_tensors
+from hub.measuring import attribute_tensors, plain_tensors
 from hub.planning.fake import fake_tensors
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
 from hub.running.buckets.rounding import ROUNDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Mapping
 
     from torch import Tensor
 
@@ -230,8 +230,8 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
         for piece in plain_tensors(state):
             owner[_place(piece)], pieces[_place(piece)] = names[id(parameter)], piece.nbytes
     shared = {
-        path: pieces.pop(_place(tensor))
-        for path, tensor in _attributes(optimizer)
+        tuple(map(str, path)): pieces.pop(_place(tensor))
+        for path, tensor in attribute_tensors(optimizer)
         if _place(tensor) in pieces
     }
     own = dict.fromkeys(names.values(), 0)
@@ -243,14 +243,3 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Identify the memory of a tensor; a fake one has a storage, but no address."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
-
-
-def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
-    for name, value in vars(optimizer).items():
-        if isinstance(value, torch.Tensor):
-            yield (name,), value
-        elif isinstance(value, dict) and name != "state":
-            for key, item in value.items():
-                if isinstance(item, torch.Tensor):
-                    yield (name, str(key)), item

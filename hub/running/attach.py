@@ -11,7 +11,9 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
+from hub.running.buckets.loading import keep_on_host, load_for_stand_ins
 from hub.running.buckets.rounding import widen_state
+from hub.running.buckets.saved import save_bits
 from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
@@ -22,7 +24,6 @@ from hub.running.sharded.attach import save_sharded, step_eagerly
 from hub.running.sharded.late import LateSharding
 from hub.running.steps import named_group, unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
-from hub.saving.dtypes import keep_state_dtypes
 from hub.saving.load import sign_state_dicts
 from hub.saving.record import Record
 from hub.spec import Trait
@@ -60,7 +61,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     optimizer.hub_stepping = stepping  # type: ignore[attr-defined]
     if stepping.rounding is not None:
         widen_state(optimizer)
-        keep_state_dtypes(optimizer)
+        save_bits(optimizer)
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         step_eagerly(optimizer, late, stepping)
     if Trait.TRAIN_EVAL_MODES in spec.traits:
@@ -70,6 +71,8 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
         make_layerwise(optimizer, _settings(plan, spec, stepping), model, late)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
+    if stepping.in_buckets:
+        load_for_stand_ins(optimizer, stepping)
     save_sharded(optimizer, late)
     sign_state_dicts(
         optimizer,
@@ -81,6 +84,8 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
             state_arguments=spec.state_arguments,
         ),
     )
+    if stepping.host is not None:
+        keep_on_host(optimizer, stepping.host)
     refuse_copies(optimizer, plan.optimizer, for_good=stepping.in_buckets)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]

@@ -9,11 +9,12 @@ correct. `state_dict()` runs, after torch has collected the state:
 
 1. `translate_state` of `hub.repairs`, if the plugin's factory calls it: live state becomes tensors
    and plain data.
-2. `Follower.export` of `hub.running.train_eval`, for optimizers with evaluation weights: the
+2. `save_bits` of `hub.running.buckets`, with `rounding`: the bits of weights become bytes.
+3. `Follower.export` of `hub.running.train_eval`, for optimizers with evaluation weights: the
    training weights join the state.
-3. `export_state` of `hub.running.sharded`, if parameters are sharded: the state of all of them, as
+4. `export_state` of `hub.running.sharded`, if parameters are sharded: the state of all of them, as
    DTensors.
-4. `sign` of `load`: it records the layout of what the others return, so it has to be last.
+5. `sign` of `load`: it records the layout of what the others return, so it has to be last.
 
 `load_state_dict()` of an optimizer built by hub runs:
 
@@ -27,7 +28,7 @@ correct. `state_dict()` runs, after torch has collected the state:
 5. torch, or the class's own `load_state_dict`, casts the state, moves it to its devices and
    replaces the groups.
 6. `keep_state_dtypes` puts back the tensors as they were before the cast. It is prepended.
-7. `translate_state` turns them into live state.
+7. `translate_state` and `save_bits` turn them into live state.
 8. `Follower.after_load_of_state` takes the training weights out of the state again, and evaluates
    them with the live state that 7 returns.
 9. `load` copies tensors that still share memory with the state dict. If anything above raises, it

@@ -28,17 +28,20 @@ def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
         numbers = chain.from_iterable(group["params"] for group in saved["param_groups"])
         parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         for number, parameter in zip(numbers, parameters, strict=True):
+            loaded = optimizer.state[parameter] if number in saved["state"] else {}
             for key, value in saved["state"].get(number, {}).items():
-                optimizer.state[parameter][key] = _on_device(value, parameter.device)
+                loaded[key] = _where(loaded.get(key), value, parameter.device)
 
     optimizer.register_load_state_dict_pre_hook(before)
     optimizer.register_load_state_dict_post_hook(after, prepend=True)
 
 
-def _on_device(value: Any, device: torch.device) -> Any:
-    """Copy a state value to the device without changing its dtype."""
+def _where(loaded: Any, value: Any, device: torch.device) -> Any:
+    """Copy a saved value to where its loaded form is, or else to a device, in its own dtype."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to(device, copy=True)
+        place = loaded.device if isinstance(loaded, torch.Tensor) else device
+        return value.detach().to(place, copy=True)
     if isinstance(value, list):
-        return [_on_device(item, device) for item in value]
+        found = loaded if isinstance(loaded, list) else [None] * len(value)
+        return [_where(*pair, device) for pair in zip(found, value, strict=True)]
     return value

@@ -139,9 +139,14 @@ def _snapshot(optimizer: Optimizer) -> str:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor, which has NaN where bf16 stands for other bits."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

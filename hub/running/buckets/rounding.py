@@ -33,11 +33,7 @@ if TYPE_CHECKING:
     from hub.running.buckets.space import Space
 
 BITS = "rounding_bits"
-"""The key of a parameter's state with the bits that its weights lack.
-
-They are int16 numbers in a tensor of the weights' dtype, because neither gloo nor NCCL sends int16,
-and `Optimizer.load_state_dict` casts state to that dtype (torch 2.13).
-"""
+"""The key of a parameter's state with the bits that its weights lack, as int16."""
 COUNT = "rounding_step"
 """The key of a group that counts steps, for the random bits."""
 ROUNDED = (torch.bfloat16, torch.float16)
@@ -65,10 +61,10 @@ class Rounding:
         gradient = item.tensor.grad
         copy = self._space.take(local_part(item.tensor))
         merge(copy, local_part(item.tensor.detach()), bits)
-        tensor = torch.nn.Parameter(_like(copy, item.tensor))
+        tensor = torch.nn.Parameter(like(copy, item.tensor))
         if gradient is not None:
             fp32 = self._space.take(local_part(gradient)).copy_(local_part(gradient))
-            tensor.grad = _like(fp32, item.tensor)
+            tensor.grad = like(fp32, item.tensor)
         return StandIn(item.group, item.index, item.parameter, tensor)
 
     def round(self, item: StandIn, copy: Tensor, bits: Tensor | None) -> Tensor | None:
@@ -82,7 +78,7 @@ class Rounding:
         weight, copy = local_part(item.tensor.detach()), local_part(copy.detach())
         if self._keeps_bits:
             if bits is None:
-                bits = _like(torch.empty_like(weight), item.tensor)
+                bits = like(torch.empty_like(weight, dtype=torch.int16), item.tensor)
             split(copy, weight, local_part(bits))
             return bits
         names = item.group.get("param_names")
@@ -104,7 +100,7 @@ def fp32_copy(weights: Tensor, bits: Tensor | None) -> Tensor:
     local = local_part(weights.detach())
     copy = torch.empty_like(local, dtype=torch.float32)
     merge(copy, local, bits)
-    return _like(copy, weights)
+    return like(copy, weights)
 
 
 @torch.no_grad()
@@ -153,9 +149,9 @@ def merge(copy: Tensor, weight: Tensor, bits: Tensor | None) -> None:
     Args:
         copy: fp32, of the weight's shape.
         weight: bf16 or fp16.
-        bits: Of the same shape and dtype as the weight.
+        bits: int16, of the same shape.
     """
-    bits = None if bits is None else local_part(bits).view(torch.int16)
+    bits = None if bits is None else local_part(bits)
     if weight.dtype == torch.bfloat16:
         for to, high, low in _chunks(copy, weight, bits):
             to.copy_(high)
@@ -175,9 +171,8 @@ def split(copy: Tensor, weight: Tensor, bits: Tensor) -> None:
     Args:
         copy: fp32; overwritten.
         weight: bf16 or fp16, of the same shape.
-        bits: Of the same shape and dtype as the weight; overwritten.
+        bits: int16, of the same shape; overwritten.
     """
-    bits = bits.view(torch.int16)
     if weight.dtype == torch.bfloat16:
         for source, high, low in _chunks(copy, weight, bits):
             number = source.view(torch.int32)
@@ -259,17 +254,21 @@ def _first_element(item: StandIn) -> int | Tensor:
     return numbers
 
 
-def _like(local: Tensor, tensor: Any) -> Tensor:
-    """Return a local tensor as a DTensor like this one, if it is one."""
+def like(local: Tensor, tensor: Any) -> Tensor:
+    """Return a local tensor as a DTensor that is split like this one, if that is a DTensor.
+
+    It may have more dimensions at the end.
+    """
     if not hasattr(tensor, "to_local"):
         return local
     from torch.distributed.tensor import DTensor
 
+    shape = torch.Size([*tensor.shape, *local.shape[tensor.ndim :]])
     return DTensor.from_local(
         local,
         tensor.device_mesh,
         tensor.placements,
         run_check=False,
-        shape=tensor.shape,
-        stride=tensor.stride(),
+        shape=shape,
+        stride=torch.empty(shape, device="meta").stride(),
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hub.measuring import local_part
 from hub.running.buckets.rounding import ROUNDED, put_bits, take_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from hub.running.buckets.offload import Host
     from hub.running.buckets.rounding import Rounding
     from hub.running.buckets.space import Space
     from hub.running.stand_ins import StandIn, StandInStep
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
 
 ELEMENTS = 1 << 22
 """About how many elements a bucket has; a larger parameter is a bucket alone."""
-
-
-class Host(Protocol):
-    """Keeps state elsewhere, except for parameters that step."""
-
-    def fetch(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-        """Start to bring the state of these parameters to their device."""
-
-    def await_arrival(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-        """Wait until it is there."""
-
-    def store(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
-        """Start to put it back, also what is new."""
-
-    def end(self) -> None:
-        """Wait until everything is back."""
 
 
 class BucketStep:
@@ -70,16 +55,24 @@ class BucketStep:
     def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
         """Step these parameters; those of one group in its order."""
         buckets = [[*items]] if self._together else list(in_buckets(items))
-        self._fetch(optimizer, buckets[:1])
-        for bucket, following in zip_longest(buckets, buckets[1:]):
-            self._fetch(optimizer, [following or []])
-            if self._host is not None:
-                self._host.await_arrival(optimizer, _parameters(bucket))
-            try:
+        host = self._host
+        if host is None:
+            for bucket in buckets:
                 self._step(optimizer, bucket)
-            finally:
-                if self._host is not None:
-                    self._host.store(optimizer, _parameters(bucket))
+            return
+        parameters = [_parameters(bucket) for bucket in buckets]
+        try:
+            host.fetch(optimizer, parameters[0])
+            for bucket, own, following in zip_longest(buckets, parameters, parameters[1:]):
+                host.fetch(optimizer, following or [])
+                host.await_arrival(optimizer, own)
+                self._step(optimizer, bucket)
+                host.store(optimizer, own)
+        except BaseException:
+            host.end()  # what has not been waited for
+            host.store(optimizer, [*chain.from_iterable(parameters)])
+            host.end()
+            raise
 
     def rewind(self, optimizer: Optimizer) -> None:
         """Set the counters of all groups back to the beginning of the step."""
@@ -92,10 +85,6 @@ class BucketStep:
             self._rounding.count(optimizer)
         if self._host is not None:
             self._host.end()
-
-    def _fetch(self, optimizer: Optimizer, buckets: Sequence[Bucket]) -> None:
-        if self._host is not None:
-            self._host.fetch(optimizer, _parameters(chain.from_iterable(buckets)))
 
     def _step(self, optimizer: Optimizer, bucket: Bucket) -> None:
         rounding = self._rounding
@@ -139,7 +128,7 @@ def bucket_slices(sizes: Sequence[int]) -> Iterator[slice]:
     yield slice(start, len(sizes))
 
 
-def _parameters(items: Iterable[StandIn]) -> list[Tensor]:
+def _parameters(items: Sequence[StandIn]) -> list[Tensor]:
     return [item.parameter for item in items if _steps(item)]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.offload import Host
 from hub.running.buckets.rounding import ROUNDED, Rounding
 from hub.running.buckets.space import Space
 from hub.running.buckets.step import BucketStep
@@ -30,15 +31,15 @@ class Stepping:
     """The keys of a group that a step changes."""
     rounding: str | None = None
     """As in `hub.arguments.LowMemory`."""
-    offload: str | None = None
-    """Likewise."""
     together: bool = False
     """Whether all parameters have to be stepped at once."""
+    host: Host | None = field(default=None, compare=False)
+    """Keeps the optimizer's state, if `offload` asks for it."""
 
     @property
     def in_buckets(self) -> bool:
         """Whether every step goes through buckets."""
-        return self.rounding is not None or self.offload is not None
+        return self.rounding is not None or self.host is not None
 
     def of(self, step: Callable[[Optimizer], object]) -> StandInStep | BucketStep:
         """Return what runs a class's step, which has no hooks."""
@@ -51,7 +52,7 @@ class Stepping:
         return BucketStep(
             stand_ins,
             None if self.rounding is None else rounding,
-            None,
+            self.host,
             space,
             together=self.together,
         )
@@ -63,6 +64,6 @@ def stepping_of(plan: Plan, spec: OptimizerSpec) -> Stepping:
     return Stepping(
         counters=spec.step_counters,
         rounding=arguments.get("rounding"),
-        offload=arguments.get("offload"),
         together=Trait.PER_PARAMETER not in spec.traits,
+        host=None if arguments.get("offload") is None else Host(),
     )

@@ -242,6 +242,8 @@ def _split_dimension(
     """
     if not isinstance(value, torch.Tensor) or not value.ndim:
         return None
+    if tuple(value.shape[: len(shape)]) == shape:  # also two bytes for each element
+        return 0
     before = value.ndim - len(shape)
     # AdEMAMix (bitsandbytes 0.50.2) stacks two moments in one tensor.
     if before >= 0 and tuple(value.shape[before:]) == shape:

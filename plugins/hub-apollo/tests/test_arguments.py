@@ -20,11 +20,12 @@ OF_TRANSFORMERS = {
     "scale_type": "channel",
 }
 """The projection's defaults are not upstream's, whose groups have to name all six."""
+OF_HUB = {"projection": "svd", "refresh": "together"}
 
 
 def test_the_arguments_and_their_defaults_are_upstreams():
     left_out = {"no_deprecation_warning"}
-    arguments_match("apollo_adamw", apollo_torch.APOLLOAdamW, left_out, OF_TRANSFORMERS)
+    arguments_match("apollo_adamw", apollo_torch.APOLLOAdamW, left_out, OF_TRANSFORMERS | OF_HUB)
     assert any("projection defaults are those of Transformers" in note for note in SPEC.notes)
 
 
@@ -48,6 +49,9 @@ def test_the_license_is_shown():
         ({"proj_type": "full"}, "reverse_std"),
         ({"proj_type": "reverse_std"}, "scale_type='tensor'"),
         ({"scale_type": "row"}, "'channel'"),
+        ({"projection": "random"}, "'randomized'"),
+        ({"projection": "randomized"}, "needs proj='svd'"),
+        ({"refresh": "never"}, "'staggered'"),
         ({"betas": (0.9, 1.0)}, "less than 1"),
         ({"lr": -1.0}, "greater than or equal to 0"),
         ({"no_deprecation_warning": True}, "no argument 'no_deprecation_warning'"),

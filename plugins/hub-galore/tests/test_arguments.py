@@ -26,12 +26,13 @@ OTHER_DEFAULTS = {
 }
 OF_TRANSFORMERS = {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
 """The projection's defaults are not upstream's, whose groups have to name all four."""
+OF_HUB = {"projection": "svd", "refresh": "together"}
 
 
 @every_name
 def test_the_arguments_and_their_defaults_are_upstreams(name):
-    assert OF_TRANSFORMERS.keys() == LowRankArguments.model_fields.keys()
-    own = {**OF_TRANSFORMERS, **OTHER_DEFAULTS.get(name, {})}
+    assert (OF_TRANSFORMERS | OF_HUB).keys() == LowRankArguments.model_fields.keys()
+    own = {**OF_TRANSFORMERS, **OF_HUB, **OTHER_DEFAULTS.get(name, {})}
     arguments_match(name, WRAPPED[name].cls, LEFT_OUT.get(name, ()), own)
 
 
@@ -47,6 +48,8 @@ def test_importing_the_hooks_imports_nothing():
         ("galore_adamw", {"update_proj_gap": 0}, "update_proj_gap"),
         ("galore_adamw", {"scale": 0.0}, "scale"),
         ("galore_adamw", {"proj_type": "continuous"}, "reverse_std"),
+        ("galore_adamw", {"projection": "random"}, "'randomized'"),
+        ("galore_adamw", {"refresh": "never"}, "'staggered'"),
         ("galore_adamw", {"betas": (0.9, 1.0)}, "less than 1"),
         ("galore_adamw", {"beta1": 0.9}, "no argument 'beta1'"),
         ("galore_adamw_8bit", {"amsgrad": True}, "no argument 'amsgrad'"),

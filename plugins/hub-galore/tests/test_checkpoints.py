@@ -52,7 +52,8 @@ def test_what_is_loaded_from_a_live_optimizer_of_upstreams_is_not_shared(name):
     train(model, reference, [0])
     optimizer.load_state_dict(reference.state_dict())
     live, loaded = reference.state[model[0].weight], optimizer.state[other[0].weight]
-    assert live["projector"] is not loaded["projector"]
+    places = live["projector"].ortho_matrix.data_ptr(), loaded["projector"].data_ptr()
+    assert places[0] != places[1]
 
 
 @every_name
@@ -82,7 +83,7 @@ def _flat(value):
 
 
 def _matrices(state):
-    return _flat(state["projector"].ortho_matrix) if "projector" in state else []
+    return _flat(state.get("projector", []))
 
 
 def test_two_processes_resume_exactly_from_what_rank_0_broadcasts(tmp_path):

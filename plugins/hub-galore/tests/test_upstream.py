@@ -60,14 +60,16 @@ def test_a_rank_above_the_smaller_side_keeps_everything(name):
     assert_same(train(other, build(name, other, rank=1000), range(4)), model)
 
 
-def test_a_compiled_step_equals_the_compiled_step_of_the_upstream_class():
+def test_a_compiled_step_equals_the_plain_step_of_the_upstream_class():
+    """Upstream's own compiled step (torch 2.13) is off by some 1e-8 from the first one on."""
     models = make_model(), make_model()
     optimizers = build("galore_adamw", models[0]), by_hand("galore_adamw", models[1])
-    for model, optimizer in zip(models, optimizers, strict=True):
-        step = torch.compile(optimizer.step, backend="eager")
-        for number in range(5):
+    compiled = torch.compile(optimizers[0].step, backend="eager")
+    for number in range(5):
+        for model in models:
             gradients(model, number)
-            step()
+        compiled()
+        optimizers[1].step()
     assert_same(*models)
 
 
@@ -77,14 +79,14 @@ def test_the_projection_takes_only_the_memory_of_its_rank(name, proj_type):
     model = make_model()
     optimizer = build(name, model, proj_type=proj_type)
     train(model, optimizer, [0])
-    matrices = optimizer.state[model[0].weight]["projector"].ortho_matrix
+    matrices = optimizer.state[model[0].weight]["projector"]
     for matrix in matrices if isinstance(matrices, list) else [matrices]:
         assert min(matrix.shape) == LOW_RANK["rank"]
         assert matrix.untyped_storage().nbytes() == matrix.nbytes
 
 
 def test_the_upstream_projector_keeps_the_whole_factor():
-    """When this fails, `factory._compact` is not needed any more."""
+    """When this fails, `hub.low_rank._dense` is not needed any more."""
     projector = GaLoreProjector(4)
     projector.project(torch.randn(128, 64), 0)
     assert projector.ortho_matrix.untyped_storage().nbytes() == 64 * 64 * 4
@@ -137,7 +139,7 @@ def test_the_upstream_adamw_does_not_train_fp16_weights():
 
 @pytest.mark.parametrize("name", ["galore_adamw", "galore_adafactor"])
 def test_the_upstream_classes_cannot_take_a_closure(name):
-    """When this fails, `factory._enable_grad_in_closure` is not needed any more."""
+    """When this fails, `stepping._InBuckets.step` is not needed any more."""
     model = make_model()
     with pytest.raises(RuntimeError, match="does not require grad"):
         by_hand(name, model).step(lambda: gradients(model, 0))

@@ -16,7 +16,8 @@ class LowRankArguments(Arguments):
     """How the gradients of the target modules are projected, and scaled by what that shows.
 
     apollo_torch 1.0.3 reads these from the group and has no defaults for them; these are the ones
-    of Transformers' integration (5.23, `trainer_optimizer.py`).
+    of Transformers' integration (5.23, `trainer_optimizer.py`). `projection` and `refresh` are
+    hub's.
     """
 
     rank: PositiveInt = 128
@@ -34,9 +35,24 @@ class LowRankArguments(Arguments):
     proj_type: Literal["std", "reverse_std", "right", "left"] = "std"
     """Which side is projected: the smaller one (std), the larger one (reverse_std), or always the
     columns (right) or the rows (left)."""
+    projection: Literal["svd", "randomized"] = "svd"
+    """With proj="svd": how singular vectors are found, by an SVD, as in apollo_torch, or by a
+    randomized range finder that starts from the last ones. For large weights that takes a small
+    part of the time, and it skips gradients with NaN or infinity, at which the SVD fails."""
+    refresh: Literal["together", "staggered"] = "together"
+    """Update all projections in the same step, as apollo_torch does, or spread them over the steps
+    between two updates. Then the first projections by singular vectors are rough, and each is
+    replaced within the next 16 steps, or an eighth of update_proj_gap if that is more."""
     scale_type: Literal["channel", "tensor"] = "channel"
     """Scale each channel of the larger side of a weight by its own factor, or the whole weight by
     one (tensor), as APOLLO-Mini does."""
+
+    @model_validator(mode="after")
+    def _finds_what_it_projects(self) -> Self:
+        if self.projection == "randomized" and self.proj != "svd":
+            message = "projection='randomized' finds singular vectors; it needs proj='svd'"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _leaves_channels_to_scale(self) -> Self:

@@ -1,42 +1,46 @@
-"""Fixes for the APOLLOAdamW of apollo_torch 1.0.3."""
+"""The APOLLOAdamW of apollo_torch 1.0.3, fixed, for parameters of equal shape at once."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
-from apollo_torch.random_projector import GradientProjector, next_seed
-from apollo_torch.svd_projector import GaLoreProjector
 
-from hub.errors import CheckpointError
-from hub.repairs import (
-    enable_grad_in_closures,
-    row_major,
-    seed_from,
-    translate_state,
-    with_strides,
-)
+from hub.low_rank import NumbersLowRank, project, refresh_bases, side_of
+from hub.repairs import translate_state
+from hub.stacks import adam_quotient, along, buckets, norms, start
 from hub_apollo.arguments import LowRankArguments
+from hub_apollo.random_bases import refresh_random_bases
+from hub_apollo.saved import live_state, plain_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from hub.stacks import Bucket
 
     Group = dict[str, Any]
     State = dict[str, Any]
 
+_GROWTH = 1.01
+"""The factor by which the norm of an update may grow in a step."""
+_LIMITED = "scaled_grad"
+"""The key of the state that has the norm of the last update."""
 
-_BY_COLUMNS = "projector_by_columns"
-"""The key of a saved state that says whether its projector was in column order."""
 
+class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
+    """Upstream's class (apollo.py), with seeds that follow from the names of the parameters.
 
-class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
-    """Upstream's class, with seeds that follow from the names of the parameters.
+    apollo_torch 1.0.3 numbers the parameters that its constructor sees. Those that come later have
+    no seed and fail, optimizers over one parameter each all have the seed 1, and another order of
+    the groups gives other projections.
 
-    apollo_torch 1.0.3 (apollo.py) numbers the parameters that its constructor sees. Those that come
-    later have no seed and fail, optimizers over one parameter each all have the seed 1, and another
-    order of the groups gives other projections.
+    Operations and their order are upstream's, for parameters of equal shape at once, so that
+    weights are equal to the last bit where torch rounds stacked tensors as single ones; see
+    `hub.stacks`. The limiter of norms does not wait for the device.
     """
 
     scale_front: bool
@@ -53,7 +57,7 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
         # Torch's distributed checkpoints would take the seeds for an initialized optimizer, and
         # then load nothing else from disk.
         self.state.clear()
-        _attach(self)
+        translate_state(self, plain_state, live_state)
 
     def __getstate__(self) -> State:
         """Add what upstream keeps outside groups and state, so that copies have it."""
@@ -65,7 +69,7 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
         is_new = "_optimizer_step_pre_hooks" not in vars(self)
         super().__setstate__(state)
         if is_new:
-            _attach(self)
+            translate_state(self, plain_state, live_state)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group. What one with `rank` leaves out comes from the first such group."""
@@ -76,172 +80,91 @@ class APOLLOAdamW(UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
                     param_group.setdefault(key, first[key])
         super().add_param_group(param_group)
 
-    def _initialize_projector(self, group: Group, state: State) -> RandomProjector | SvdProjector:
-        """Return a projector for the parameter that `step` has reached, given its state."""
-        if group["proj"] == "svd":
-            return _svd_projector(group)
-        # `step` has just made the state, so the search ends at its first item.
-        owner = next(p for p, candidate in reversed(self.state.items()) if candidate is state)
-        index = next(index for index, p in enumerate(group["params"]) if p is owner)
-        return _random_projector(group, seed_from(group["param_names"][index]))
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
 
-
-class RandomProjector(GradientProjector):  # type: ignore[misc]  # untyped
-    """Upstream's random projection, which remembers the seed of its matrix.
-
-    A private generator on the gradient's device draws the matrix, so the seed is all that a
-    checkpoint needs. The matrix of a restored projector is drawn in its next step.
-    """
-
-    ortho_matrix: Any
-    seed: int
-    """Of the next matrix."""
-    drawn_from: int | None = None
-    """The seed of the current matrix; None before the first."""
-
-    def project(self, full_rank_grad: Tensor, iter: int) -> Tensor:  # noqa: A002 - upstream's name
-        """Return the projected gradient of the step number `iter`, from 0."""
-        is_restored = self.ortho_matrix is None and self.drawn_from is not None
-        if is_restored and iter % self.update_proj_gap == 0:
-            self.seed = next_seed(self.seed)  # the saved matrix is due for replacement
-        low_rank_grad: Tensor = super().project(full_rank_grad, iter)
-        return low_rank_grad
-
-    def update_ortho_matrix(self, full_rank_grad: Tensor, proj_type: str) -> None:
-        """Draw a matrix, and remember its seed."""
-        seed = self.seed
-        super().update_ortho_matrix(full_rank_grad, proj_type)
-        self.drawn_from = seed
-
-
-class SvdProjector(GaLoreProjector):  # type: ignore[misc]  # untyped
-    """Upstream's projection by singular vectors, keeping only those that it uses.
-
-    For fp32 gradients apollo_torch 1.0.3 (svd_projector.py) keeps a view of the whole SVD factor
-    alive and, through `torch.save`, writes it into checkpoints.
-    """
-
-    def get_orthogonal_matrix(
-        self,
-        weights: Tensor,
-        rank: int,
-        type: str,  # noqa: A002 - upstream's name
-    ) -> Tensor:
-        """Return the leading singular vectors, in the order of strides that upstream has.
-
-        Products with the matrix round by that order.
+        Upstream calls it with gradients disabled.
         """
-        matrix: Tensor = super().get_orthogonal_matrix(weights, rank, type)
-        wasteful = matrix.untyped_storage().nbytes() > matrix.nbytes
-        return matrix.clone() if wasteful else matrix
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for bucket in buckets(self, group):
+                self._update(bucket)
+        return loss
+
+    def _update(self, bucket: Bucket) -> None:
+        group = bucket.group
+        is_low_rank = "rank" in group
+        gradient = self._projected(bucket) if is_low_rank else bucket.gradient
+        start(bucket, "exp_avg", gradient)
+        start(bucket, "exp_avg_sq", gradient)
+        update = adam_quotient(bucket, gradient)
+        if is_low_rank:
+            update = self._scaled(bucket, _factors(bucket, update, gradient))
+        torch._foreach_add_(bucket.parameters, update.unbind(), alpha=-_step_size(bucket))
+        if group["weight_decay"] > 0.0:
+            rate = -group["lr"] * group["weight_decay"]
+            torch._foreach_add_(bucket.parameters, bucket.parameters, alpha=rate)
+
+    def _projected(self, bucket: Bucket) -> Tensor:
+        """Return the gradients in the coordinates of their bases, new ones if they are due."""
+        side = side_of(bucket.shape, bucket.group["proj_type"])
+        if bucket.group["proj"] == "random":
+            refresh_random_bases(bucket, side, self.low_rank_numbers)
+        else:
+            refresh_bases(bucket, side, self.low_rank_numbers)
+        return project(bucket.gradient, bucket.column("projector"), side)
+
+    def _scaled(self, bucket: Bucket, factors: Tensor) -> Tensor:
+        """Return the gradients times their factors, with a norm that grows by 1 % at most."""
+        scaled, scale = bucket.gradient * factors, math.sqrt(bucket.group["scale"])
+        if self.scale_front:
+            scaled *= scale
+        if not self.disable_nl:
+            scaled = _limited(bucket, scaled)
+        if not self.scale_front:
+            scaled *= scale
+        return scaled
 
 
-def _random_projector(group: Group, seed: int) -> RandomProjector:
-    return RandomProjector(**_projector_arguments(group), seed=seed)
-
-
-def _svd_projector(group: Group) -> SvdProjector:
-    return SvdProjector(**_projector_arguments(group))
-
-
-def _projector_arguments(group: Group) -> dict[str, Any]:
-    return {key: group[key] for key in ("rank", "update_proj_gap", "scale", "proj_type")}
-
-
-def _attach(optimizer: APOLLOAdamW) -> None:
-    """Add the hooks that fix steps and state dicts."""
-    enable_grad_in_closures(optimizer)
-    if not optimizer.disable_nl:
-        optimizer.register_step_post_hook(_lift_limits_of_zero)
-    translate_state(optimizer, _saved, _loaded)
-
-
-def _lift_limits_of_zero(optimizer: APOLLOAdamW, _args: object, _kwargs: object) -> None:
-    """Let an update of any size follow one of zero, as if it were the first.
-
-    The limiter of apollo_torch 1.0.3 (apollo.py) lets the norm of an update grow by 1 % a step,
-    from 1e-8 if it was zero. One gradient of zeros, such as the first one below a zero-initialized
-    layer, thus stops a weight for nearly two thousand steps. An infinite norm limits nothing.
-    The test takes one synchronization per step; upstream has one for each weight.
-    """
-    limited: dict[torch.device, list[State]] = defaultdict(list)
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if "rank" in group else ():
-            state = optimizer.state.get(parameter)
-            if state and "scaled_grad" in state:
-                limited[parameter.device].append(state)
-    for states in limited.values():
-        if not torch.stack([state["scaled_grad"] for state in states]).all():
-            for state in states:
-                norm = state["scaled_grad"]
-                state["scaled_grad"] = norm.masked_fill(norm == 0, torch.inf)
-
-
-def _saved(state: State, _: Group) -> State:
-    """Replace the projector by the seed of its matrix or, from an SVD, by the matrix itself."""
-    plain = {key: value for key, value in state.items() if key != "projector"}
-    projector = state.get("projector")
-    if isinstance(projector, RandomProjector):
-        is_drawn = projector.drawn_from is not None
-        return {**plain, "seed": projector.drawn_from if is_drawn else projector.seed}
-    if isinstance(projector, SvdProjector) and projector.ortho_matrix is not None:
-        matrix, by_columns = row_major(projector.ortho_matrix)
-        return {**plain, "projector": matrix, _BY_COLUMNS: by_columns}
-    return plain  # of a group without rank, or the first SVD failed
-
-
-def _loaded(state: State, group: Group) -> State:
-    """Rebuild the projector. Upstream's checkpoints have seeds in groups without rank too."""
-    ours = ("projector", "seed", _BY_COLUMNS)
-    plain = {key: value for key, value in state.items() if key not in ours}
-    projector = _restored(state, group) if "rank" in group else None
-    return plain if projector is None else {**plain, "projector": projector}
-
-
-def _restored(state: State, group: Group) -> RandomProjector | SvdProjector | None:
-    """Return a projector for what was saved: a matrix, a seed, or an object that upstream pickled.
-
-    An object is not shared with the optimizer it comes from.
-    """
-    saved = state.get("projector")
-    if isinstance(saved, GaLoreProjector):
-        projector = _svd_projector(group)
-        projector.__dict__.update(vars(saved))
-        return projector
-    if isinstance(saved, torch.Tensor):
-        projector = _svd_projector(group)
-        by_columns = state.get(_BY_COLUMNS, False)
-        projector.ortho_matrix = with_strides(saved, by_columns=by_columns)
-        return projector
-    if group["proj"] == "svd" or "seed" not in state:
-        return None
-    is_drawn = getattr(saved, "ortho_matrix", None) is not None
-    seed = _seed_behind(saved, state) if is_drawn else state["seed"]
-    random_projector = _random_projector(group, seed)
-    random_projector.drawn_from = seed if "exp_avg" in state else None
-    return random_projector
-
-
-def _seed_behind(projector: GradientProjector, state: State) -> int:
-    """Return the seed of the matrix of upstream's object, which knows only the next one's.
-
-    Raises:
-        CheckpointError: The first seed, beside it in the state, does not lead there.
-    """
-    seed: int = state["seed"]
-    for _ in range(state.get("step", 0) + 1):
-        following = next_seed(seed)
-        if following == projector.seed:
-            return seed
-        seed = following
-    raise CheckpointError(
-        "a random projection of the checkpoint was not drawn from the seed beside it",
-        where="load_state_dict of apollo_adamw",
-        fix="start without optimizer state",
-        plugin="hub-apollo",
+def _factors(bucket: Bucket, update: Tensor, gradient: Tensor) -> Tensor:
+    """Return what AdamW makes of the norm of each channel, or of all, in low rank."""
+    if bucket.group["scale_type"] == "tensor":
+        factors: Tensor = along(norms(update) / (norms(gradient) + 1e-8), update)
+        return factors
+    rows, columns = bucket.shape
+    projected = 1 if rows < columns else 2
+    return torch.norm(update, dim=projected, keepdim=True) / (
+        torch.norm(gradient, dim=projected, keepdim=True) + 1e-8
     )
 
 
-def converted_state(state: State, group: Group) -> State:
-    """Return what hub saves for one parameter's state of the upstream class."""
-    return _saved(_loaded(state, group), group)
+def _limited(bucket: Bucket, scaled: Tensor) -> Tensor:
+    """Return updates that grow by 1 % at most, and remember their norms.
+
+    A norm of zero is remembered as infinity, which limits nothing: upstream lets it grow by 1 % a
+    step from 1e-8. One gradient of zeros, such as the first one below a zero-initialized layer,
+    thus stops a weight for nearly two thousand steps.
+    """
+    sizes = norms(scaled)
+    if _LIMITED in bucket.states[0]:
+        growth = sizes / (torch.stack(bucket.column(_LIMITED)) + 1e-8)
+        limits = torch.where(growth < _GROWTH, torch.ones_like(growth), growth / _GROWTH)
+        scaled, sizes = scaled / along(limits, scaled), sizes / limits
+    sizes = sizes.masked_fill(sizes == 0, torch.inf)
+    for state, size in zip(bucket.states, torch.unbind_copy(sizes), strict=True):
+        state[_LIMITED] = size
+    return scaled
+
+
+def _step_size(bucket: Bucket) -> float:
+    """Count the step, and return the learning rate with the correction of both moments."""
+    group, step = bucket.group, bucket.count()
+    rate: float = group["lr"]
+    if group["correct_bias"]:
+        beta1, beta2 = group["betas"]
+        rate = rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+    return rate

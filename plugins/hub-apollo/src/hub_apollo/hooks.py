@@ -94,5 +94,5 @@ def hub_validate_precision(context: BuildContext) -> Iterator[Finding]:
 @hookimpl
 def hub_convert_state(state: Mapping[str, Any], group: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take the projector object out of one parameter's state."""
-    plain: Mapping[str, Any] = load_object("hub_apollo.factory:converted_state")(state, group)
+    plain: Mapping[str, Any] = load_object("hub_apollo.saved:converted_state")(state, group)
     return plain

@@ -12,21 +12,28 @@ from hub.arguments import AdafactorBase, AdamLike, Arguments, Eps, WeightDecay
 class LowRankArguments(Arguments):
     """How the gradients of the target modules are projected.
 
-    galore_torch 1.0 reads these from the group and has no defaults for them; these are the ones
-    of Transformers' integration (5.23, `trainer_optimizer.py`).
+    galore_torch 1.0 reads the first four from the group and has no defaults for them; these are the
+    ones of Transformers' integration (5.23, `trainer_optimizer.py`). The last two are hub's.
     """
 
     rank: PositiveInt = 128
     """Number of singular directions that the gradient of a target weight is projected onto. Above
     the weight's smaller side all of them are kept, which saves no memory."""
     update_proj_gap: PositiveInt = 200
-    """Steps between two updates of the projection, each of which takes one SVD per target
-    weight."""
+    """Steps between two updates of the projection of a target weight."""
     scale: float = Field(default=0.25, gt=0)
     """Factor on the updates of target weights, on top of the learning rate."""
     proj_type: Literal["std", "reverse_std", "right", "left", "full"] = "std"
     """Which side is projected: the smaller one (std), the larger one (reverse_std), always the
     columns (right) or the rows (left), or both (full)."""
+    projection: Literal["svd", "randomized"] = "svd"
+    """How singular directions are found: by an SVD, as in galore_torch, or by a randomized range
+    finder that starts from the last ones. For large weights that takes a small part of the time,
+    and it skips gradients with NaN or infinity, at which the SVD fails."""
+    refresh: Literal["together", "staggered"] = "together"
+    """Update all projections in the same step, as galore_torch does, or spread them over the steps
+    between two updates. Then the first projections are rough, and each is replaced within the next
+    16 steps, or an eighth of update_proj_gap if that is more."""
 
 
 class AdamWArguments(LowRankArguments, AdamLike):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from bitsandbytes.functional import GlobalPageManager
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State
 from bitsandbytes.utils import sync_gpu
-from galore_torch import GaLoreAdafactor, GaLoreAdamW
 from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
-from galore_torch.galore_projector import GaLoreProjector
 
-from hub.repairs import (
-    HookedLoading,
-    enable_grad_in_closures,
-    keep_state_dtypes,
-    row_major,
-    translate_state,
-    with_strides,
-)
+from hub.low_rank import NumbersLowRank
+from hub.repairs import HookedLoading, keep_state_dtypes, translate_state
+from hub.stacks import single
+from hub_galore.projected import Projected
+from hub_galore.saved import live_state, plain_state
+from hub_galore.stepping import GaLoreAdafactor, GaLoreAdamW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,129 +24,28 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     Group = dict[str, Any]
-    State = dict[str, Any]
     Index = tuple[int, int]  # of a group, and of a parameter in it
 
 
-_BY_COLUMNS = "projector_by_columns"
-"""The key of a saved state that says whether its projector was in column order."""
-
-
 def adamw(groups: list[Group], **arguments: Any) -> Optimizer:
-    """Return an instance of upstream's class, which warns of its deprecation unless told not to."""
-    return _fixed(GaLoreAdamW(groups, **arguments, no_deprecation_warning=True))
+    """Return an optimizer whose class warns of its deprecation unless told not to."""
+    optimizer = GaLoreAdamW(groups, **arguments, no_deprecation_warning=True)
+    translate_state(optimizer, plain_state, live_state)
+    return optimizer
 
 
 def adafactor(groups: list[Group], **arguments: Any) -> Optimizer:
-    """Return an instance of upstream's class, whose state stays in fp32 for bf16 and fp16 weights.
+    """Return an optimizer whose state stays in fp32 for bf16 and fp16 weights.
 
     torch casts it when it loads a state dict.
     """
     optimizer = GaLoreAdafactor(groups, **arguments)
     keep_state_dtypes(optimizer)  # before `translate_state`
-    return _fixed(optimizer)
-
-
-def _fixed(optimizer: Optimizer) -> Optimizer:
-    """Let closures call `backward`, keep projectors small and state dicts plain."""
-    enable_grad_in_closures(optimizer)
-    optimizer.register_step_post_hook(_compact_projectors)
-    translate_state(optimizer, plain_state, _loaded)
+    translate_state(optimizer, plain_state, live_state)
     return optimizer
 
 
-def _compact_projectors(optimizer: Optimizer, _args: object, _kwargs: object) -> None:
-    for group in optimizer.param_groups:
-        if "rank" in group:
-            for parameter in group["params"]:
-                if "projector" in optimizer.state.get(parameter, ()):
-                    _compact(optimizer.state[parameter]["projector"])
-
-
-def _compact(projector: GaLoreProjector) -> None:
-    """Free the singular vectors that the projection does not use.
-
-    For fp32 gradients galore_torch 1.0 keeps a view of the whole SVD factor alive and, through
-    `torch.save`, writes it into checkpoints: rows x rows or columns x columns instead of
-    rows x rank. The copy keeps the order of the strides, by which products with it round.
-    """
-    matrices = projector.ortho_matrix
-    projector.ortho_matrix = (
-        [_dense(matrix) for matrix in matrices] if isinstance(matrices, list) else _dense(matrices)
-    )
-
-
-def _dense(matrix: Tensor | None) -> Tensor | None:
-    """Return a matrix with a storage of its size; None after a first SVD that failed."""
-    if matrix is None:
-        return None
-    # Not `nbytes`: torch.compile (2.13) cannot trace it.
-    size = matrix.numel() * matrix.element_size()
-    return matrix.clone() if matrix.untyped_storage().nbytes() > size else matrix
-
-
-def _new_projector(group: Group) -> GaLoreProjector:
-    return GaLoreProjector(
-        group["rank"],
-        update_proj_gap=group["update_proj_gap"],
-        scale=group["scale"],
-        proj_type=group["proj_type"],
-    )
-
-
-def plain_state(state: State, _: Group) -> State:
-    """Return one parameter's state with the matrix in place of the projector object.
-
-    For `proj_type="full"` there are two. Their rows are contiguous; `projector_by_columns` says
-    which had contiguous columns.
-    """
-    projector = state.get("projector")
-    if not isinstance(projector, GaLoreProjector):
-        return state
-    if projector.ortho_matrix is None:  # its first SVD failed
-        return {key: value for key, value in state.items() if key != "projector"}
-    return {**state, **_saved_matrices(projector.ortho_matrix)}
-
-
-def _saved_matrices(matrices: Any) -> State:
-    if not isinstance(matrices, list):
-        matrix, by_columns = row_major(matrices)
-        return {"projector": matrix, _BY_COLUMNS: by_columns}
-    pairs = [row_major(matrix) for matrix in matrices]
-    return {"projector": [matrix for matrix, _ in pairs], _BY_COLUMNS: [by for _, by in pairs]}
-
-
-def _loaded(state: State, group: Group) -> State:
-    """Rebuild the projector around its matrix, on the device of the moments beside it.
-
-    torch has moved the matrix there, bitsandbytes 0.50.2 has not. Neither moves a projector that
-    upstream pickled. That one is copied, and keeps its rank and gap.
-    """
-    saved: Any = state.get("projector")
-    by_columns = state.get(_BY_COLUMNS, False)
-    state = {key: value for key, value in state.items() if key != _BY_COLUMNS}
-    is_live = isinstance(saved, GaLoreProjector)
-    matrices = saved.ortho_matrix if is_live else saved
-    if matrices is None:
-        return state
-    projector = copy(saved) if is_live else _new_projector(group)
-    device = next(
-        value.device
-        for key, value in state.items()
-        if key != "projector" and isinstance(value, torch.Tensor)
-    )
-    projector.ortho_matrix = (
-        [
-            with_strides(matrix.to(device), by_columns=by)
-            for matrix, by in zip(matrices, by_columns or [False] * len(matrices), strict=True)
-        ]
-        if isinstance(matrices, list)
-        else with_strides(matrices.to(device), by_columns=by_columns)
-    )
-    return {**state, "projector": projector}
-
-
-class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped
+class GaLoreAdamW8bit(NumbersLowRank, HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped
     """The algorithm of galore_torch 1.0 (adamw8bit.py), in which all weights train.
 
     Upstream's constructor passes arguments by position that bitsandbytes 0.50 takes for others
@@ -166,7 +60,7 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
         Optimizer2State.__init__(
             self, "adam", params, optim_bits=8, max_unorm=0.0, skip_zeros=False, **arguments
         )
-        translate_state(self, plain_state, _loaded)
+        translate_state(self, plain_state, live_state)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -180,10 +74,13 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
             self.to_gpu()
             self.initialized = True
         for gindex, group in enumerate(self.param_groups):
-            update = self._update_low_rank if "rank" in group else self._update_plain
             for pindex, parameter in enumerate(group["params"]):
-                if parameter.grad is not None:
-                    update(parameter, parameter.grad, group, (gindex, pindex))
+                if parameter.grad is None:
+                    continue
+                if "rank" in group:
+                    self._update_low_rank(parameter, group, (gindex, pindex))
+                else:
+                    self._update_plain(parameter, parameter.grad, group, (gindex, pindex))
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,18 +97,14 @@ class GaLoreAdamW8bit(HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  
         self.mng = GlobalOptimManager.get_instance()
         self.page_mng = GlobalPageManager.get_instance()
 
-    def _update_low_rank(self, parameter: Tensor, grad: Tensor, group: Group, at: Index) -> None:
+    def _update_low_rank(self, parameter: Tensor, group: Group, at: Index) -> None:
         """Project, take AdamW's step from zero, project it back and add it; then decay."""
-        state = self.state[parameter]
-        if "projector" not in state:
-            state["projector"] = _new_projector(group)
-        projector = state["projector"]
-        low_rank_grad = projector.project(grad, state.get("step", 0))
-        _compact(projector)
+        projected = Projected(single(self, group, at[1]), self.low_rank_numbers)
+        low_rank_grad = projected.gradient[0]
         update = torch.zeros_like(low_rank_grad)
         no_decay = {**group, "weight_decay": 0.0}
         self._update_stand_in(parameter, update, low_rank_grad, no_decay, at)
-        parameter.add_(projector.project_back(update))
+        parameter.add_(projected.back(update.unsqueeze(0))[0])
         if group["weight_decay"] > 0:
             parameter.add_(parameter, alpha=-group["lr"] * group["weight_decay"])
 

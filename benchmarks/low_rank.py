@@ -1,0 +1,76 @@
+"""Compare steps of GaLore and APOLLO with the classes they wrap, built by hand, in one process."""
+
+import statistics
+from functools import partial
+
+import torch
+from apollo_torch import APOLLOAdamW
+from galore_torch import GaLoreAdafactor, GaLoreAdamW
+from step import seconds
+from torch import nn
+
+import hub
+
+SHAPES = {"512 of 8x512": (512, 8, 512, 4, 60), "12 of 1024x4096": (12, 1024, 4096, 128, 14)}
+"""How many matrices of which size, the rank, and steps to take."""
+FEW = {"relative_step": False, "scale_parameter": False}
+OF_APOLLO = {"scale": 1.0, "proj": "random", "scale_type": "channel"}
+CASES = {
+    "galore_adamw": (GaLoreAdamW, {}, {"no_deprecation_warning": True}),
+    "galore_adafactor": (GaLoreAdafactor, {}, FEW),
+    "apollo_adamw": (APOLLOAdamW, OF_APOLLO, {}),
+}
+
+
+def model(number: int, rows: int, columns: int) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def by_hand(module: nn.Module, name: str, low_rank: dict[str, object]) -> torch.optim.Optimizer:
+    cls, more, arguments = CASES[name]
+    group = {"params": list(module.parameters()), "proj_type": "std", "scale": 0.25}
+    return cls([{**group, **low_rank, **more}], lr=1e-3, **arguments)
+
+
+def ratios(name: str, shape: str) -> tuple[float, float]:
+    """Return the ratio of the median step times, hub's over upstream's, and upstream's in ms."""
+    number, rows, columns, rank, steps = SHAPES[shape]
+    low_rank = {"rank": rank, "update_proj_gap": 10**6}
+    module = model(number, rows, columns)
+    ours = hub.build(name, module, lr=1e-3, target_modules="all-linear", **low_rank)
+    theirs = by_hand(module, name, low_rank)
+    if "12" in shape.split(maxsplit=1)[0]:  # an SVD of each would take half a minute
+        for parameter in module.parameters():
+            parameter.grad = torch.zeros_like(parameter).fill_diagonal_(1.0)
+    for optimizer in (ours, theirs):
+        optimizer.step()
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    times: dict[object, list[float]] = {ours: [], theirs: []}
+    for turn in range(steps):
+        for optimizer in (ours, theirs) if turn % 2 else (theirs, ours):
+            times[optimizer].append(seconds(partial(step, optimizer)))
+    medians = [statistics.median(times[which]) for which in (ours, theirs)]
+    return medians[0] / medians[1], 1e3 * medians[1]
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    for shape in SHAPES:
+        for name in CASES:
+            ratio, milliseconds = ratios(name, shape)
+            print(f"{shape:16} {name:18} {ratio:.2f} of upstream's {milliseconds:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

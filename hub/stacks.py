@@ -1,0 +1,201 @@
+"""Step parameters of equal shape together, so that each operation is one call for all of them.
+
+Hundreds of small matrices, as LoRA has, cost an optimizer that steps them one by one nearly nothing
+but calls. Large ones stay alone: they are limited by memory, and their intermediate results should
+not add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    Group = dict[str, Any]
+    State = dict[str, Any]
+
+SMALL = 2**15
+"""Parameters of more elements are stepped one by one."""
+MOST = 2**18
+"""Elements of all parameters that are stepped together on a CPU, whose cache they should fit."""
+MOST_ON_DEVICE = 2**24
+"""The same on other devices, where each call costs more."""
+_SINGLE, _LANES, _TINY = 1, 4, 400
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Parameters of one group with the same shape, dtype and device, that took as many steps."""
+
+    group: dict[str, Any]
+    parameters: list[Any]
+    names: list[str]
+    """Empty strings in a group without names."""
+    states: list[dict[str, Any]]
+    """Each has at least `step`."""
+    gradient: Any
+    """Of all, of shape (parameters, *shape)."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of each parameter."""
+        size: torch.Size = self.parameters[0].shape
+        return size
+
+    def count(self) -> int:
+        """Count a step in each state, and return its number."""
+        step: int = self.states[0]["step"] + 1
+        for state in self.states:
+            state["step"] = step
+        return step
+
+    def column(self, key: str) -> list[Any]:
+        """Return what each state has under a key."""
+        return [state[key] for state in self.states]
+
+
+def buckets(optimizer: Optimizer, group: Group) -> Iterator[Bucket]:
+    """Yield the parameters of a group that have gradients; each is in one bucket.
+
+    Raises:
+        RuntimeError: A gradient is sparse.
+    """
+    names = group.get("param_names") or [""] * len(group["params"])
+    waiting: dict[Any, list[tuple[Tensor, str, State]]] = {}
+    for parameter, name in zip(group["params"], names, strict=True):
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.layout is not torch.strided:
+            raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
+        state = optimizer.state[parameter]
+        state.setdefault("step", 0)
+        if parameter.numel() > SMALL or not gradient.is_contiguous():
+            yield _bucket(group, [(parameter, name, state)])
+            continue
+        kind = parameter.shape, parameter.dtype, gradient.dtype, parameter.device
+        waiting.setdefault((*kind, state["step"], len(state)), []).append((parameter, name, state))
+    for items in waiting.values():
+        first = items[0][0]
+        most = MOST if first.device.type == "cpu" else MOST_ON_DEVICE
+        many = max(1, most // max(1, first.numel()))
+        for start in range(0, len(items), many):
+            yield _bucket(group, items[start : start + many])
+
+
+def single(optimizer: Optimizer, group: Group, index: int) -> Bucket:
+    """Return a bucket of one parameter, which has a gradient."""
+    parameter = group["params"][index]
+    state = optimizer.state[parameter]
+    state.setdefault("step", 0)
+    names = group.get("param_names")
+    return _bucket(group, [(parameter, names[index] if names else "", state)])
+
+
+def _bucket(group: Group, items: Sequence[tuple[Tensor, str, State]]) -> Bucket:
+    parameters = [parameter for parameter, _, _ in items]
+    return Bucket(
+        group,
+        parameters,
+        [name for _, name, _ in items],
+        [state for _, _, state in items],
+        stacked([parameter.grad for parameter in parameters]),
+    )
+
+
+def stacked(tensors: Sequence[Any]) -> Tensor:
+    """Return tensors of one shape as one tensor; a view of it if there is only one."""
+    if len(tensors) == _SINGLE:
+        view: Tensor = tensors[0].unsqueeze(0)
+        return view
+    return torch.stack(list(tensors))
+
+
+def stacked_matrices(matrices: Sequence[Any]) -> Tensor:
+    """Return matrices as one tensor, in the order of strides that they have.
+
+    Products round by that order.
+    """
+    by_columns = matrices[0].stride(0) < matrices[0].stride(1)
+    return stacked([matrix.mT for matrix in matrices]).mT if by_columns else stacked(matrices)
+
+
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of each matrix of a stack with its partner, as `torch.mm` rounds it.
+
+    On CPUs the batched product of torch 2.13 with MKL equals single ones to the last bit in fp32 if
+    all sides are multiples of four and the matrices are not tiny (`benchmarks/small_products.py`);
+    others are multiplied one by one. On other devices the two may round differently.
+
+    Args:
+        left: Of shape (number, rows, inner).
+        right: Of shape (number, inner, columns).
+    """
+    if _rounds_alike(left, right):
+        return torch.bmm(left, right)
+    return stacked([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
+
+
+def _rounds_alike(left: Tensor, right: Tensor) -> bool:
+    sides = (*left.shape[1:], right.shape[-1])
+    size = sides[0] * sides[1] * sides[2]
+    if max(left[0].numel(), right[0].numel()) > SMALL:
+        return False
+    if left.device.type != "cpu":
+        return True
+    return (
+        left.dtype is torch.float32 and size >= _TINY and all(side % _LANES == 0 for side in sides)
+    )
+
+
+def scale_(tensors: Sequence[Tensor], factor: float) -> None:
+    """Multiply tensors in place by a number, as `Tensor.mul_` rounds.
+
+    On CPUs `_foreach_mul_` (torch 2.13) first rounds the number to bf16 or fp16 for such tensors.
+    """
+    if tensors[0].device.type == "cpu" and tensors[0].dtype in _HALF:
+        for tensor in tensors:
+            tensor.mul_(factor)
+    else:
+        torch._foreach_mul_(list(tensors), factor)
+
+
+def start(bucket: Bucket, key: str, like: Tensor) -> None:
+    """Make a moment of zeros in states that lack it, each like a slice of a stack."""
+    if key not in bucket.states[0]:
+        for state, one in zip(bucket.states, like.unbind(), strict=True):
+            state[key] = torch.zeros_like(one)
+
+
+def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
+    """Update both moments of AdamW, and return their quotient, not yet corrected for their start.
+
+    Operations and their order are those of the AdamW that Transformers once had, and galore_torch
+    1.0 and apollo_torch 1.0.3 (adamw.py) have.
+    """
+    beta1, beta2 = bucket.group["betas"]
+    first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
+    each = gradient.unbind()
+    scale_(first, beta1)
+    torch._foreach_add_(first, each, alpha=1.0 - beta1)
+    scale_(second, beta2)
+    torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
+    return stacked(first) / stacked(second).sqrt().add_(bucket.group["eps"])
+
+
+def along(values: Tensor, stack: Tensor) -> Tensor:
+    """Return a value for each tensor of a stack, in a shape that multiplies them."""
+    return values.view(-1, *(1 for _ in stack.shape[1:]))
+
+
+def norms(tensors: Tensor) -> Tensor:
+    """Return the Euclidean norm of each tensor of a stack."""
+    return torch.stack(torch._foreach_norm(tensors.unbind()))  # noqa: SLF001

@@ -1,0 +1,37 @@
+"""Gradients in the coordinates of their bases, and updates on their way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hub.low_rank import project, project_back, refresh_bases, side_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from hub.stacks import Bucket
+
+
+class Projected:
+    """What `GaLoreProjector` of galore_torch 1.0 (galore_projector.py) does, for a bucket at once.
+
+    The state has the basis itself, as `projector`, in place of an object.
+
+    Args:
+        bucket: Low-rank parameters.
+        numbers: Theirs, see `hub.low_rank.NumbersLowRank`.
+    """
+
+    def __init__(self, bucket: Bucket, numbers: Mapping[str, int]) -> None:
+        self._side = side_of(bucket.shape, bucket.group["proj_type"])
+        self._scale = bucket.group["scale"]
+        refresh_bases(bucket, self._side, numbers)
+        self._bases = bucket.column("projector")
+        self.gradient = project(bucket.gradient, self._bases, self._side)
+        """Of shape (parameters, rows, columns), one of the two not above the rank."""
+
+    def back(self, update: Tensor) -> Tensor:
+        """Return an update of the weights, scaled."""
+        return project_back(update, self._bases, self._side).mul_(self._scale)

@@ -1,0 +1,168 @@
+"""The steps of `GaLoreAdamW` and `GaLoreAdafactor`, for parameters of equal shape at once.
+
+Each does what galore_torch 1.0 does for one parameter (adamw.py, adafactor.py), operation by
+operation, so that weights are equal to the last bit where torch rounds stacked tensors as single
+ones; see `hub.stacks`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from galore_torch import GaLoreAdafactor as UpstreamAdafactor
+from galore_torch import GaLoreAdamW as UpstreamAdamW
+
+from hub.low_rank import NumbersLowRank
+from hub.stacks import adam_quotient, along, buckets, norms, scale_, stacked, start
+from hub_galore.projected import Projected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from hub.stacks import Bucket
+
+    Group = dict[str, Any]
+
+_HALF = (torch.float16, torch.bfloat16)
+_MATRIX = 3
+"""Dimensions of stacked matrices."""
+
+
+class _InBuckets(NumbersLowRank):
+    """Mixin whose step goes through the buckets of each group."""
+
+    @torch.no_grad()
+    def step(self: Any, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
+
+        Upstream calls it with gradients disabled.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for bucket in buckets(self, group):
+                self._update(bucket)
+        return loss
+
+    def _projected(self: Any, bucket: Bucket) -> Projected | None:
+        return Projected(bucket, self.low_rank_numbers) if "rank" in bucket.group else None
+
+
+class GaLoreAdamW(_InBuckets, UpstreamAdamW):  # type: ignore[misc]  # untyped
+    """Upstream's class, stepping parameters of equal shape together."""
+
+    def _update(self, bucket: Bucket) -> None:
+        group, projected = bucket.group, self._projected(bucket)
+        gradient = bucket.gradient if projected is None else projected.gradient
+        start(bucket, "exp_avg", gradient)
+        start(bucket, "exp_avg_sq", gradient)
+        update = adam_quotient(bucket, gradient)
+        if projected is not None:
+            update = projected.back(update)
+        torch._foreach_add_(bucket.parameters, update.unbind(), alpha=-_step_size(bucket))
+        if group["weight_decay"] > 0.0:
+            rate = -group["lr"] * group["weight_decay"]
+            torch._foreach_add_(bucket.parameters, bucket.parameters, alpha=rate)
+
+
+class GaLoreAdafactor(_InBuckets, UpstreamAdafactor):  # type: ignore[misc]  # untyped
+    """Upstream's class, stepping parameters of equal shape together.
+
+    `scale_parameter=True` does not wait for the device for each parameter.
+    """
+
+    def _update(self, bucket: Bucket) -> None:
+        if bucket.gradient.dtype in _HALF:
+            bucket = replace(bucket, gradient=bucket.gradient.float())
+        projected = self._projected(bucket)
+        gradient = bucket.gradient if projected is None else projected.gradient
+        weights = bucket.parameters
+        if weights[0].dtype in _HALF:
+            weights = [weight.float() for weight in weights]
+        lengths = torch._foreach_norm(weights)  # noqa: SLF001
+        sizes = torch._foreach_div(lengths, bucket.shape.numel() ** 0.5)  # noqa: SLF001
+        rate = _count(bucket, sizes)
+        update = _adafactor_update(bucket, gradient)
+        update.mul_(along(rate, update) if isinstance(rate, torch.Tensor) else rate)
+        if bucket.group["beta1"] is not None:
+            update = _averaged(bucket, update)
+        if projected is not None:
+            update = projected.back(update)
+        _decay(weights, bucket.group["weight_decay"], rate)
+        torch._foreach_sub_(weights, update.unbind())
+        if weights is not bucket.parameters:
+            torch._foreach_copy_(bucket.parameters, weights)
+
+
+def _count(bucket: Bucket, sizes: Sequence[Tensor]) -> float | Tensor:
+    """Count the step, and return the learning rate; with `scale_parameter` that of each."""
+    group, step = bucket.group, bucket.count()
+    for state, size in zip(bucket.states, sizes, strict=True):
+        state["RMS"] = size
+    rate: float = group["lr"]
+    if group["relative_step"]:
+        least = 1e-6 * step if group["warmup_init"] else 1e-2
+        rate = min(least, 1.0 / math.sqrt(step))
+    if not group["scale_parameter"]:
+        return rate
+    size, least = stacked(sizes), group["eps"][1]
+    # As Python's `max`: what is not finite counts as small.
+    return torch.where(size > least, size * rate, torch.full_like(size, least * rate))
+
+
+def _adafactor_update(bucket: Bucket, gradient: Tensor) -> Tensor:
+    """Update the moments, and return the gradient over the root of the second, clipped."""
+    group = bucket.group
+    decay = 1.0 - math.pow(bucket.states[0]["step"], group["decay_rate"])
+    square = gradient**2 + group["eps"][0]
+    if gradient.ndim >= _MATRIX:
+        means = {"exp_avg_sq_row": square.mean(dim=-1), "exp_avg_sq_col": square.mean(dim=-2)}
+        rows, columns = (_mixed_in(bucket, *item, decay) for item in means.items())
+        update = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt_().unsqueeze(-1)
+        update = torch.mul(update, columns.unsqueeze(-2).rsqrt()).mul_(gradient)
+    else:
+        update = _mixed_in(bucket, "exp_avg_sq", square, decay).rsqrt().mul_(gradient)
+    size = norms(update) / update[0].numel() ** 0.5
+    return update.div_(along((size / group["clip_threshold"]).clamp_(min=1.0), update))
+
+
+def _mixed_in(bucket: Bucket, key: str, new: Tensor, decay: float) -> Tensor:
+    """Update one of the moments by a running average, and return it for all parameters."""
+    start(bucket, key, new)
+    moments = bucket.column(key)
+    scale_(moments, decay)
+    torch._foreach_add_(moments, new.unbind(), alpha=1.0 - decay)
+    return stacked(moments)
+
+
+def _averaged(bucket: Bucket, update: Tensor) -> Tensor:
+    """Update the first moment, and return it; for a single parameter it is the state itself."""
+    beta1 = bucket.group["beta1"]
+    return _mixed_in(bucket, "exp_avg", update, beta1)
+
+
+def _decay(weights: Sequence[Any], weight_decay: float, rate: float | Tensor) -> None:
+    if weight_decay == 0:
+        return
+    if isinstance(rate, torch.Tensor):  # one factor for each: `foreach` takes only one for all
+        for weight, one in zip(weights, rate.unbind(), strict=True):
+            weight.add_(weight, alpha=-weight_decay * one)
+    else:
+        torch._foreach_add_(weights, weights, alpha=-weight_decay * rate)
+
+
+def _step_size(bucket: Bucket) -> float:
+    """Count the step, and return the learning rate with the correction of both moments."""
+    group, step = bucket.group, bucket.count()
+    rate: float = group["lr"]
+    if group["correct_bias"]:
+        beta1, beta2 = group["betas"]
+        rate = rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+    return rate
