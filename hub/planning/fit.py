@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import HubError
+from hub.groups.walk import one_walk
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import default_registry
 from hub.planning.call import EstimateCall
@@ -93,15 +94,15 @@ def candidates(
     """
     found: list[Candidate] = []
     refused: dict[str, HubError] = {}
-    for name in names:
-        spec = default_registry().optimizer(name)
-        targets = (target_modules or "all-linear") if spec.takes_targets else None
-        common = {"target_modules": targets, "precision": precision, "mesh": mesh}
-        forms = _forms(spec, model, common)
-        try:
-            found.extend(_distinct(forms))
-        except HubError as error:
-            refused[name] = error
+    specs = [default_registry().optimizer(name) for name in names]
+    with one_walk(model):
+        for spec in specs:
+            targets = (target_modules or "all-linear") if spec.takes_targets else None
+            common = {"target_modules": targets, "precision": precision, "mesh": mesh}
+            try:
+                found.extend(_distinct(_forms(spec, model, common)))
+            except HubError as error:
+                refused[spec.name] = error
     return Candidates(tuple(sorted(found, key=lambda each: each.estimate.total)), refused)
 
 
