@@ -21,7 +21,9 @@ def test_all_rows_are_read():
     assert len(ROWS) == PAGE.count("\n| `") - 4  # of the first table
 
 
-@pytest.mark.parametrize(("name", "dtype", "rounding", "weight", "gradient", "state", "total"), ROWS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "rounding", "weight", "gradient", "state", "total"), ROWS
+)
 def test_bytes_for_each_weight(name, dtype, rounding, weight, gradient, state, total):
     model = torch.nn.Linear(SIDE, SIDE, bias=False)
     model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
