@@ -13,7 +13,7 @@ from hub.planning.offload import StateBytes, offloaded
 from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
-from hub.planning.state_size import StateSizes
+from hub.planning.state_size import StateSizes, rounding_of
 from hub.running.buckets.rounding import ROUNDED
 from hub.running.buckets.step import bucket_slices
 from hub.spec import Trait
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hub.planning.call import EstimateCall
     from hub.planning.shares import Share
     from hub.planning.single import Prepared
+    from hub.planning.state_size import Known
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,22 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
         HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
+    return estimate_call(call, {})
+
+
+def estimate_call(call: EstimateCall, known: Known) -> Estimate:
+    """Return what `estimate` does, from what was measured before if possible.
+
+    Args:
+        call: Its arguments.
+        known: What was measured for the same model with the same targets and precision; takes
+            what is measured now.
+    """
     prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
-    parts = [(part, StateSizes(part)) for part in prepared.parts]
+    parts = [(part, StateSizes(part, known)) for part in prepared.parts]
     ranks = zip(*(_shares(part, call) for part in prepared.parts), strict=True)
     return max((_estimate(parts, shares) for shares in ranks), key=lambda found: found.total)
 
@@ -135,7 +147,7 @@ def _state(prepared: Prepared, sizes: StateSizes, share: Share) -> StateBytes:
 
 def _copies(prepared: Prepared, share: Share) -> int:
     """Return the bytes of the fp32 copies of the largest bucket, and of their gradients."""
-    if getattr(prepared.optim_args, "rounding", None) is None:
+    if rounding_of(prepared) is None:
         return 0
     sizes = [
         prod(share.stepped[name]) if parameter.dtype in ROUNDED else 0

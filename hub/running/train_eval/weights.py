@@ -148,6 +148,7 @@ class Weights:
                 parameter.copy_(loaded)
         self.forget_loaded()
         self._kept = {
+            # With `rounding`, torch has cast it to fp32, and with `offload` it is on the host.
             parameter: state.pop(TRAINING_WEIGHTS_KEY).to(parameter)
             for parameter, state in self._live().state.items()
             if TRAINING_WEIGHTS_KEY in state
