@@ -134,6 +134,22 @@ def test_a_state_dict_holds_what_the_state_is_then():
     assert memory_of(optimizer).is_away(optimizer.state[parameter]["exp_avg"].untyped_storage())
 
 
+@pytest.mark.parametrize("name", ["galore_adamw", "adamw_8bit"])
+def test_checkpoints_load_with_and_without(name):
+    plain = Subject(name)
+    whole, optimizer = plain.start()
+    train(whole, optimizer, 4)
+    for before, after in ((OFFLOAD, ()), ((), OFFLOAD)):
+        model, optimizer = replace(plain, options=before).start()
+        train(model, optimizer, 2)
+        resumed, other = replace(plain, options=after).start()
+        resumed.load_state_dict(model.state_dict())
+        with pytest.warns(hub.HubWarning, match="offload"):
+            other.load_state_dict(optimizer.state_dict())
+        train(resumed, other, 2, start=2)
+        assert_same(whole, resumed)
+
+
 def test_detaching_goes_on_to_offload():
     runs = [Subject("adamw_torch").start(), Subject("adamw_torch", options=OFFLOAD).start()]
     for model, optimizer in runs:
