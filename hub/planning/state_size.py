@@ -71,8 +71,8 @@ class StateSizes:
             for name, parameter in group.parameters
         }
 
-    def total(self, shapes: Mapping[str, Shape]) -> int:
-        """Return the bytes of state that one process keeps for parameters.
+    def each(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+        """Return the bytes of state that one process keeps for each parameter, and for all.
 
         Args:
             shapes: By name. All other parameters are left out.
@@ -90,15 +90,16 @@ class StateSizes:
         shared = {
             path: size for kind in kinds.values() for path, size in self._known[kind][1].items()
         }
-        own = sum(self._known[kind][0] for kind in kinds.values())
-        return own + sum(shared.values()) + self._bits(shapes)
+        bits = self._bits(shapes)
+        own = {name: self._known[kind][0] + bits.get(name, 0) for name, kind in kinds.items()}
+        return own, sum(shared.values())
 
-    def _bits(self, shapes: Mapping[str, Shape]) -> int:
+    def _bits(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
         """Return the bytes that weights lack to be fp32, which `rounding="split"` keeps."""
         if rounding_of(self._prepared) != "split":
-            return 0
+            return {}
         named = self._prepared.context.named_parameters()
-        return sum(2 * prod(shapes[n]) for n, p in named if n in shapes and p.dtype in ROUNDED)
+        return {n: 2 * prod(shapes[n]) for n, p in named if n in shapes and p.dtype in ROUNDED}
 
     def _measure(self, shapes: Mapping[str, Shape], kinds: Mapping[str, Any]) -> None:
         """Step these parameters, with compilation off: compiled code crashes on fake tensors."""

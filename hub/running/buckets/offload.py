@@ -20,7 +20,7 @@ from hub.measuring import attribute_tensors, plain_tensors
 from hub.running.buckets.memory import memory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, UntypedStorage
     from torch.optim import Optimizer
@@ -109,14 +109,17 @@ class Host:
         return self.memories[device]
 
 
-def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def state_on_device(optimizer: Any, parameter: Tensor, device: torch.device) -> dict[str, Any]:
     """Return the state of a parameter with all tensors that have dimensions on a device."""
+    host: Host | None = optimizer.hub_stepping.host
+    if host is not None:
+        host.end()
 
     def moved(value: Any) -> Any:
         has_dimensions = isinstance(value, torch.Tensor) and value.ndim > 0
         return value.to(device) if has_dimensions else value
 
-    return tree_map(moved, dict(state))  # type: ignore[no-any-return]
+    return tree_map(moved, dict(optimizer.state[parameter]))  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -30,6 +30,9 @@ SPEC = OptimizerSpec(
     example_arguments={"rank": 4, "update_proj_gap": 2},
     state_arguments=frozenset({"rank", "proj", "proj_type"}),
     contrasts={
+        "projection": (
+            Contrast(base={"proj": "svd"}, other={"proj": "svd", "projection": "randomized"}),
+        ),
         "proj_type": (Contrast(base=_MINI, other={**_MINI, "proj_type": "reverse_std"}),),
         # The limiter is relative: the order of the two makes a difference in rounding only.
         "scale_front": (Contrast(base={"scale": 3.0}, other={"scale": 3.0, "scale_front": True}),),
