@@ -47,6 +47,7 @@ class Case:
 CASES = (
     Case("stable_adamw", "optimi:StableAdamW", theirs={"triton": False}, at_most=0.6),
     Case("grokadamw", "grokadamw:GrokAdamW", at_most=0.4),
+    Case("muon", "torch.optim:Muon"),
     Case("schedule_free_adamw", "schedulefree:AdamWScheduleFree"),
     Case("schedule_free_sgd", "schedulefree:SGDScheduleFree"),
     Case("adamw_torch", "torch.optim:AdamW"),
@@ -59,13 +60,13 @@ CASES = (
 
 
 class Weights(nn.Module):
-    """Weights of these shapes, with gradients."""
+    """Linear layers with weights of these shapes, which have gradients."""
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.weights = nn.ParameterList(torch.randn(shape) / 10 for shape in shapes)
-        for weight in self.weights:
+        self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
+        for weight in self.parameters():
             weight.grad = torch.randn_like(weight) / 100
 
 
@@ -91,7 +92,7 @@ def by_hand(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def ratio(case: Case, shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:
+def ratio(case: Case, shapes: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Return hub's time over that of the class by hand, and hub's in milliseconds.
 
     Both step the same weights. Which one is built first alternates, as the place of the state in
@@ -101,7 +102,7 @@ def ratio(case: Case, shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:
     return statistics.median(own / hand for own, hand in rounds), min(rounds)[0] * 1e3
 
 
-def one_round(case: Case, shapes: Sequence[tuple[int, ...]], *, hub_first: bool) -> list[float]:
+def one_round(case: Case, shapes: Sequence[tuple[int, int]], *, hub_first: bool) -> list[float]:
     model = Weights(shapes)
     builds = [lambda: hub.build(case.name, model, lr=1e-3, **case.arguments, **case.ours)]
     builds.append(lambda: by_hand(case, model))
