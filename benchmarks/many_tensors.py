@@ -51,6 +51,7 @@ CASES = (
     Case("schedule_free_adamw", "schedulefree:AdamWScheduleFree"),
     Case("schedule_free_sgd", "schedulefree:SGDScheduleFree"),
     Case("adamw_torch", "torch.optim:AdamW"),
+    Case("adamw_torch", "torch.optim:AdamW", ours={"compile": True}),
     Case("adamw_torch_fused", "torch.optim:AdamW", theirs={"fused": True}),
     Case("sgd", "torch.optim:SGD"),
     Case("adafactor", "transformers:Adafactor", theirs={"relative_step": False}),
@@ -129,7 +130,8 @@ def main() -> None:
     for case in chosen(sys.argv[1:]):
         cells = [ratio(case, shapes) for shapes in (MANY, MEDIUM, LARGE)]
         row = "".join(f"{part:8.2f} ({ms:9.2f} ms)" for part, ms in cells)
-        print(f"{case.name:20} {row}  (at most {case.at_most}, 1.03, 1.03)", flush=True)
+        name = " ".join([case.name, *case.ours])
+        print(f"{name:20} {row}  (at most {case.at_most}, 1.03, 1.03)", flush=True)
 
 
 if __name__ == "__main__":
