@@ -107,10 +107,12 @@ def _data(counted: Candidates, most: int) -> dict[str, object]:
 def _print(counted: Candidates, fitting: list[Candidate], most: int) -> None:
     console = Terminal()
     if fitting:
+        weights = size_text(fitting[0].estimate.parameters)
+        console.print(f"weights take {weights} of {size_text(most)}; in each form, beside them:")
         console.print(_table(fitting, most))
         console.print(
             "layerwise: the name with _layerwise; split and stochastic: rounding=…; "
-            "offload: offload=cpu"
+            "offload: offload=cpu; other: copies that a step makes; left: for activations"
         )
     too_large = [each for each in counted.found if each not in fitting]
     if too_large:
@@ -139,12 +141,12 @@ def _table(fitting: list[Candidate], most: int) -> Table:
     for each in fitting:
         size = each.estimate
         others = size.total - size.parameters - size.gradients - size.state
-        sizes = (size.parameters, size.gradients, size.state, others, each.left(most))
+        sizes = (size.gradients, size.state, others, size.host, each.left(most))
         rows.setdefault((_short(each.form), *map(size_text, sizes)), []).append(each.name)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for heading in ("optimizer", "form"):
         table.add_column(heading, overflow="fold")
-    for heading in ("weights", "grads", "state", "other", "left"):
+    for heading in ("gradients", "state", "other", "on host", "left"):
         table.add_column(heading, justify="right", no_wrap=True)
     for figures, names in rows.items():
         table.add_row(literal(listed(names, 2)), *figures)
