@@ -11,7 +11,7 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
-from hub.running.buckets.loading import keep_on_host, load_for_stand_ins
+from hub.running.buckets.loading import finish_loads, load_for_stand_ins
 from hub.running.buckets.rounding import widen_state
 from hub.running.buckets.saved import save_bits
 from hub.running.buckets.stepping import stepping_of
@@ -84,8 +84,8 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
             state_arguments=spec.state_arguments,
         ),
     )
-    if stepping.host is not None:
-        keep_on_host(optimizer, stepping.host)
+    if stepping.in_buckets:
+        finish_loads(optimizer, stepping)
     refuse_copies(optimizer, plan.optimizer, for_good=stepping.in_buckets)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]

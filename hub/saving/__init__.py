@@ -14,7 +14,7 @@ correct. `state_dict()` runs, after torch has collected the state:
    training weights join the state.
 4. `export_state` of `hub.running.sharded`, if parameters are sharded: the state of all of them, as
    DTensors.
-5. `sign` of `load`: it records the layout of what the others return. After it, `keep_on_host` of
+5. `sign` of `load`: it records the layout of what the others return. After it, `finish_loads` of
    `hub.running.buckets`, with `offload`, only moves tensors of the device to the host.
 
 `load_state_dict()` of an optimizer built by hub runs:
@@ -36,7 +36,8 @@ correct. `state_dict()` runs, after torch has collected the state:
    them with the live state that 7 returns.
 9. `load` copies tensors that still share memory with the state dict. If anything above raises, it
    restores the optimizer as it was.
-10. `keep_on_host` of `hub.running.buckets`, with `offload`: what is on the device goes to the host.
+10. `finish_loads` of `hub.running.buckets`, with `rounding` or `offload`: bits that a class has put
+   back as bytes become numbers, and what is on the device goes to the host.
 
 Within one kind of hook torch calls them in order of registration, so the factory runs first, then
 `hub.running.attach`, whose last hooks are those of `load`.

@@ -103,7 +103,7 @@ def _are_right_on_average(errors: Tensor, variances: Tensor) -> None:
     expect(abs(ratio - 1) < INDEPENDENT, f"each step rounds like the others: {ratio:.2g}")
 
 
-def _rounding_errors(exact: dict[str, Tensor], rounded: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _rounding_errors(exact: dict[str, Tensor], rounded: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Return how far magnitudes were rounded, and the variance that this should have.
 
     Both in units of the last place of bf16, for all elements.
@@ -111,7 +111,7 @@ def _rounding_errors(exact: dict[str, Tensor], rounded: dict[str, Tensor]) -> tu
     wanted = torch.cat([exact[name].flatten() for name in exact])
     found = torch.cat([rounded[name].flatten() for name in exact])
     if torch.equal(wanted, found):
-        return torch.zeros(()), torch.zeros(())
+        return torch.zeros(2, len(wanted), dtype=torch.float64).unbind()
     lost = (wanted.view(torch.int32) & 0xFFFF).double() / (1 << 16)
     down = wanted.view(torch.int32) & -(1 << 16)
     places = ((found.view(torch.int32) - down) >> 16).double()

@@ -16,6 +16,7 @@ import torch
 
 from hub.running.buckets.offload import on_host
 from hub.running.buckets.rounding import BITS, ROUNDED
+from hub.running.buckets.saved import read_bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,25 +78,33 @@ def load_for_stand_ins(
     optimizer.register_load_state_dict_post_hook(after, prepend=True)
 
 
-def keep_on_host(optimizer: Optimizer, host: Host) -> None:
-    """Put the state on the host that an optimizer has now, and what loading leaves on the device.
+def finish_loads(optimizer: Optimizer, stepping: Stepping) -> None:
+    """Make what `load_state_dict` leaves the state that is stepped, where it is between steps.
 
-    Some classes have state before the first step, and some make theirs anew of what they load.
-    Call it after everything else that replaces `load_state_dict`.
+    Some classes put saved tensors into the state after torch's hooks have run, as those of
+    pytorch_optimizer 4.1.0 do, and some have state before the first step, or make theirs anew of
+    what they load. Call it after everything else that replaces `load_state_dict`.
     """
-    host.store_all(optimizer)
-    # Between a backward pass that updates and `step()`, state may be on its way.
-    optimizer.register_state_dict_pre_hook(lambda _: host.end())
-    optimizer.register_state_dict_post_hook(_saved_on_host)
     load, live = optimizer.load_state_dict, weakref.ref(optimizer)
+    if stepping.host is not None:
+        _keep_on_host(optimizer, stepping.host)
 
     def load_state_dict(state_dict: StateDict) -> None:
         load(state_dict)
         inner = live()
-        if inner is not None:
-            host.store_all(inner)
+        if inner is not None and stepping.rounding is not None:
+            read_bits(inner)
+        if inner is not None and stepping.host is not None:
+            stepping.host.store_all(inner)
 
     optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign]
+
+
+def _keep_on_host(optimizer: Optimizer, host: Host) -> None:
+    host.store_all(optimizer)
+    # Between a backward pass that updates and `step()`, state may be on its way.
+    optimizer.register_state_dict_pre_hook(lambda _: host.end())
+    optimizer.register_state_dict_post_hook(_saved_on_host)
 
 
 def _saved_on_host(_: Optimizer, state_dict: StateDict) -> StateDict:

@@ -31,11 +31,13 @@ def save_bits(optimizer: Optimizer) -> None:
     def saved(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         return {**state_dict, "state": _changed(state_dict["state"], _as_bytes)}
 
-    def loaded(optimizer: Optimizer) -> None:
-        optimizer.state.update(_changed(optimizer.state, _as_numbers))
-
     optimizer.register_state_dict_post_hook(saved)
-    optimizer.register_load_state_dict_post_hook(loaded)
+    optimizer.register_load_state_dict_post_hook(read_bits)
+
+
+def read_bits(optimizer: Optimizer) -> None:
+    """Make numbers of loaded bits that are bytes."""
+    optimizer.state.update(_changed(optimizer.state, _as_numbers))
 
 
 def _changed(states: State, change: Callable[[Tensor], Tensor]) -> State:
@@ -53,5 +55,7 @@ def _as_bytes(bits: Tensor) -> Tensor:
 
 
 def _as_numbers(saved: Tensor) -> Tensor:
+    if saved.dtype != torch.uint8:
+        return saved
     numbers = local_part(saved).view(torch.int16).squeeze(-1)
     return like(numbers, saved[..., 0]) if hasattr(saved, "to_local") else numbers
