@@ -132,7 +132,7 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     """Return the product of each matrix of a stack with its partner, as `torch.mm` rounds it.
 
     On CPUs the batched product of torch 2.13 with MKL equals single ones to the last bit in fp32 if
-    all sides are multiples of four and the matrices are not tiny (`benchmarks/small_products.py`);
+    all sides are multiples of four and the matrices are not tiny;
     others are multiplied one by one. On other devices the two may round differently.
 
     Args:
