@@ -44,6 +44,17 @@ def plain_tensors(value: Any) -> Iterator[Tensor]:
         yield from plain_tensors(item)
 
 
+def attribute_tensors(holder: Any) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
+    for name, value in vars(holder).items():
+        if isinstance(value, torch.Tensor):
+            yield (name,), value
+        elif isinstance(value, dict) and name != "state":
+            for key, item in value.items():
+                if isinstance(item, torch.Tensor):
+                    yield (name, key), item
+
+
 def local_part(tensor: Any) -> Tensor:
     """Return this rank's part of a DTensor, and any other tensor as it is."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor

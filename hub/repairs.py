@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
-from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.random_bits import seed_from
 from hub.running.steps import closure_of
+from hub.saving.dtypes import keep_state_dtypes
 from hub.saving.plain import Group, State, StateDict
+
+if TYPE_CHECKING:
+    from hub.running.sharded.late import LateSharding
+
+__all__ = [
+    "HookedLoading",
+    "enable_grad_in_closures",
+    "keep_state_dtypes",
+    "row_major",
+    "seed_from",
+    "stepped_shape",
+    "translate_state",
+    "with_strides",
+]
 
 
 def enable_grad_in_closures(optimizer: torch.optim.Optimizer) -> None:
@@ -89,53 +103,8 @@ def stepped_shape(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> 
 
     What load hooks get is the state of that shape.
     """
-    late = getattr(optimizer, "hub_late_sharding", None)
-    member = None if late is None else late.members.get(parameter)
-    if member is None or member.kind != "rows":
-        return parameter.shape
-    rows: torch.Size = member.local.shape
-    return rows
-
-
-def keep_state_dtypes(optimizer: torch.optim.Optimizer) -> None:
-    """Load state tensors in the dtype they were saved in.
-
-    `Optimizer.load_state_dict` (torch 2.13, `_process_value_according_to_param_policy`) casts them
-    to the parameter's dtype, which rounds the fp32 moments of bf16 parameters. Call this before
-    `translate_state`, whose hook then receives the exact tensors.
-    """
-    pending: list[StateDict] = []
-
-    def before(_: torch.optim.Optimizer, state_dict: StateDict) -> None:
-        pending[:] = [state_dict]
-
-    def after(optimizer: torch.optim.Optimizer) -> None:
-        saved = pending.pop()
-        numbers = chain.from_iterable(group["params"] for group in saved["param_groups"])
-        parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
-        for number, parameter in zip(numbers, parameters, strict=True):
-            for key, value in saved["state"].get(number, {}).items():
-                optimizer.state[parameter][key] = _on_device(value, parameter.device)
-
-    optimizer.register_load_state_dict_pre_hook(before)
-    optimizer.register_load_state_dict_post_hook(after)
-
-
-def _on_device(value: Any, device: torch.device) -> Any:
-    """Copy a state value to the device without changing its dtype."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to(device, copy=True)
-    if isinstance(value, list):
-        return [_on_device(item, device) for item in value]
-    return value
-
-
-def seed_from(text: str) -> int:
-    """Return a number below 2**63, the same for a text in every process.
-
-    Random numbers drawn from it are the same on every rank and in a resumed run.
-    """
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    late: LateSharding | None = getattr(optimizer, "hub_late_sharding", None)
+    return parameter.shape if late is None else late.members.stepped_shape(parameter)
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:

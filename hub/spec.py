@@ -289,8 +289,12 @@ class OptimizerSpec:
     `Trait.PER_PARAMETER`, and a refusal without it."""
     why_not_sharded: str = ""
     """The reason why hub refuses sharded parameters."""
+    why_not_offloaded: str = ""
+    """The reason why its state cannot be in the host's memory between steps."""
     eager_spec: OptimizerSpec | None = None
     """The eager form's spec, if this is a layerwise form; set by hub."""
+    own_arguments: type[BaseModel] | None = None
+    """What its plugin declares as `arguments`, to which hub adds `LowMemory`; set by hub."""
     shares_state_with: str = ""
     """The name whose checkpoints it shares, if several names share them."""
     package: str = "torch"
@@ -362,7 +366,8 @@ class BuildContext:
     groups: tuple[ParameterGroup, ...]
     """The planned groups, in order."""
     precision: Precision
-    """The precision that the model trains in."""
+    """The precision that the optimizer steps in: that of the model, but fp32 if hub steps fp32
+    copies of bf16 and fp16 weights (`rounding`)."""
     embeddings: frozenset[str] = frozenset()
     """The names of the weights of the model's embeddings, including frozen ones."""
     transposed: frozenset[str] = frozenset()

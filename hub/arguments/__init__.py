@@ -91,6 +91,18 @@ class InBackward(Arguments):
     """Clip every element of the gradient to this magnitude, before `max_grad_norm`."""
 
 
+class LowMemory(Arguments):
+    """Arguments that hub adds to those of every optimizer; see `hub.running.buckets`."""
+
+    rounding: Literal["split", "stochastic"] | None = None
+    """How an update reaches bf16 or fp16 weights, which are stepped as fp32 copies, some at a time.
+    "split" keeps the 16 bits that a weight lacks as state, as if the weights were fp32.
+    "stochastic" keeps nothing, and rounds up or down at random, right on average. None: the
+    package's own way."""
+    offload: Literal["cpu"] | None = None
+    """Where the state is between steps: "cpu" is the host's memory. None: on the device."""
+
+
 _SCALED = {"scale_parameter": True}
 _RELATIVE = {"lr": None, "relative_step": True}
 

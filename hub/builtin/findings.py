@@ -18,6 +18,8 @@ _STEPS_DTENSORS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd", "adagrad
 """Adafactor gets whole tensors."""
 _FUSED_FOR_DTENSORS = frozenset({"adamw_torch", "adamw_torch_fused"})
 """torch 2.13 shards `_fused_adamw_`, and neither `_fused_sgd_` nor `_fused_adagrad_`."""
+_BF16_FALLS = 2.0**-8
+"""The smallest relative decrease that changes every bf16 number."""
 _FOREACH_DEVICES = frozenset({"cuda", "xpu", "mtia"})
 """Where torch 2.13 runs foreach operations by default (`_default_to_fused_or_foreach`)."""
 
@@ -77,3 +79,48 @@ def _uses_foreach(optim_args: Any, context: BuildContext) -> bool:
         return bool(optim_args.foreach)
     on_device = set(context.precision.devices) <= _FOREACH_DEVICES
     return on_device and not getattr(optim_args, "differentiable", False)
+
+
+def narrow_state(optim_args: Any, context: BuildContext) -> Iterator[Finding]:
+    """Say what bf16 moments round, which is measured on gradients drawn from a normal distribution.
+
+    A bf16 number keeps its value if it is multiplied by more than 1 - 2**-9, and every one changes
+    by less than 1 - 2**-8.
+    """
+    if getattr(optim_args, "state_dtype", None) is None:
+        return
+    if "fp32" not in context.precision.dtypes and not getattr(optim_args, "rounding", None):
+        yield Finding.warn(
+            "state_dtype='bf16' does nothing: no parameter is fp32, and the moments of others have "
+            "their dtype",
+            "leave it out",
+        )
+        return
+    betas = {dict(group.overrides).get("betas", optim_args.betas) for group in context.groups}
+    largest = max(second for _, second in betas)
+    if largest > 1 - _BF16_FALLS:
+        yield Finding.warn(
+            f"second moments in bf16 hardly fall at beta2={largest:g}, as most numbers times it "
+            "round to themselves. At 0.999 none falls: they become 1.4 times too large under "
+            "steady gradients, and stay up when gradients shrink",
+            "use betas=(0.9, 0.95), with which they are right to 1 %",
+        )
+    else:
+        yield Finding.note("moments of fp32 weights are rounded to bf16 after each step")
+
+
+def compiles(optim_args: Any, context: BuildContext) -> Iterator[Finding]:
+    """Say what a compiled update costs, and turn it off for what it does not take."""
+    if not getattr(optim_args, "compile", False):
+        return
+    if any(hasattr(parameter, "device_mesh") for parameter in context.parameters()):
+        yield Finding.adjust(
+            "compile=True is turned off: sharded parameters (DTensors) have a fused update",
+            "leave it out",
+            instead={"compile": False},
+        )
+    count = len(set(context.precision.dtypes))
+    yield Finding.note(
+        f"the first step compiles {count} kernel{'s' if count > 1 else ''}, one for each dtype of "
+        "weights, which takes seconds for each; no other shape or learning rate compiles again"
+    )

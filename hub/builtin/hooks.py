@@ -29,6 +29,8 @@ SAME_UPDATE = {
     "fused": "selects an implementation of the same update",
     "differentiable": "selects an implementation of the same update",
     "capturable": "requires parameters on an accelerator, and computes the same update",
+    "compile": "computes the same update in one kernel",
+    "state_dtype": "changes the state of fp32 weights only",
 }
 """The arguments of torch's optimizers that change no update, and why."""
 
@@ -48,6 +50,7 @@ def _spec(
     paper: str = "",
     shares_state_with: str = "",
     example_arguments: dict[str, object] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> OptimizerSpec:
     fields = set(arguments.model_fields)
     return OptimizerSpec(
@@ -64,6 +67,7 @@ def _spec(
         example_arguments=example_arguments or {},
         contrasts=_CONTRASTS if "amsgrad" in fields else {},
         without_effect={key: why for key, why in SAME_UPDATE.items() if key in fields},
+        notes=notes,
     )
 
 
@@ -73,7 +77,7 @@ SPECS = (
     _spec(
         "adamw_torch",
         "torch's AdamW",
-        "torch.optim:AdamW",
+        "hub.builtin.compiled:adamw",
         AdamWArguments,
         {"betas", "amsgrad"},
         _DECOUPLED,
@@ -81,11 +85,15 @@ SPECS = (
     _spec(
         "adamw_torch_fused",
         "torch's AdamW in one fused kernel",
-        "torch.optim:AdamW",
+        "hub.builtin.narrow_state:fused_adamw",
         FusedAdamWArguments,
         {"betas", "amsgrad"},
         _DECOUPLED,
         shares_state_with="adamw_torch",
+        notes=(
+            "state_dtype='bf16' updates in fp32, and rounds the moments after each step.",
+            "On a CPU, whose kernel refuses bf16 moments, it steps fp32 copies, in batches.",
+        ),
     ),
     _spec(
         "sgd",
@@ -148,4 +156,6 @@ def hub_validate_precision(
     return [
         *findings.fused_slices(optim_args, context),
         *findings.sharded(name, optim_args, context),
+        *findings.narrow_state(optim_args, context),
+        *findings.compiles(optim_args, context),
     ]

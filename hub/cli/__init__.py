@@ -5,11 +5,13 @@ from __future__ import annotations
 import typer
 
 from hub.cli import (
+    bench,
     check,
     compare,
     convert,
     doctor,
     estimate,
+    fit,
     listing,
     lr,
     new_plugin,
@@ -28,8 +30,10 @@ app.command("list", cls=Command)(listing.list_names)
 app.command("show", cls=Command)(show.show)
 app.command("plan", cls=Command)(plan.plan)
 app.command("estimate", cls=Command)(estimate.estimate)
+app.command("fit", cls=Command)(fit.fit)
 app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
+app.command("bench", cls=Command)(bench.bench)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from hub.compare import extra
+from hub.errors import HubError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
+FORMATS = (".png", ".svg")
 HEIGHT, WIDEST = 12, 100
 """Lines of a curve, and the most columns of it with its labels."""
 BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -74,6 +78,36 @@ def figure(values: list[float], title: str) -> Any:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return drawn
+
+
+def check_format(out: Path, option: str) -> None:
+    """Check that a picture can be written to a file of this name.
+
+    Raises:
+        HubError: It ends in another format.
+    """
+    if out.suffix not in FORMATS:
+        raise HubError(
+            f"{out.name} is not a supported image file name",
+            where=option,
+            fix=f"end it with {' or '.join(FORMATS)}",
+        )
+
+
+def save(drawn: Any, out: Path, option: str) -> None:
+    """Write a matplotlib figure.
+
+    Raises:
+        HubError: The file cannot be written.
+    """
+    try:
+        drawn.savefig(out, format=out.suffix.removeprefix("."))
+    except OSError as error:
+        raise HubError(
+            f"{out} cannot be written: {error.strerror}",
+            where=option,
+            fix="name a file in a folder that exists and can be written to",
+        ) from error
 
 
 def _dots(values: list[float], columns: int, rows: int) -> set[tuple[int, int]]:

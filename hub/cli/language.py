@@ -31,6 +31,7 @@ OTHERWISE: Mapping[str, Mapping[str, str]] = {
         "num_training_steps": "--steps",
         "optim_args": "key=value",
     },
+    "bench": {"shapes": "--shape", "optim_args": "NAME:key=value"},
     "compare": {
         "num_warmup_steps": "--warmup-steps",
         "num_training_steps": "--steps",

@@ -10,7 +10,6 @@ import typer
 from hub.arguments.grammar import parse_arguments
 from hub.cli import drawing
 from hub.cli.command import complete_schedule
-from hub.errors import HubError
 from hub.names.registry import default_registry
 from hub.terminal import Terminal
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 METRIC = "a metric that improves for the first half, and then stays the same"
 """What schedules by metric are shown with; see `example_metric`."""
-FORMATS = (".png", ".svg")
 
 
 def lr(
@@ -37,35 +35,20 @@ def lr(
     ] = None,
 ) -> None:
     """Draw the learning rate over the steps of a training."""
-    if out is not None and out.suffix not in FORMATS:
-        raise HubError(
-            f"{out.name} is not a supported image file name",
-            where="--out",
-            fix=f"end it with {' or '.join(FORMATS)}",
-        )
+    if out is not None:
+        drawing.check_format(out, "--out")
     rates = curve(
         name, parse_arguments(", ".join(arguments or ())), steps=steps, warmup=warmup, lr=peak
     )
     title = " ".join([name, *(arguments or ())])
     if out is not None:
-        _save(drawing.figure(rates, title), out)
+        drawing.save(drawing.figure(rates, title), out, "--out")
     console = Terminal()
     drawing.show(rates, title, console)
     if default_registry().scheduler(name).needs_metric:
         console.print(f"stepped with {METRIC}")
     if out is not None:
         console.print(f"the picture is {out}")
-
-
-def _save(figure: Any, out: Path) -> None:
-    try:
-        figure.savefig(out, format=out.suffix.removeprefix("."))
-    except OSError as error:
-        raise HubError(
-            f"{out} cannot be written: {error.strerror}",
-            where="--out",
-            fix="name a file in a folder that exists and can be written to",
-        ) from error
 
 
 def curve(

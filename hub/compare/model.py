@@ -65,6 +65,13 @@ def build(settings: Settings, dtype: torch.dtype) -> torch.nn.Module:
     return cast("torch.nn.Module", auto.from_config(config, dtype=dtype))
 
 
+def dtype_of(precision: str | None) -> torch.dtype:
+    """Return the dtype of the parameters of a model that trains in a precision."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "", torch.float32)
+
+
 def skeleton(path: Path | None, dtype: torch.dtype) -> torch.nn.Module:
     """Return the model on the meta device: names, shapes and kinds of layers, no memory.
 
@@ -75,7 +82,7 @@ def skeleton(path: Path | None, dtype: torch.dtype) -> torch.nn.Module:
 
     with no_output(), no_warnings():  # of what Transformers imports
         transformers = extra.load("transformers")
-        config = _small_llama(1) if path is None else _read_configuration(path)
+        config = _small_llama(1) if path is None else read_configuration(path)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     return cast("torch.nn.Module", model)
@@ -88,12 +95,17 @@ def _small_llama(sequence_length: int) -> Any:
 
 
 def _configuration(path: Path, sequence_length: int) -> Any:
-    config = _read_configuration(path)
+    config = read_configuration(path)
     _check_sizes(path, config.get_text_config(), sequence_length)
     return config
 
 
-def _read_configuration(path: Path) -> Any:
+def read_configuration(path: Path) -> Any:
+    """Return the configuration in a local folder.
+
+    Raises:
+        HubError: There is none, or Transformers cannot use it.
+    """
     if not (path / "config.json").is_file():
         raise HubError(
             "this folder has no Transformers configuration",

@@ -14,7 +14,7 @@ from hub.compare import worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
     from hub.compare.corpus import Corpus
     from hub.compare.events import Event
@@ -60,10 +60,10 @@ def train(
                 progress(recorder)
             process.join(PATIENCE)
             if not recorder.ended:
-                recorder.fail(_exit_reason(process.exitcode), _tail(log))
+                recorder.fail(exit_reason(process.exitcode), _tail(log))
                 progress(recorder)
         finally:
-            _stop(process)
+            stop(process)
             receiver.close()
 
 
@@ -93,7 +93,8 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stop(process: SpawnProcess) -> None:
+def stop(process: BaseProcess) -> None:
+    """End a process, if it has not ended by itself."""
     if process.is_alive():
         process.terminate()
         process.join(PATIENCE)
@@ -102,7 +103,8 @@ def _stop(process: SpawnProcess) -> None:
         process.join()
 
 
-def _exit_reason(code: int | None) -> str:
+def exit_reason(code: int | None) -> str:
+    """Say how a process ended that sent no result."""
     if code is None:
         return "its process hung up without a result"
     if code >= 0:

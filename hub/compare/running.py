@@ -70,15 +70,21 @@ def check(settings: Settings) -> Corpus:
     if settings.lr_scheduler is not None:
         default_registry().source("scheduler", settings.lr_scheduler)
     model.check(settings)
-    if settings.device.startswith("cuda"):
-        _check_cuda(settings.device)
+    check_device(settings.device)
     if settings.out is not None:
         extra.require("matplotlib")
         report.make_directory(settings.out)
     return corpus.load(settings.data, settings.sequence_length)
 
 
-def _check_cuda(device: str) -> None:
+def check_device(device: str) -> None:
+    """Check that torch has a device.
+
+    Raises:
+        HubError: It has not.
+    """
+    if not device.startswith("cuda"):
+        return
     import torch
 
     index = torch.device(device).index or 0

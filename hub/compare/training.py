@@ -41,7 +41,7 @@ def train(settings: Settings, contender: Contender, text: Corpus) -> Iterator[Ev
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", HubWarning)  # what packages deprecate is no result
         trainer = Trainer.build(settings, contender)
-        yield Started(trainer.parameters, _device_in_words(trainer.device), trainer.arguments)
+        yield Started(trainer.parameters, device_in_words(trainer.device), trainer.arguments)
         meter = memory.meter(trainer.device)
         meter.start(trainer.held_bytes())
         yield trainer.evaluate("before", text)
@@ -171,8 +171,9 @@ def _finite(loss: float, where: str) -> float:
     return loss
 
 
-def _device_in_words(device: torch.device) -> str:
+def device_in_words(device: torch.device, threads: int | None = None) -> str:
+    """Name a GPU, or a kind of CPU and how many threads compute on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"

@@ -21,6 +21,7 @@ from hub.names.spec_checks import (
     check_scheduler_spec,
 )
 from hub.names.unknown import Kind, other_kind_error, unknown_error
+from hub.names.whole_spec import whole_spec
 from hub.text import clean, shown
 
 if TYPE_CHECKING:
@@ -275,9 +276,10 @@ class Registry:
             _by_name(relay.hub_register_optimizers()),
             _by_name(relay.hub_register_schedulers()),
         )
-        for optimizer in plugin.optimizers.values():
+        for optimizer in [*plugin.optimizers.values()]:
             check_optimizer_spec(optimizer, source.distribution)
             check_builds(optimizer, relay, source.distribution)
+            plugin.optimizers[optimizer.name] = whole_spec(optimizer)
         for scheduler in plugin.schedulers.values():
             check_scheduler_spec(scheduler, source.distribution)
         return plugin

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from hub.arguments import InBackward
+from hub.arguments import InBackward, LowMemory
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.groups.flat import is_flattened
 from hub.groups.modules import trainable_parameters
@@ -93,7 +93,7 @@ def _call_of(
         call.model,
         optim_args=request.found.optim_args,
         target_modules=request.target_modules,
-        defaults={**(given or {}), **_shared(first)} if in_backward else given,
+        defaults={**(given or {}), **_shared(first, in_backward=in_backward)},
         param_rules=router.plain_rules([name for name, _ in part.trainable]),
         precision=call.precision,
         gradient_accumulation_steps=call.gradient_accumulation_steps,
@@ -102,11 +102,11 @@ def _call_of(
     )
 
 
-def _shared(first: Prepared | None) -> dict[str, Any]:
-    """Return the arguments of the engine that all layerwise optimizers of a build share."""
+def _shared(first: Prepared | None, *, in_backward: bool) -> dict[str, Any]:
+    """Return the arguments that one optimizer takes over from the one that was asked for."""
     values = {} if first is None else dict(first.optim_args)
-    shared = {key: values.get(key) for key in InBackward.model_fields}
-    return {key: value for key, value in shared.items() if value is not None}
+    keys = [*LowMemory.model_fields, *(InBackward.model_fields if in_backward else ())]
+    return {key: values[key] for key in keys if values.get(key) is not None}
 
 
 def _check_same_time(call: BuildCall, requests: Sequence[Request]) -> None:

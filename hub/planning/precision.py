@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,12 +65,29 @@ def detect_precision(trainable: Named, declared: str | None = None) -> Precision
     )
 
 
+def stepped_precision(precision: Precision, rounding: str | None) -> Precision:
+    """Return the precision that an optimizer steps in: with `rounding`, fp32 for bf16 and fp16."""
+    if rounding is None:
+        return precision
+
+    def stepped(name: str) -> str:
+        return "fp32" if name in _FRACTION_BITS else name
+
+    return replace(
+        precision,
+        mode=stepped(precision.mode),
+        dtypes=tuple(dict.fromkeys(map(stepped, precision.dtypes))),
+    )
+
+
 def precision_findings(
     spec: OptimizerSpec,
     precision: Precision,
     trainable: Named,
     rates: list[float],
+    *,
     without_traits: Collection[Trait] = (),
+    rounding: str | None = None,
 ) -> Iterator[Finding]:
     """Yield findings about precision and device that follow from the spec.
 
@@ -79,8 +97,9 @@ def precision_findings(
         trainable: The parameters, whose magnitudes are sampled.
         rates: The learning rates of all groups.
         without_traits: Traits that it loses with the arguments it is built with.
+        rounding: As in `hub.arguments.LowMemory`.
     """
-    yield from _unsupported(spec, precision)
+    yield from _unsupported(spec, stepped_precision(precision, rounding))
     expected = MODES.get(precision.mode)
     if expected and precision.dtypes[0] != expected:
         yield Finding.warn(
@@ -88,7 +107,9 @@ def precision_findings(
             f"parameters of this model are {precision.dtypes[0]}",
             f"convert the model, or pass precision='{precision.dtypes[0]}'",
         )
-    if Trait.COMPENSATED not in spec.traits - frozenset(without_traits):
+    if rounding is not None:
+        yield _rounding(precision, trainable, rounding)
+    elif Trait.COMPENSATED not in spec.traits - frozenset(without_traits):
         yield from _stalling(precision, trainable, rates)
 
 
@@ -116,6 +137,22 @@ def _unsupported(spec: OptimizerSpec, precision: Precision) -> Iterator[Finding]
         )
 
 
+def _rounding(precision: Precision, trainable: Named, rounding: str) -> Finding:
+    """Say what `rounding` costs, or that it does nothing."""
+    weights = [p.numel() for _, p in trainable if dtype_name(p.dtype) in _FRACTION_BITS]
+    if not weights:
+        return Finding.warn(
+            f"rounding='{rounding}' changes nothing: the parameters are "
+            f"{'+'.join(precision.dtypes)}, and it is for bf16 and fp16",
+            "leave it out",
+        )
+    cost = "2 more bytes a weight" if rounding == "split" else "nothing for the weights"
+    return Finding.note(
+        f"rounding='{rounding}' steps {sum(weights):,} weights as fp32 copies, some at a time: it "
+        f"keeps {cost}, and the rest of the state is as large as for fp32 weights"
+    )
+
+
 def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Iterator[Finding]:
     """Warn if an update of about lr is less than half the spacing of the weights' dtype.
 
@@ -131,8 +168,9 @@ def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Ite
         yield Finding.warn(
             f"{dtype} values near {weight:.2g} are spaced {spacing:.2g} apart; updates of about "
             f"lr={rate:.2g} mostly round to zero",
-            "keep the weights in fp32 and train with precision='bf16-mixed', raise lr, or use "
-            "an optimizer with compensated updates (trait 'compensated' in `hub show`)",
+            "pass rounding='split' or rounding='stochastic', keep the weights in fp32 and train "
+            "with precision='bf16-mixed', raise lr, or use an optimizer with compensated updates "
+            "(trait 'compensated' in `hub show`)",
         )
 
 

@@ -19,8 +19,9 @@ from hub.groups.modules import (
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.planning.coverage import coverage_findings
+from hub.planning.offload import offload_findings
 from hub.planning.places import layout_notes, planned_layouts, with_places
-from hub.planning.precision import detect_precision, precision_findings
+from hub.planning.precision import detect_precision, precision_findings, stepped_precision
 from hub.planning.readiness import readiness_findings
 from hub.plans import Plan
 from hub.spec import BuildContext, Finding, ParameterGroup, Trait
@@ -81,7 +82,7 @@ class Prepared:
 
     def construct(self, context: BuildContext) -> Optimizer | None:
         """Call the spec's factory, or else the plugin's hook, for this context or one like it."""
-        spec, arguments = _eager(self.spec, self.optim_args)
+        spec, arguments = _own(self.spec, self.optim_args)
         # Creating a torch optimizer imports it (torch/_compile.py), without our lock.
         backend.load("torch._dynamo")
         optimizer: Optimizer | None
@@ -132,7 +133,7 @@ class _Draft:
         return BuildContext(
             model=self.call.model,
             groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
-            precision=self.precision,
+            precision=stepped_precision(self.precision, _rounding(arguments)),
             embeddings=self._named(embedding_weights(self.call.model)),
             transposed=self._named(transposed_weights(self.call.model)),
         )
@@ -157,7 +158,15 @@ class _Draft:
         rates = _learning_rates(arguments, groups)
         return (
             *readiness_findings(self.spec, arguments, self.call.model, self.trainable),
-            *precision_findings(self.spec, self.precision, self.trainable, rates, lost),
+            *precision_findings(
+                self.spec,
+                self.precision,
+                self.trainable,
+                rates,
+                without_traits=lost,
+                rounding=_rounding(arguments),
+            ),
+            *offload_findings(self.spec, getattr(arguments, "offload", None), self.trainable),
             *own,
             *self.targets.findings,
             *coverage_findings(self.spec, arguments, groups),
@@ -243,13 +252,12 @@ def _options(
     )
 
 
-def _eager(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, BaseModel]:
-    """Return what a plugin is called with for a layerwise form: the eager spec and arguments."""
-    if spec.eager_spec is None:
-        return spec, arguments
-    spec = spec.eager_spec
-    own = {key: getattr(arguments, key) for key in spec.arguments.model_fields}
-    return spec, spec.arguments.model_construct(arguments.model_fields_set, **own)
+def _own(spec: OptimizerSpec, arguments: BaseModel) -> tuple[OptimizerSpec, BaseModel]:
+    """Return what a plugin is called with: its own spec and arguments, without hub's."""
+    spec = spec.eager_spec or spec
+    model = spec.own_arguments or spec.arguments
+    own = {key: getattr(arguments, key) for key in model.model_fields}
+    return spec, model.model_construct(arguments.model_fields_set & own.keys(), **own)
 
 
 def _for_constructor(spec: OptimizerSpec, arguments: BaseModel) -> dict[str, Any]:
@@ -262,7 +270,7 @@ def _plugin_findings(
     plugin: Plugin, spec: OptimizerSpec, options: ResolvedArguments, context: BuildContext
 ) -> tuple[Finding, ...]:
     """Return the plugin's own findings."""
-    eager, arguments = _eager(spec, options.model)
+    eager, arguments = _own(spec, options.model)
     try:
         results = plugin.hooks.hub_validate_precision(
             name=eager.name, optim_args=arguments, context=context
@@ -280,6 +288,11 @@ def _plugin_findings(
             ),
             plugin=plugin.source.distribution,
         ) from error
+
+
+def _rounding(arguments: BaseModel) -> str | None:
+    rounding: str | None = getattr(arguments, "rounding", None)
+    return rounding
 
 
 def _known_failures(spec: OptimizerSpec) -> list[Finding]:

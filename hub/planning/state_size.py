@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
+from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
 from hub import backend
 from hub.errors import HubError, UnsupportedError
-from hub.measuring import plain_tensors
+from hub.measuring import attribute_tensors, plain_tensors
+from hub.planning.fake import fake_tensors
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
+from hub.running.buckets.rounding import ROUNDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Mapping
 
     from torch import Tensor
 
@@ -25,7 +28,13 @@ if TYPE_CHECKING:
     from hub.spec import ParameterGroup
 
     Shape = tuple[int, ...]
+    Tensors = Mapping[int, Tensor]
+    Known = dict[Hashable, dict[Any, tuple[int, Mapping[tuple[str, ...], int]]]]
+    """For steps that are alike: by kind of parameter, the bytes of one, and those of what it
+    shares with others."""
 
+MOST_OF = defaultdict(lambda: 32, {1: 1 << 14, 2: 1 << 7})
+"""The longest side of a small tensor, by its number of dimensions."""
 _one_at_a_time = RLock()
 """Held while compilation is off, which is a process-wide setting."""
 
@@ -49,12 +58,12 @@ class StateSizes:
 
     Args:
         prepared: The plan and its model.
+        known: What was measured before, of this model with the same targets and precision.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, known: Known) -> None:
         self._prepared = prepared
-        self._known: dict[Any, tuple[int, Mapping[tuple[str, ...], int]]] = {}
-        """By kind, the bytes of one parameter, and those of what it shares with others."""
+        self._known = known.setdefault(_steps_alike(prepared), {})
         embeddings = prepared.context.embeddings
         self._kinds = {
             name: (group.name, parameter.dtype, name in embeddings)
@@ -62,8 +71,8 @@ class StateSizes:
             for name, parameter in group.parameters
         }
 
-    def total(self, shapes: Mapping[str, Shape]) -> int:
-        """Return the bytes of state that one process keeps for parameters.
+    def each(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+        """Return the bytes of state that one process keeps for each parameter, and for all.
 
         Args:
             shapes: By name. All other parameters are left out.
@@ -81,7 +90,16 @@ class StateSizes:
         shared = {
             path: size for kind in kinds.values() for path, size in self._known[kind][1].items()
         }
-        return sum(self._known[kind][0] for kind in kinds.values()) + sum(shared.values())
+        bits = self._bits(shapes)
+        own = {name: self._known[kind][0] + bits.get(name, 0) for name, kind in kinds.items()}
+        return own, sum(shared.values())
+
+    def _bits(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
+        """Return the bytes that weights lack to be fp32, which `rounding="split"` keeps."""
+        if rounding_of(self._prepared) != "split":
+            return {}
+        named = self._prepared.context.named_parameters()
+        return {n: 2 * prod(shapes[n]) for n, p in named if n in shapes and p.dtype in ROUNDED}
 
     def _measure(self, shapes: Mapping[str, Shape], kinds: Mapping[str, Any]) -> None:
         """Step these parameters, with compilation off: compiled code crashes on fake tensors."""
@@ -92,17 +110,56 @@ class StateSizes:
                     self._known[kinds[name]] = own, size.shared
 
 
+def rounding_of(prepared: Prepared) -> str | None:
+    """Return how the weights are rounded."""
+    return getattr(prepared.optim_args, "rounding", None)
+
+
+def _steps_alike(prepared: Prepared) -> Hashable:
+    """Return what two plans have in common whose steps make the same state."""
+    spec = prepared.spec.eager_spec or prepared.spec
+    own = spec.own_arguments or spec.arguments
+    values = {key: getattr(prepared.optim_args, key) for key in own.model_fields}
+    return spec.name, prepared.label, repr(values), rounding_of(prepared) is None
+
+
 def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+    # Made here: among fake tensors, those that take no step would take most of the time.
+    still = {
+        id(tensor): _stand_in(tensor, "meta")
+        for tensor in (*prepared.context.model.parameters(), *prepared.context.model.buffers())
+    }
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            return [_after_a_step(prepared, shapes)]
+        with fake_tensors():
+            return [_after_a_step(prepared, shapes, still)]
     except Exception:  # noqa: BLE001 - code that reads a fake tensor may raise anything
-        return _one_by_one(prepared, shapes)
+        found = _of_any_value(prepared, shapes, still)
+        return _one_by_one(prepared, shapes, still) if found is None else [found]
 
 
-def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
+def _of_any_value(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> _Size | None:
+    """Return what code that reads values keeps, None if values may matter or are all there is."""
+    small = {name: _small(shape) for name, shape in shapes.items()}
+    if small == shapes:
+        return None  # then real tensors are as fast
     try:
-        return [_after_a_step(prepared, {name: s}, real={name}) for name, s in shapes.items()]
+        real = _after_a_step(prepared, small, still)
+        with fake_tensors(any_value=True):
+            if _after_a_step(prepared, small, still) != real:
+                return None
+            return _after_a_step(prepared, shapes, still)
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def _small(shape: Shape) -> Shape:
+    """Return a shape whose tensor steps in no time, and is large enough to be quantized."""
+    return tuple(min(side, MOST_OF[len(shape)]) for side in shape)
+
+
+def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> list[_Size]:
+    try:
+        return [_after_a_step(prepared, {name: s}, still) for name, s in shapes.items()]
     except HubError:
         raise
     except Exception as error:
@@ -115,23 +172,26 @@ def _one_by_one(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
         ) from error
 
 
-def _after_a_step(
-    prepared: Prepared, shapes: Mapping[str, Shape], real: Collection[str] | None = None
-) -> _Size:
-    """Return the bytes of state after a step over stand-ins for some parameters.
+def _after_a_step(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensors) -> _Size:
+    """Return the bytes of state after a step over stand-ins for some parameters, on the CPU.
 
-    They belong to a copy of the model, so that a plugin finds the same modules there. Those in
-    `real`, by name, are on the CPU and all others on the meta device; None: all on the CPU.
+    They belong to a copy of the model, so that a plugin finds the same modules there.
+
+    Args:
+        prepared: The plan and its model.
+        shapes: Of the parameters, by name.
+        still: What stands for the model's other parameters, and for its buffers, by identity.
     """
     context = prepared.context
+    rounding = rounding_of(prepared)
     stand_ins = {
-        id(tensor): _stand_in(tensor, "cpu" if real is None else "meta")
-        for tensor in (*context.model.parameters(), *context.model.buffers())
+        **still,
+        **{
+            id(parameter): _stand_in(parameter, "cpu", shapes[name], rounding)
+            for name, parameter in context.named_parameters()
+            if name in shapes
+        },
     }
-    for name, parameter in context.named_parameters():
-        if name in shapes:
-            device = "cpu" if real is None or name in real else "meta"
-            stand_ins[id(parameter)] = _stand_in(parameter, device, shapes[name])
     groups = (_with_stand_ins(group, stand_ins, shapes) for group in context.groups)
     copied = replace(
         context,
@@ -153,9 +213,12 @@ def _with_stand_ins(
     return replace(group, parameters=chosen)
 
 
-def _stand_in(tensor: Tensor, device: str, shape: Shape | None = None) -> Tensor:
+def _stand_in(
+    tensor: Tensor, device: str, shape: Shape | None = None, rounding: str | None = None
+) -> Tensor:
     size = tensor.shape if shape is None else shape
-    values = torch.full(size, 0.1, dtype=tensor.dtype, device=device)
+    dtype = torch.float32 if rounding and tensor.dtype in ROUNDED else tensor.dtype
+    values = torch.full(size, 0.1, dtype=dtype, device=device)
     if isinstance(tensor, Parameter):
         return Parameter(values, requires_grad=tensor.requires_grad)
     return values
@@ -168,8 +231,8 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
         for piece in plain_tensors(state):
             owner[_place(piece)], pieces[_place(piece)] = names[id(parameter)], piece.nbytes
     shared = {
-        path: pieces.pop(_place(tensor))
-        for path, tensor in _attributes(optimizer)
+        tuple(map(str, path)): pieces.pop(_place(tensor))
+        for path, tensor in attribute_tensors(optimizer)
         if _place(tensor) in pieces
     }
     own = dict.fromkeys(names.values(), 0)
@@ -181,14 +244,3 @@ def _size(optimizer: Any, names: Mapping[int, str]) -> _Size:
 def _place(tensor: Tensor) -> tuple[int, int]:
     """Identify the memory of a tensor; a fake one has a storage, but no address."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset())  # noqa: SLF001
-
-
-def _attributes(optimizer: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Yield tensors that an optimizer has as attributes, directly or in a mapping, by path."""
-    for name, value in vars(optimizer).items():
-        if isinstance(value, torch.Tensor):
-            yield (name,), value
-        elif isinstance(value, dict) and name != "state":
-            for key, item in value.items():
-                if isinstance(item, torch.Tensor):
-                    yield (name, str(key)), item

@@ -11,12 +11,16 @@ import torch
 
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
+from hub.running.buckets.loading import keep_on_host, load_for_stand_ins
+from hub.running.buckets.rounding import widen_state
+from hub.running.buckets.saved import save_bits
+from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
 from hub.running.copies import allow_copies, refuse_copies
 from hub.running.layerwise.settings import Settings
 from hub.running.layerwise.subclass import make_eager, make_layerwise
 from hub.running.mixed.optimizer import MixedOptimizer
-from hub.running.sharded.attach import save_sharded, step_sharded
+from hub.running.sharded.attach import save_sharded, step_eagerly
 from hub.running.sharded.late import LateSharding
 from hub.running.steps import named_group, unwrapped
 from hub.running.train_eval.attach import follow_model_mode, stop_following, switches_weights
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from hub.plans import Plan
+    from hub.running.buckets.stepping import Stepping
     from hub.running.mixed.optimizer import Route
     from hub.spec import OptimizerSpec
 
@@ -50,17 +55,24 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     The plan becomes `optimizer.hub_plan`. The hooks are torch's, so `step()` is not wrapped.
     """
     handles: list[RemovableHandle] = []
+    stepping = stepping_of(plan, spec)
     late = LateSharding(optimizer, model, plan, spec)
     optimizer.hub_late_sharding = late  # type: ignore[attr-defined]
+    optimizer.hub_stepping = stepping  # type: ignore[attr-defined]
+    if stepping.rounding is not None:
+        widen_state(optimizer)
+        save_bits(optimizer)
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
-        step_sharded(optimizer, late, spec.step_counters)
+        step_eagerly(optimizer, late, stepping)
     if Trait.TRAIN_EVAL_MODES in spec.traits:
         # First, because it compares the gradients before they are clipped.
         follow_model_mode(optimizer, model)
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        make_layerwise(optimizer, _settings(plan, spec), model, late)
+        make_layerwise(optimizer, _settings(plan, spec, stepping), model, late)
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
+    if stepping.in_buckets:
+        load_for_stand_ins(optimizer, stepping, late.members.stepped_shape)
     save_sharded(optimizer, late)
     sign_state_dicts(
         optimizer,
@@ -72,7 +84,9 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
             state_arguments=spec.state_arguments,
         ),
     )
-    refuse_copies(optimizer, plan.optimizer)
+    if stepping.host is not None:
+        keep_on_host(optimizer, stepping.host)
+    refuse_copies(optimizer, plan.optimizer, for_good=stepping.in_buckets)
     optimizer.add_param_group = _naming(optimizer, model)  # type: ignore[method-assign,assignment]
     optimizer.hub_plan = plan  # type: ignore[attr-defined]
     optimizer._hub_handles = handles  # type: ignore[attr-defined]  # noqa: SLF001 - ours
@@ -95,7 +109,8 @@ def mix(members: Mapping[str, Optimizer], plan: Plan, model: Module, route: Rout
         hasattr(member, "hub_engine") for member in optimizer.hub_members
     ):
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
-    refuse_copies(optimizer, plan.optimizer)
+    in_buckets = any(member.hub_stepping.in_buckets for member in optimizer.hub_members)
+    refuse_copies(optimizer, plan.optimizer, for_good=in_buckets)
     optimizer.hub_plan = plan
     optimizer._hub_handles = handles  # noqa: SLF001 - ours
     with _lock:
@@ -139,7 +154,8 @@ def detach(optimizer: Optimizer | Module) -> None:
     Clipping ends. An optimizer that stepped inside the backward pass steps eagerly from then on.
     Weights that followed the model's mode stay as they are; switch them with the optimizer's own
     `train()` and `eval()`. The optimizer can be copied as its class allows. State dicts keep their
-    form, so that existing checkpoints still load.
+    form, so that existing checkpoints still load. `rounding` and `offload` go on, and then copies
+    stay refused.
 
     Args:
         optimizer: An optimizer built by hub, or a model, for every optimizer that hub built for it.
@@ -165,7 +181,7 @@ def detach(optimizer: Optimizer | Module) -> None:
         handle.remove()
 
 
-def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
+def _settings(plan: Plan, spec: OptimizerSpec, stepping: Stepping) -> Settings:
     arguments = plan.values
     return Settings(
         name=plan.optimizer,
@@ -173,7 +189,7 @@ def _settings(plan: Plan, spec: OptimizerSpec) -> Settings:
         max_grad_norm=plan.max_grad_norm,
         clipping=arguments.get("clipping"),
         clip_grad_value=arguments.get("clip_grad_value"),
-        step_counters=spec.step_counters,
+        stepping=stepping,
         self_ending=spec.eager_spec is None,
     )
 

@@ -15,7 +15,7 @@ import torch
 from hub.running.steps import only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -35,6 +35,8 @@ class StandIn:
     parameter: Tensor
     tensor: Tensor
     """Has a gradient; may be the parameter itself."""
+    first: int = 0
+    """The number of the tensor's first element in the whole parameter."""
 
 
 class StandInStep:
@@ -48,11 +50,18 @@ class StandInStep:
     Args:
         step: The `step` of the optimizer's class, without hooks.
         counters: The keys of a group that a step changes.
+        copies: The dtype that parameters of other dtypes are stepped in, if copies are stepped.
     """
 
-    def __init__(self, step: Callable[[Optimizer], object], counters: frozenset[str]) -> None:
+    def __init__(
+        self,
+        step: Callable[[Optimizer], object],
+        counters: frozenset[str],
+        copies: Mapping[torch.dtype, torch.dtype] | None = None,
+    ) -> None:
         self._step = step
         self._counters = counters
+        self._copies = copies or {}
         self._began: dict[int, Group] = {}
         """The counters of each group at the beginning of the step, by the group's identity."""
 
@@ -87,7 +96,14 @@ class StandInStep:
         idle = [group for group in optimizer.param_groups if id(group) not in self._began]
         if self._counters and idle:
             # Their parameters may have gradients that another rank has used.
-            self.run(optimizer, [_nothing_of(group) for group in idle])
+            self.run(optimizer, [self._nothing_of(group) for group in idle])
+
+    def _nothing_of(self, group: Group) -> StandIn:
+        """Return an empty parameter without a gradient, like those that are stepped of a group."""
+        first = next(iter(group["params"]), torch.empty(0))
+        dtype = self._copies.get(first.dtype, first.dtype)
+        empty = torch.nn.Parameter(torch.empty(0, dtype=dtype, device=first.device))
+        return StandIn(group, 0, empty, empty)
 
     def _rewind(self, group: Group) -> None:
         began = self._began.get(id(group))
@@ -137,10 +153,3 @@ def _states_lent(optimizer: Optimizer, items: Sequence[StandIn]) -> Iterator[Non
 
 def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-def _nothing_of(group: Group) -> StandIn:
-    """Return an empty parameter without a gradient, like those of a group."""
-    first = next(iter(group["params"]), torch.empty(0))
-    empty = torch.nn.Parameter(torch.empty(0, dtype=first.dtype, device=first.device))
-    return StandIn(group, 0, empty, empty)

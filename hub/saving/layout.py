@@ -159,12 +159,13 @@ def _comparable(state: State) -> Iterator[tuple[str, Shape]]:
 
 
 def _relations(items: list[tuple[str, Shape, Shape]]) -> list[Callable[[Shape], Shape]]:
-    stacked = items[0][2][:1]
+    stacked, parts = items[0][2][:1], items[0][2][-1:]
     _, ours, theirs = max(items, key=lambda item: prod(item[1]))
     every = -(-prod(ours) // prod(theirs))
     return [
         *_RELATIONS.values(),
         lambda shape: (*stacked, *shape),
+        lambda shape: (*shape, *parts),
         lambda shape: (-(-prod(shape) // every),),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments import LowMemory
 from hub.errors import CheckpointError
 from hub.saving.plain import is_plain, tuples
 from hub.text import listed
@@ -78,9 +79,11 @@ class Record:
 
     def _changed_arguments(self, saved: Mapping[str, Any]) -> dict[str, str]:
         ours = _plain(self.arguments)
+        # Checkpoints from before hub 2026.12 lack them.
+        added = dict.fromkeys(LowMemory.model_fields)
         return {
             key: f"{key} {value!r} → {ours[key]!r}"
-            for key, value in saved.items()
+            for key, value in {**added, **saved}.items()
             if key in ours and tuples(value) != tuples(ours[key])
         }
 

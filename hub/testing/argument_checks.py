@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from hub.arguments import InBackward
+from hub.arguments import InBackward, LowMemory
 from hub.errors import HubError, OptimArgsError, PluginError
 from hub.spec import Trait
 from hub.testing.comparing import weights
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hub.spec import Contrast
 
 WEIGHT_DECAY = 1.0
-OF_OTHER_CHECKS = frozenset({"weight_decay", *InBackward.model_fields})
+OF_OTHER_CHECKS = frozenset({"weight_decay", *InBackward.model_fields, *LowMemory.model_fields})
 """Arguments that `decay` and `clips` look at."""
 
 

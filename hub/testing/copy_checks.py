@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from hub.errors import CheckpointError, HubError
+from hub.errors import CheckpointError, HubError, UnsupportedError
 from hub.running.attach import detach
 from hub.spec import Trait
 from hub.testing.comparing import weights
@@ -91,6 +91,9 @@ def _equal_when_detached(subject: Subject, make: Callable[[Any], Any]) -> None:
         twin, other = make((model, optimizer))
     except NotImplementedError:  # as the tensor subclasses of torchao 0.18 do
         return
+    except UnsupportedError as error:  # hub still steps it, as with `rounding`
+        expect(error.fix, "the error says no fix")
+        return
     for each, stepped in ((model, optimizer), (twin, other)):
         train(each, stepped, AFTER, start=BEFORE)
     wrong = differing(weights(model), weights(twin))
@@ -136,9 +139,14 @@ def _snapshot(optimizer: Optimizer) -> str:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor, which has NaN where bf16 stands for other bits."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import multiprocessing
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from hub.names.registry import Registry
 from hub.testing import preloading
 from hub.testing.comparing import weights
-from hub.testing.subject import Subject, train
+from hub.testing.process_runs import Setting
+from hub.testing.subject import train
 from hub.testing.thread_count import thread_count
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
+
+    from hub.testing.subject import Subject
 
 
 def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -50,14 +52,8 @@ def continued(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hub.testing.preloading"])
     ours, theirs = context.Pipe(duplex=False)
-    setting = (
-        subject.name,
-        subject.precision,
-        subject.device,
-        subject.registry.given,
-        subject.partner,
-    )
-    process = context.Process(target=_continue, args=(theirs, setting, file, steps, start))
+    arguments = (theirs, Setting.of(subject), file, steps, start)
+    process = context.Process(target=_continue, args=arguments)
     with preloading.announced(_package(subject)):
         process.start()
     theirs.close()
@@ -80,15 +76,10 @@ def _package(subject: Subject) -> str:
     return subject.registry.source("optimizer", subject.name).module.partition(".")[0]
 
 
-def _continue(
-    connection: Connection, setting: tuple[Any, ...], file: Path, steps: int, start: int
-) -> None:
+def _continue(connection: Connection, setting: Setting, file: Path, steps: int, start: int) -> None:
     torch.set_num_threads(thread_count())
     try:
-        name, precision, device, entry_points, partner = setting
-        registry = Registry(entry_points)
-        subject = Subject(name, precision, device, registry, partner=partner)
-        model, optimizer = subject.start()
+        model, optimizer = setting.subject().start()
         saved = torch.load(file, weights_only=True, map_location="cpu")
         following = schedule(optimizer)
         model.load_state_dict(saved["model"])

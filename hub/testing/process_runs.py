@@ -40,18 +40,34 @@ class Setting:
     precision: str
     entry_points: tuple[EntryPoint, ...] | None
     partner: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    device: str = "cpu"
 
     @classmethod
     def of(cls, subject: Subject) -> Setting:
         """Return the setting of a subject."""
-        return cls(subject.name, subject.precision, subject.registry.given, subject.partner)
+        return cls(
+            subject.name,
+            subject.precision,
+            subject.registry.given,
+            subject.partner,
+            subject.options,
+            subject.device,
+        )
 
     def subject(self) -> Subject:
         """Return the subject in this process."""
         if self.entry_points not in _registries:
             _registries[self.entry_points] = Registry(self.entry_points)
         registry = _registries[self.entry_points]
-        return Subject(self.name, self.precision, registry=registry, partner=self.partner)
+        return Subject(
+            self.name,
+            self.precision,
+            self.device,
+            registry,
+            partner=self.partner,
+            options=self.options,
+        )
 
     def net(self, shapes: Shapes) -> Net:
         """Return the model in this setting's precision."""

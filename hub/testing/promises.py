@@ -10,6 +10,7 @@ from hub.testing import (
     copy_checks,
     evaluation_checks,
     layerwise_checks,
+    low_memory_checks,
     name_checks,
     process_checks,
     rate_checks,
@@ -57,6 +58,7 @@ PROMISES = {
     "P11": "no trace",
     "P12": "bad input",
     "P13": "algorithm",
+    "P14": "low memory",
 }
 """Each promise of the design that has checks, in a word or two."""
 
@@ -101,6 +103,9 @@ ROWS = (
     Check("threads", "P11", thread_checks.threads),
     Check("bad_input", "P12", build_checks.bad_input),
     Check("witnessed", "P13", witness_checks.witnessed),
+    Check("offloads", "P14", low_memory_checks.offloads),
+    Check("splits", "P14", low_memory_checks.splits),
+    Check("rounds", "P14", low_memory_checks.rounds),
     Check("equals_eager", LAYERWISE, layerwise_checks.equals_eager),
     Check("frees", LAYERWISE, layerwise_checks.frees),
     Check("steps_once", LAYERWISE, layerwise_checks.steps_once),

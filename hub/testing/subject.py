@@ -17,6 +17,7 @@ from hub.quiet import no_warnings
 from hub.running.attach import detach
 from hub.spec import Trait
 from hub.testing.kit_model import Model, batch, loss_of, make_model
+from hub.testing.separate_memory import keep_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,8 @@ class Subject:
     processes: int = 1
     partner: str = ""
     """Another optimizer, which a rule gives some layers."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Arguments of every build, such as `("rounding", "split")`."""
 
     @property
     def spec(self) -> OptimizerSpec:
@@ -99,11 +102,13 @@ class Subject:
     def build(self, model: nn.Module, **arguments: Any) -> Optimizer:
         """Build the optimizer for a model; warnings about precision are expected and silent.
 
+        With `offload`, its state is in other memory between steps, also on the CPU.
+
         Args:
             model: From `model()`, or one like it.
             arguments: Of `hub.build`, or of the optimizer.
         """
-        values = {**usual_arguments(self.spec), **arguments}
+        values = {**usual_arguments(self.spec), **dict(self.options), **arguments}
         own = {
             label: {**usual_arguments(spec), **self._shared(spec, arguments)}
             for label, spec in self.others.items()
@@ -117,7 +122,10 @@ class Subject:
             values["param_rules"] = {PARTNERS: rule, **values.get("param_rules", {})}
         with no_warnings(HubWarning):
             call = BuildCall(self.name, model, **values)
-            return build_prepared(prepare(call, registry=self.registry))
+            optimizer = build_prepared(prepare(call, registry=self.registry))
+        if values.get("offload"):
+            keep_apart(optimizer)
+        return optimizer
 
     def _rest_of(self, spec: OptimizerSpec, label: str) -> dict[str, OptimizerSpec]:
         if Trait.MATRICES_ONLY not in spec.traits:

@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(settings, monkeypatch,
     [(None, "hung up"), (3, "exit code 3"), (-11, "SIGSEGV"), (-9, "memory"), (-99, "signal 99")],
 )
 def test_the_end_of_a_process_is_told_in_words(code, words):
-    assert words in process._exit_reason(code)
+    assert words in process.exit_reason(code)
 
 
 def test_checking_imports_nothing_heavy():

@@ -3,16 +3,28 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import hub
 from hub import backend
 from hub.testing.comparing import assert_same, through_a_file
-from hub.testing.upstream import gradients, train
+from hub.testing.upstream import gradients, small_model, train
 
-from .wrapped import ARGUMENTS, Small, bf16_weights, build, by_hand, compiled, resumed
+from .wrapped import (
+    ARGUMENTS,
+    Small,
+    bf16_weights,
+    both_dtypes,
+    build,
+    by_hand,
+    compiled,
+    every_name,
+    resumed,
+)
 
 pytestmark = bf16_weights
 compilers = backend.load("hub_torchao.compilers")
+update = backend.load("hub_torchao.update")
 
 
 @compiled
@@ -32,6 +44,41 @@ def test_compiled_steps_are_upstreams_and_resume_exactly(name, dtype):
     saved = through_a_file([model.state_dict(), optimizer.state_dict()])
     assert_same(train(*resumed(name, saved, Small(dtype)), range(3, 6)), straight)
     assert_same(train(model, optimizer, range(3, 6)), straight)
+
+
+def counted(monkeypatch):
+    """Have updates compiled by a backend that counts, and runs them eagerly."""
+    counter = CompileCounter()
+    again = torch.compile(update._step, backend=counter, fullgraph=True, dynamic=False)
+    monkeypatch.setattr(update, "_compiled", lambda _: again)
+    return counter
+
+
+@compiled
+@every_name
+def test_all_shapes_and_groups_share_two_kernels(name, monkeypatch):
+    counter = counted(monkeypatch)
+    model = small_model(widths=(64, 64, 128, 96, 3))
+    rules = {"0": {"weight_decay": 0.5, "eps": 1e-3}, "2": {"lr_scale": 2.0}}
+    optimizer = build(name, model, param_rules=rules)
+    for step in range(3):
+        gradients(model, step)
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = float(group["lr"]) * 0.9
+    assert counter.frame_count == 2
+
+
+@every_name
+@both_dtypes
+def test_weights_in_another_order_of_memory_are_updated_as_upstreams(name, dtype):
+    models = [small_model(dtype, widths=(64, 48, 3)) for _ in range(2)]
+    for model in models:
+        for layer in (model[0], model[2]):
+            layer.weight.data = layer.weight.data.T.contiguous().T
+    assert not models[0][0].weight.is_contiguous()
+    train(models[0], build(name, models[0]), range(3))
+    assert_same(models[0], train(models[1], by_hand(name, models[1]), range(3)))
 
 
 @compiled

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.stepping import Stepping
 from hub.running.stand_ins import StandIn
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class Settings:
     clipping: str | None = None
     """As in `hub.arguments.InBackward`."""
     clip_grad_value: float | None = None
-    step_counters: frozenset[str] = frozenset()
-    """The keys of a group that a step changes."""
+    stepping: Stepping = field(default_factory=Stepping)
+    """How each update is run."""
     self_ending: bool = False
     """Whether steps also end without `step()`; see `hub.running.layerwise.self_ending`."""
 

@@ -12,9 +12,8 @@ from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import norm, total
 from hub.running.layerwise.engine import Engine, measure
 from hub.running.layerwise.self_ending import SelfEndingEngine
-from hub.running.sharded.attach import settle_before_step, stay_sharded
+from hub.running.sharded.attach import settle_before_step, stay_conducted
 from hub.running.sharded.step import ShardedStep
-from hub.running.stand_ins import StandInStep
 from hub.running.steps import members_of, step_without_hooks, unwrapped
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def make_layerwise(
     live: Any = optimizer
     form = _form(live.__class__)
     engine = SelfEndingEngine if settings.self_ending else Engine
-    step = ShardedStep(StandInStep(form.eager_step, settings.step_counters), late)
+    step = ShardedStep(settings.stepping.of(form.eager_step), late)
     late.steps_members = True
     live.hub_engine = engine(optimizer, settings, step, model)
     live.__class__ = form
@@ -123,7 +122,7 @@ def make_eager(optimizer: Optimizer) -> None:
     engine.remove()
     if "upstream" in vars(type(optimizer)):  # and not in a base of a wrapper's subclass
         optimizer.__class__ = type(optimizer).upstream  # type: ignore[assignment]
-        stay_sharded(optimizer, engine.settings.step_counters)
+        stay_conducted(optimizer, engine.settings.stepping)
 
 
 def grad_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:

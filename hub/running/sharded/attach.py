@@ -6,32 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.sharded.conducted import make_conducted
 from hub.running.sharded.meshes import is_sharded
-from hub.running.sharded.subclass import make_sharded
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
+    from hub.running.buckets.stepping import Stepping
     from hub.running.sharded.late import LateSharding
     from hub.saving.plain import StateDict
 
 
-def step_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[str]) -> None:
+def step_eagerly(optimizer: Optimizer, late: LateSharding, stepping: Stepping) -> None:
     """Make an optimizer step the parameters that its model has by then.
 
     Call it before other step hooks, which have to see these parameters.
     """
-    if late.members.may_exist and _may_be_sharded():
-        make_sharded(optimizer, late, counters)
+    if stepping.in_buckets or (late.members.may_exist and _may_be_sharded()):
+        make_conducted(optimizer, late, stepping)
     settle_before_step(optimizer, late)
 
 
-def stay_sharded(optimizer: Optimizer, counters: frozenset[str]) -> None:
-    """Make an optimizer that stepped inside the backward pass step sharded parameters eagerly."""
+def stay_conducted(optimizer: Optimizer, stepping: Stepping) -> None:
+    """Let hub step an optimizer eagerly that stepped inside the backward pass, where it has to."""
     late: LateSharding = vars(optimizer)["hub_late_sharding"]
-    if late.members:
-        make_sharded(optimizer, late, counters)
+    if late.members or stepping.in_buckets:
+        make_conducted(optimizer, late, stepping)
 
 
 def settle_before_step(optimizer: Optimizer, late: LateSharding) -> None:

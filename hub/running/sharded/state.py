@@ -242,6 +242,8 @@ def _split_dimension(
     """
     if not isinstance(value, torch.Tensor) or not value.ndim:
         return None
+    if tuple(value.shape[: len(shape)]) == shape:  # also two bytes for each element
+        return 0
     before = value.ndim - len(shape)
     # AdEMAMix (bitsandbytes 0.50.2) stacks two moments in one tensor.
     if before >= 0 and tuple(value.shape[before:]) == shape:
@@ -255,8 +257,9 @@ def _split_dimension(
 
 def _with_placements(value: Tensor, like: Any, placements: Sequence[Any]) -> DTensor:
     """Return a tensor as a DTensor with these placements on a parameter's mesh."""
+    value = value.to(like.device)
     if not isinstance(value, DTensor):
-        whole = value.to(like.device)
+        whole = value
     elif value.device_mesh == like.device_mesh:
         return value.redistribute(placements=placements)
     else:

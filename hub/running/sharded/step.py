@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from hub.running.buckets.step import BucketStep
     from hub.running.sharded.exchange import Exchange
     from hub.running.sharded.late import LateSharding
     from hub.running.sharded.members import Member
@@ -26,7 +27,7 @@ class ShardedStep:
         late: Has the sharded parameters.
     """
 
-    def __init__(self, stand_ins: StandInStep, late: LateSharding) -> None:
+    def __init__(self, stand_ins: StandInStep | BucketStep, late: LateSharding) -> None:
         self._stand_ins, self.late, self._members = stand_ins, late, late.members
 
     def begin(self) -> None:

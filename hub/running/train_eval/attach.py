@@ -29,11 +29,17 @@ def follow_model_mode(optimizer: Optimizer, model: nn.Module) -> None:
 
 
 def stop_following(optimizer: Optimizer) -> None:
-    """Stop following: the weights stay as they are, and `train()` and `eval()` are upstream's."""
+    """Stop following: the weights stay as they are, and `train()` and `eval()` are upstream's.
+
+    Upstream's cannot read state that hub keeps otherwise, so with `rounding` and `offload` both
+    methods stay hub's.
+    """
     follower: Follower | None = vars(optimizer).pop("hub_modes", None)
     if follower is None:
         return
     follower.remove()
+    if optimizer.hub_stepping.in_buckets:  # type: ignore[attr-defined]
+        return
     for method in ("train", "eval"):
         vars(optimizer).pop(method, None)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.measuring import local_part
+from hub.running.buckets.offload import state_on_device
+from hub.running.buckets.rounding import BITS, ROUNDED, fp32_copy, write
 from hub.running.steps import only
 
 if TYPE_CHECKING:
@@ -70,7 +72,10 @@ class Weights:
         self._gradients = self._gradient_versions()
         stepped = [p for p in self._parameters() if self.has_both(p)]
         self._kept = {parameter: parameter.detach().clone() for parameter in stepped}
-        with only(optimizer, self._groups_of({p: p for p in stepped})):
+        with torch.no_grad():
+            for parameter in stepped:
+                self._convert("eval", parameter, parameter)
+        with only(optimizer, self._groups_of({})):  # for what else upstream's method does
             type(optimizer).eval(optimizer)
         self._set_mode(is_training=False)
 
@@ -143,7 +148,8 @@ class Weights:
                 parameter.copy_(loaded)
         self.forget_loaded()
         self._kept = {
-            parameter: state.pop(TRAINING_WEIGHTS_KEY)
+            # With `rounding`, torch has cast it to fp32, and with `offload` it is on the host.
+            parameter: state.pop(TRAINING_WEIGHTS_KEY).to(parameter)
             for parameter, state in self._live().state.items()
             if TRAINING_WEIGHTS_KEY in state
         }
@@ -183,13 +189,20 @@ class Weights:
         """Convert one parameter's weights in place by `train` or `eval` of the optimizer's class.
 
         The method is called on a stand-in, because another thread may step the optimizer meanwhile.
+        With `rounding`, an fp32 copy is converted; the bits that are kept belong to the training
+        weights.
         """
         optimizer = self._live()
+        state = state_on_device(optimizer, parameter, weights.device)
+        bits = state.pop(BITS, None)
+        is_rounded = optimizer.hub_stepping.rounding and weights.dtype in ROUNDED
+        copy = fp32_copy(weights, bits if method == "eval" else None) if is_rounded else weights
         stand_in = object.__new__(type(optimizer))
-        groups = self._groups_of({parameter: weights}, is_training=method == "eval")
-        state = {weights: optimizer.state[parameter]}
-        vars(stand_in).update({**vars(optimizer), "param_groups": groups, "state": state})
+        groups = self._groups_of({parameter: copy}, is_training=method == "eval")
+        vars(stand_in).update({**vars(optimizer), "param_groups": groups, "state": {copy: state}})
         getattr(type(optimizer), method)(stand_in)
+        if is_rounded:
+            write(copy, weights, bits if method == "train" else None)
         return weights
 
     def _groups_of(

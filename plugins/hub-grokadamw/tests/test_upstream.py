@@ -1,15 +1,21 @@
 """`grokadamw` trains as grokadamw's class does."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+
 import grokadamw
 import pytest
 import torch
 from hub_grokadamw.hooks import SPEC
 from torch import nn
+from torch.profiler import profile
 
 import hub
+from hub.testing.comparing import assert_same
 from hub.testing.upstream import Wrapped, equals_class, gradients, small_model, train
 
-from .wrapped import WRAPPED, Quiet, both_dtypes, build, every_dtype
+from .wrapped import WRAPPED, Quiet, both_dtypes, build, by_hand, every_dtype
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -24,6 +30,69 @@ DEFAULTS = Wrapped("grokadamw", grokadamw.GrokAdamW, make=Quiet)
 )
 def test_it_is_the_upstream_optimizer(arguments, dtype):
     equals_class(WRAPPED, dtype=dtype, steps=15, **arguments)
+
+
+@every_dtype
+@pytest.mark.parametrize("clipping", [0.0, 0.1])
+def test_small_tensors_of_one_shape_are_the_upstream_optimizer_too(clipping, dtype):
+    alike = replace(WRAPPED, model=partial(small_model, widths=(16,) * 7))
+    equals_class(alike, dtype=dtype, steps=12, gradient_clipping=clipping)
+
+
+def test_large_tensors_are_the_upstream_optimizer_too():
+    equals_class(replace(WRAPPED, model=lambda dtype: small_model(dtype, (256, 256, 256))))
+
+
+class Uneven(nn.Module):
+    """Tensors that are alike in shape, and unlike in memory and in their number of gradients."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        shapes = [(), (), (7, 13), (7, 13), (7, 13), (200, 200), (200, 200), (0, 3)]
+        self.all = nn.ParameterList(torch.randn(shape) for shape in shapes)
+        self.all.append(torch.randn(13, 7).T)
+        self.all.append(torch.randn(7, 13))
+
+
+def test_tensors_that_are_alike_in_some_ways_are_the_upstream_optimizer():
+    ours, theirs = Uneven(), Uneven()
+    optimizer, reference = build(ours), by_hand(theirs)
+    for step in range(6):
+        for model in (ours, theirs):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape) * 10 ** torch.randn(()).item()
+            if step < 3:
+                model.all[-1].grad = None  # the last, as upstream counts gradients
+        optimizer.step()
+        reference.step()
+    assert_same(ours, theirs)
+
+
+def test_many_small_tensors_take_few_operations():
+    model = small_model(widths=(16,) * 33)
+    optimizer = build(model)
+    train(model, optimizer, [0])
+    with profile() as seen:
+        optimizer.step()
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts["aten::sqrt"] == 2
+    assert counts["aten::linalg_vector_norm"] == 2
+
+
+def test_some_parameters_of_a_group_may_be_stepped_at_a_time():
+    whole = Places()
+    parts = copy.deepcopy(whole)
+    expected = first_updates(hub.build("grokadamw", whole, lr=0.01), whole.all)
+    optimizer = hub.build("grokadamw", parts, lr=0.01)
+    group = optimizer.param_groups[0]
+    kept = dict(group)
+    found = []
+    for part in (slice(0, 2), slice(2, 5)):
+        group.update(params=kept["params"][part], param_names=kept["param_names"][part])
+        found += first_updates(optimizer, group["params"])
+    assert found == expected
 
 
 @every_dtype

@@ -1,14 +1,18 @@
 """`stable_adamw` trains as optimi's class does."""
 
 import copy
+import warnings
+from dataclasses import replace
+from functools import partial
 
 import optimi
 import pytest
 import torch
 from torch import nn
+from torch.profiler import profile
 
 from hub.testing.comparing import assert_same
-from hub.testing.upstream import equals_class, small_model, train
+from hub.testing.upstream import equals_class, gradients, small_model, train
 
 from .wrapped import (
     WRAPPED,
@@ -26,6 +30,88 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 @implementations
 def test_it_is_the_upstream_optimizer(arguments, dtype):
     equals_class(WRAPPED, dtype=dtype, steps=12, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:.*decouple_lr=True shrinks", "ignore:.*potentially high")
+@every_dtype
+@implementations
+def test_small_tensors_of_one_shape_are_the_upstream_optimizer_too(arguments, dtype):
+    alike = replace(WRAPPED, model=partial(small_model, widths=(16,) * 7))
+    equals_class(alike, dtype=dtype, steps=12, **arguments)
+    equals_class(alike, dtype=dtype, steps=12, decouple_lr=True, weight_decay=0.07, **arguments)
+
+
+def uneven():
+    """Return a model whose weights are alike in shape, and unlike in memory, count and gradient."""
+    model = nn.Module()
+    torch.manual_seed(0)
+    shapes = {"scalar": (), "other": (), "odd": (7, 13), "twin": (7, 13), "turned": (7, 13)}
+    shapes |= {"large": (200, 200), "alike": (200, 200), "late": (7, 13), "none": (0, 3)}
+    for name, shape in shapes.items():
+        model.register_parameter(name, nn.Parameter(torch.randn(shape)))
+    model.turned.data = torch.randn(13, 7).T
+    return model
+
+
+def test_tensors_that_are_alike_in_some_ways_are_the_upstream_optimizer():
+    ours, theirs = uneven(), uneven()
+    optimizer, reference = build(ours), by_hand(theirs)
+    for step in range(6):
+        for model in (ours, theirs):
+            torch.manual_seed(step)
+            for name, parameter in model.named_parameters():
+                parameter.grad = torch.randn(parameter.shape) * 10 ** torch.randn(()).item()
+                if name == "late" and step < 3:
+                    parameter.grad = None
+        optimizer.step()
+        reference.step()
+    assert_same(ours, theirs)
+
+
+@both_dtypes
+@pytest.mark.parametrize("widths", [(16,) * 5, (256, 256)], ids=str)
+def test_a_step_leaves_gradients_alone(widths, dtype):
+    model = small_model(dtype, widths)
+    optimizer = build(model)
+    gradients(model, 0)
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    optimizer.step()
+    assert all(
+        torch.equal(parameter.grad, grad)
+        for parameter, grad in zip(model.parameters(), before, strict=True)
+    )
+
+
+def test_the_upstream_class_overwrites_the_gradients_of_bf16_weights():
+    """When this fails, `update._update_one` need not copy them."""
+    model = small_model(torch.bfloat16)
+    gradients(model, 0)
+    before = model[0].weight.grad.clone()
+    by_hand(model).step()
+    assert not torch.equal(model[0].weight.grad, before)
+
+
+def test_the_upstream_class_rounds_bf16_otherwise_with_foreach():
+    """When this fails, `wrapped.on_cpu` need not choose the implementation."""
+    model, other = small_model(torch.bfloat16), small_model(torch.bfloat16)
+    for one, foreach in ((model, False), (other, True)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            optimizer = optimi.StableAdamW(one.parameters(), lr=0.01, foreach=foreach)
+        train(one, optimizer, range(4))
+    with pytest.raises(AssertionError, match="differs by"):
+        assert_same(model, other)
+
+
+def test_many_small_tensors_take_few_operations():
+    model = small_model(widths=(16,) * 33)
+    optimizer = build(model, weight_decay=0.1)
+    train(model, optimizer, [0])
+    with profile() as seen:
+        optimizer.step()
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts["aten::sqrt_"] == 2
+    assert counts["aten::_local_scalar_dense"] < 10
 
 
 @both_dtypes

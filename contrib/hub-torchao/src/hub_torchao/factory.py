@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 
 # The first step would import it, which fails if warnings are errors.
 import torch._inductor.compile_fx
+from torch._dynamo.utils import disable_cache_limit
 from torchao import optim
 from torchao.optim.adam import _AdamBase
 from torchao.optim.subclass_4bit import OptimState4bit
@@ -18,6 +19,7 @@ from torchao.optim.subclass_8bit import OptimState8bit
 
 from hub.errors import CheckpointError
 from hub.repairs import seed_from, stepped_shape
+from hub_torchao.update import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,20 +45,28 @@ class _Fixes(_AdamBase):  # type: ignore[misc]  # untyped
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure`, if any, reevaluates the model."""
-        if not self.bf16_stochastic_round:
-            return _AdamBase.step(self, closure)
         loss = None if closure is None else torch.enable_grad()(closure)()
-        groups = self.param_groups
-        try:
-            for group in groups:
-                for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                    taken = int(self.state.get(parameter, {}).get("step", 0))
-                    self.param_groups = [{**group, "params": [parameter]}]
-                    with _seeded(parameter.device, seed_from(f"{name} {taken}")):
-                        _AdamBase.step(self)
-        finally:
-            self.param_groups = groups
+        # Each pair of betas has kernels; upstream turns the limit off as well.
+        with disable_cache_limit():
+            for group in self.param_groups:
+                names = group.get("param_names") or [""] * len(group["params"])
+                for name, parameter in zip(names, group["params"], strict=True):
+                    if parameter.grad is not None:
+                        self._update(name, parameter, group)
         return loss
+
+    def _update(self, name: str, parameter: torch.Tensor, group: dict[str, Any]) -> None:
+        if parameter.grad.is_sparse:
+            raise RuntimeError("Sparse gradient is not supported")
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = self._new_buffer(parameter, signed=True)
+            state["exp_avg_sq"] = self._new_buffer(parameter, signed=False)
+        is_random = self.bf16_stochastic_round and parameter.dtype is torch.bfloat16
+        seed = seed_from(f"{name} {int(state['step'])}") if is_random else None
+        with _seeded(parameter.device, seed) if seed is not None else nullcontext():
+            update(parameter, state, group, is_random=is_random)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs, where torch keeps groups and state only."""

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import grokadamw
 import torch
-from torch.nn.utils import get_total_norm
 
 from hub.errors import CheckpointError, HubError
+from hub_grokadamw.update import update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
+    from collections.abc import Callable, Mapping
 
     Group = dict[str, Any]
 
@@ -25,8 +23,11 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
     Upstream's step (`grokadamw/grokadamw.py`) keeps state in the groups, keyed by the parameters,
     where no checkpoint finds it again. It moves state between devices in every step, warns in every
     step on CPU, and counts only parameters with a gradient when it derives each one's beta. This
-    one does its operations in the same order, so it rounds alike.
+    one does its operations in the same order, so it rounds alike; see `hub_grokadamw.update`.
     """
+
+    _places: Mapping[str, int] = {}
+    """The place of each parameter in its group, by name, at the time of the build."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -42,12 +43,16 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
                 loss = closure()
         rates = self._slow_rates()
         for group, rate in zip(self.param_groups, rates, strict=True):
-            for place, parameter in enumerate(group["params"]):
-                # Kept from the first step on, for a checkpoint to find it in any other order.
-                self.state[parameter].setdefault("place", place)
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group, rate)
+            self._place(group)
+            chosen = [parameter for parameter in group["params"] if parameter.grad is not None]
+            update(group, chosen, [self.state[parameter] for parameter in chosen], rate)
         return loss
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, whose parameters have their places in it from now on."""
+        super().add_param_group(param_group)
+        names = self.param_groups[-1].get("param_names", ())
+        self._places = {**self._places, **{name: place for place, name in enumerate(names)}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load, and keep the signal functions of the groups, which no checkpoint has.
@@ -82,28 +87,14 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
             rates.append(_slow_rate(group, signal))
         return rates
 
-    def _update(self, parameter: Tensor, grad: Tensor, group: Group, rate: float) -> None:
-        """Add the slow average to the gradient, take AdamW's step with it, and decay."""
-        state = self.state[parameter]
-        if "step" not in state:
-            state["step"] = 0
-            for key in ("exp_avg", "exp_avg_sq", "grok_ema"):
-                state[key] = torch.zeros_like(parameter)
-        state["step"] += 1
-        mean, square, slow = state["exp_avg"], state["exp_avg_sq"], state["grok_ema"]
-        lr, (beta1, beta2) = group["lr"], group["betas"]
-
-        grad = _clipped(grad, group["gradient_clipping"])
-        slow.mul_(rate).add_(grad, alpha=1 - rate)
-        grad = grad + group["lamb"] * slow
-
-        own_beta1 = beta1 * (1 - group["gamma"]) ** state["place"]
-        mean.mul_(own_beta1).add_(grad, alpha=1 - own_beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-
-        size = lr * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-        parameter.mul_(1 - lr * group["weight_decay"])
-        parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
+    def _place(self, group: Group) -> None:
+        """Keep each parameter's place from the first step on, for any other order to find it."""
+        names = group.get("param_names", ())
+        for index, parameter in enumerate(group["params"]):
+            if "place" not in self.state[parameter]:
+                # A step may be for some parameters of the group only.
+                place = self._places[names[index]] if names else index
+                self.state[parameter]["place"] = place
 
 
 def _mean(functions: list[Callable[[], float | None]]) -> float | None:
@@ -124,10 +115,3 @@ def _slow_rate(group: Group, signal: float | None) -> float:
             plugin="hub-grokadamw",
         )
     return min(1.0, rate * math.exp(-group["grokking_signal_decay_rate"] * signal))
-
-
-def _clipped(grad: Tensor, limit: float) -> Tensor:
-    """Return the gradient with a norm of at most `limit`, as `clip_grad_norm_` would make it."""
-    if limit <= 0:
-        return grad
-    return grad * (limit / (get_total_norm([grad]) + 1e-6)).clamp(max=1.0)

@@ -27,8 +27,8 @@ class StableAdamWArguments(AdamLike):
     """Keep what rounding takes from the updates of bf16 weights, in another tensor of their size;
     None: wherever weights are bf16."""
     foreach: bool | None = None
-    """Update all tensors of a group at once, in fewer kernels; deprecated upstream. False, or None
-    where triton cannot be used: one tensor at a time."""
+    """Update small tensors of one shape together; deprecated upstream. None: where triton cannot be
+    used. False: one tensor at a time."""
     triton: bool | None = None
     """Use triton kernels; None: unless foreach is given, for groups whose tensors are all on GPUs
     with bf16."""

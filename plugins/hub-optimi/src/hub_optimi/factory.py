@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import optimi
 import torch
+from optimi.stableadamw import stableadamw
 from optimi.utils import _default_to_triton
 
 from hub.quiet import no_warnings
+from hub_optimi.update import LOW_PRECISION, update
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -19,7 +21,26 @@ if TYPE_CHECKING:
 
 _IN_THE_PLAN = "Parameter `foreach` is deprecated|You are using weight_decay up to"
 _IMPLEMENTATION = ("triton", "foreach")
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+_LISTS = (
+    "params",
+    "grads",
+    "exp_avgs",
+    "exp_avg_sqs",
+    "eps_sqs",
+    "kahan_comps",
+    "mean_squares",
+)
+_SETTINGS = (
+    "lr",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "eps",
+    "step",
+    "decouple_lr",
+    "max_lr",
+    "kahan_sum",
+)
 
 
 class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
@@ -33,6 +54,8 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
     - `group["betas"]` is followed, as torch's schedulers write it.
     - With `decouple_lr`, the decay of a group with its own learning rate is relative to the maximum
       of that rate; upstream (`optimi/optimizer.py`) divides by the optimizer's.
+    - Without triton, small tensors are updated together, and gradients are left alone; see
+      `hub_optimi.update`.
     """
 
     def __init__(self, params: list[Group], lr: float, **arguments: Any) -> None:
@@ -51,6 +74,23 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
             group["max_lr"] = self._max_lr(group["lr"])
         super().add_param_group(group)
         _add_betas(self.param_groups[-1])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if any, reevaluates the model and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lists: dict[str, list[Any]] = {name: [] for name in _LISTS}
+            self._init_group(group, **lists)
+            if group["triton"]:
+                settings = {key: group[key] for key in _SETTINGS}
+                stableadamw(**lists, **settings, triton=True)
+            else:
+                update(group, lists)
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the implementation that was asked for, not the one chosen."""
@@ -85,7 +125,7 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
         if all(group[key] is None for key in _IMPLEMENTATION):
             group["triton"] = _triton_serves(group["params"])
             self._fit_state(group)
-        if group["kahan_sum"] is None and any(p.dtype in _LOW_PRECISION for p in group["params"]):
+        if group["kahan_sum"] is None and any(p.dtype in LOW_PRECISION for p in group["params"]):
             group["kahan_sum"] = True  # upstream waits for a gradient, which may be on other ranks
         super()._init_group(group, **lists)
 
@@ -104,7 +144,7 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
             state = self.state.get(parameter, {})
             if "kahan_comp" not in state:
                 continue
-            if parameter.dtype in _LOW_PRECISION and group["kahan_sum"] is not False:
+            if parameter.dtype in LOW_PRECISION and group["kahan_sum"] is not False:
                 group["kahan_sum"] = True
                 kept = state["kahan_comp"]
                 if kept is None or kept.shape != parameter.shape:

@@ -36,10 +36,6 @@ SPEC = OptimizerSpec(
         "foreach": "chooses how the same update is computed",
         "triton": "needs a GPU, and computes the same update",
     },
-    known_failures={
-        "leaves_gradients-bf16": "step() uses the gradients of bf16 weights as scratch space: read "
-        "norms before it"
-    },
     package="torch-optimi",
     license="MIT",
     paper="https://arxiv.org/abs/2304.13013",

@@ -127,6 +127,10 @@ ROWS = {
     "keeps_local_tensors": ("KeepsLocalTensors", ELEMENTWISE),
     "leaves_hooks": ("LeavesHooks", {"traits": PER_PARAMETER}),
     "orthogonalizes_by_name": ("OrthogonalizesByName", MATRICES),
+    "keeps_aliases": ("KeepsAliases", {"traits": PER_PARAMETER}),
+    "reads_the_state_of_others": ("ReadsTheStateOfOthers", {"traits": PER_PARAMETER}),
+    "keeps_parameters": ("KeepsParameters", {}),
+    "forgets_keys_of_groups": ("ForgetsKeysOfGroups", {}),
     "looks_at_its_company": ("LooksAtItsCompany", {"traits": PER_PARAMETER}),
 }
 

@@ -653,5 +653,62 @@ class LooksAtItsCompany(AdamW):
                 p.lerp_(old, 0.5 * few)
 
 
+class KeepsAliases(AdamW):
+    """Remembers flat views of its moments, which break when their memory moves."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.flat = {}
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for p in _with_gradients(self):
+                (flat,) = self.flat.setdefault(id(p), [self.state[p]["exp_avg"].view(-1)])
+                p.add_(flat.view_as(p), alpha=-1e-3)
+
+
+class ReadsTheStateOfOthers(AdamW):
+    """Claims to update each parameter alone, and looks at the moments of all."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        moments = [state["exp_avg"] for state in self.state.values() if "exp_avg" in state]
+        total = sum(moment.float().sum().item() for moment in moments)
+        with torch.no_grad():
+            for p in _with_gradients(self):
+                p.add_(p, alpha=-1e-9 * total)
+
+
+class KeepsParameters(AdamW):
+    """Steps the tensors that it was built with, not those in its groups."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.own = [list(group["params"]) for group in self.param_groups]
+
+    def step(self, closure=None):
+        before = [group["params"] for group in self.param_groups]
+        for group, own in zip(self.param_groups, self.own, strict=True):
+            group["params"] = own
+        super().step(closure)
+        for group, params in zip(self.param_groups, before, strict=True):
+            group["params"] = params
+
+
+class ForgetsKeysOfGroups(AdamW):
+    """Keeps its groups to the keys that they had in the beginning."""
+
+    def __init__(self, params, **arguments):
+        super().__init__(params, **arguments)
+        self.keys = {key for group in self.param_groups for key in group}
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for key in group.keys() - self.keys:
+                del group[key]
+        super().step(closure)
+
+
 def _with_gradients(optimizer):
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -1,4 +1,7 @@
-"""Turn an optimizer into the form that steps sharded parameters: a generated subclass."""
+"""Turn an optimizer into the form that hub steps: a generated subclass.
+
+It steps sharded parameters by their kinds, and any parameters in buckets.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from hub.running.sharded.step import ShardedStep
-from hub.running.stand_ins import StandIn, StandInStep
+from hub.running.stand_ins import StandIn
 from hub.running.steps import call_step_post_hooks, call_step_pre_hooks, step_without_hooks
 
 if TYPE_CHECKING:
@@ -16,27 +19,31 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from hub.running.buckets.stepping import Stepping
     from hub.running.sharded.late import LateSharding
 
 
-def make_sharded(optimizer: Optimizer, late: LateSharding, counters: frozenset[str]) -> None:
-    """Make an optimizer step sharded parameters by their kinds, if it has any."""
+def make_conducted(optimizer: Optimizer, late: LateSharding, stepping: Stepping) -> None:
+    """Make an optimizer step sharded parameters by their kinds, and in buckets if asked for."""
     live: Any = optimizer
     form = _form(live.__class__)
     late.steps_members = True
-    live.hub_sharded_step = ShardedStep(StandInStep(form.plain_step, counters), late)
+    live.hub_step = ShardedStep(stepping.of(form.plain_step), late)
+    live.hub_steps_always = stepping.in_buckets
     live.__class__ = form
 
 
-class Sharded(torch.optim.Optimizer):
+class Conducted(torch.optim.Optimizer):
     """The mixin placed before an optimizer's class."""
 
     hub_late_sharding: LateSharding
-    hub_sharded_step: ShardedStep
+    hub_step: ShardedStep
+    hub_steps_always: bool
+    """Whether also without sharded parameters."""
     plain_step: ClassVar[Callable[..., Any]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters; every rank has to call this.
+        """Update all parameters; if some are sharded, every rank has to call this.
 
         Args:
             closure: Called first.
@@ -48,7 +55,7 @@ class Sharded(torch.optim.Optimizer):
             HubError: The update failed on some rank; raised on every rank, with no weight changed.
         """
         self.hub_late_sharding.settle(for_good=True)
-        if not self.hub_late_sharding.members:
+        if not (self.hub_late_sharding.members or self.hub_steps_always):
             return super().step(closure)
         loss = None
         if closure is not None:
@@ -63,7 +70,7 @@ class Sharded(torch.optim.Optimizer):
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step_all(self) -> None:
-        engine = self.hub_sharded_step
+        engine = self.hub_step
         engine.begin()
         engine.run(
             self,
@@ -78,6 +85,6 @@ class Sharded(torch.optim.Optimizer):
 
 @cache
 def _form(upstream: Any) -> Any:
-    """Return the subclass of an optimizer's class that steps sharded parameters."""
+    """Return the subclass of an optimizer's class that hub steps."""
     own = {"plain_step": staticmethod(step_without_hooks(upstream))}
-    return type(f"Sharded{upstream.__name__}", (Sharded, upstream), own)
+    return type(f"Conducted{upstream.__name__}", (Conducted, upstream), own)

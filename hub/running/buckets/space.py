@@ -1,0 +1,35 @@
+"""Memory for the copies of one bucket, used again by the next one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Space:
+    """Hands out uninitialized fp32 tensors.
+
+    On a CPU they are parts of memory that is kept, because fetching it from the system anew takes
+    longer than a step needs it. Other devices have an allocator that keeps it (torch 2.13).
+    """
+
+    def __init__(self) -> None:
+        self._whole = torch.empty(0)
+        self._taken = 0
+
+    def clear(self, elements: int) -> None:
+        """Take everything back, and have memory for so many elements."""
+        self._taken = 0
+        if elements > self._whole.numel():
+            self._whole = torch.empty(elements)
+
+    def take(self, like: Tensor) -> Tensor:
+        """Return a tensor of this one's shape and device."""
+        if like.device.type != "cpu":
+            return torch.empty_like(like, dtype=torch.float32, requires_grad=False)
+        start, self._taken = self._taken, self._taken + like.numel()
+        return self._whole[start : self._taken].view(like.shape)
