@@ -10,7 +10,8 @@ from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 
 from hub.low_rank import NumbersLowRank, project, refresh_bases, side_of
 from hub.repairs import translate_state
-from hub.stacks import adam_quotient, along, buckets, norms, start
+from hub.same_shapes import adam_quotient, buckets, norms, start
+from hub.stacking import each
 from hub_apollo.arguments import LowRankArguments
 from hub_apollo.random_bases import refresh_random_bases
 from hub_apollo.saved import live_state, plain_state
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.stacks import Bucket
+    from hub.same_shapes import Bucket
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -40,7 +41,7 @@ class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  #
 
     Operations and their order are upstream's, for parameters of equal shape at once, so that
     weights are equal to the last bit where torch rounds stacked tensors as single ones; see
-    `hub.stacks`. The limiter of norms does not wait for the device.
+    `hub.same_shapes`. The limiter of norms does not wait for the device.
     """
 
     scale_front: bool
@@ -133,7 +134,7 @@ class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  #
 def _factors(bucket: Bucket, update: Tensor, gradient: Tensor) -> Tensor:
     """Return what AdamW makes of the norm of each channel, or of all, in low rank."""
     if bucket.group["scale_type"] == "tensor":
-        factors: Tensor = along(norms(update) / (norms(gradient) + 1e-8), update)
+        factors: Tensor = each(norms(update) / (norms(gradient) + 1e-8), update)
         return factors
     rows, columns = bucket.shape
     projected = 1 if rows < columns else 2
@@ -165,7 +166,7 @@ def _limited(bucket: Bucket, scaled: Tensor) -> Tensor:
     if _LIMITED in bucket.states[0]:
         growth = sizes / (torch.stack(bucket.column(_LIMITED)) + 1e-8)
         limits = torch.where(growth < _GROWTH, torch.ones_like(growth), growth / _GROWTH)
-        scaled.div_(along(limits, scaled))
+        scaled.div_(each(limits, scaled))
         sizes = sizes / limits
     sizes = sizes.masked_fill(sizes == 0, torch.inf)
     for state, size in zip(bucket.states, torch.unbind_copy(sizes), strict=True):

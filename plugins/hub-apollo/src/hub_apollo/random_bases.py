@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hub.low_rank import Side
-    from hub.stacks import Bucket
+    from hub.same_shapes import Bucket
 
     Group = dict[str, Any]
     State = dict[str, Any]

@@ -12,7 +12,7 @@ from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 
 from hub.low_rank import NumbersLowRank
 from hub.repairs import HookedLoading, keep_state_dtypes, translate_state
-from hub.stacks import single
+from hub.same_shapes import single
 from hub_galore.projected import Projected
 from hub_galore.saved import live_state, plain_state
 from hub_galore.stepping import GaLoreAdafactor, GaLoreAdamW

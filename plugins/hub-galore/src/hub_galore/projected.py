@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.stacks import Bucket
+    from hub.same_shapes import Bucket
 
 
 class Projected:

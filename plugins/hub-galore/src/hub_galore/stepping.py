@@ -2,7 +2,7 @@
 
 Each does what galore_torch 1.0 does for one parameter (adamw.py, adafactor.py), operation by
 operation, so that weights are equal to the last bit where torch rounds stacked tensors as single
-ones; see `hub.stacks`.
+ones; see `hub.same_shapes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from galore_torch import GaLoreAdafactor as UpstreamAdafactor
 from galore_torch import GaLoreAdamW as UpstreamAdamW
 
 from hub.low_rank import NumbersLowRank
-from hub.stacks import adam_quotient, along, buckets, norms, scale_, stacked, start
+from hub.same_shapes import adam_quotient, buckets, norms, stacked, start
+from hub.stacking import each, scale
 from hub_galore.projected import Projected
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.stacks import Bucket
+    from hub.same_shapes import Bucket
 
     Group = dict[str, Any]
 
@@ -90,7 +91,7 @@ class GaLoreAdafactor(_InBuckets, UpstreamAdafactor):  # type: ignore[misc]  # u
         sizes = torch._foreach_div(lengths, bucket.shape.numel() ** 0.5)  # noqa: SLF001
         rate = _count(bucket, sizes)
         update = _adafactor_update(bucket, gradient)
-        update.mul_(along(rate, update) if isinstance(rate, torch.Tensor) else rate)
+        update.mul_(each(rate, update) if isinstance(rate, torch.Tensor) else rate)
         if bucket.group["beta1"] is not None:
             update = _averaged(bucket, update)
         if projected is not None:
@@ -130,14 +131,14 @@ def _adafactor_update(bucket: Bucket, gradient: Tensor) -> Tensor:
     else:
         update = _mixed_in(bucket, "exp_avg_sq", square, decay).rsqrt().mul_(gradient)
     size = norms(update) / update[0].numel() ** 0.5
-    return update.div_(along((size / group["clip_threshold"]).clamp_(min=1.0), update))
+    return update.div_(each((size / group["clip_threshold"]).clamp_(min=1.0), update))
 
 
 def _mixed_in(bucket: Bucket, key: str, new: Tensor, decay: float) -> Tensor:
     """Update one of the moments by a running average, and return it for all parameters."""
     start(bucket, key, new)
     moments = bucket.column(key)
-    scale_(moments, decay)
+    scale(moments, [decay] * len(moments))
     torch._foreach_add_(moments, new.unbind(), alpha=1.0 - decay)
     return stacked(moments)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.stacking import scale, stacks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -21,14 +23,9 @@ if TYPE_CHECKING:
     Group = dict[str, Any]
     State = dict[str, Any]
 
-SMALL = 2**15
-"""Parameters of more elements are stepped one by one."""
-MOST = 2**18
-"""Elements of all parameters that are stepped together on a CPU, whose cache they should fit."""
-MOST_ON_DEVICE = 2**24
-"""The same on other devices, where each call costs more."""
+_SMALL = 2**15
+"""Matrices of more elements are multiplied one by one."""
 _SINGLE, _LANES, _TINY = 1, 4, 400
-_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def buckets(optimizer: Optimizer, group: Group) -> Iterator[Bucket]:
         RuntimeError: A gradient is sparse.
     """
     names = group.get("param_names") or [""] * len(group["params"])
-    waiting: dict[Any, list[tuple[Tensor, str, State]]] = {}
+    alike: dict[Any, list[tuple[Tensor, str, State]]] = {}
     for parameter, name in zip(group["params"], names, strict=True):
         gradient = parameter.grad
         if gradient is None:
@@ -77,18 +74,13 @@ def buckets(optimizer: Optimizer, group: Group) -> Iterator[Bucket]:
         if gradient.layout is not torch.strided:
             raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
         state = optimizer.state[parameter]
-        state.setdefault("step", 0)
-        if parameter.numel() > SMALL or not gradient.is_contiguous():
-            yield _bucket(group, [(parameter, name, state)])
-            continue
-        kind = parameter.shape, parameter.dtype, gradient.dtype, parameter.device
-        waiting.setdefault((*kind, state["step"], len(state)), []).append((parameter, name, state))
-    for items in waiting.values():
-        first = items[0][0]
-        most = MOST if first.device.type == "cpu" else MOST_ON_DEVICE
-        many = max(1, most // max(1, first.numel()))
-        for start in range(0, len(items), many):
-            yield _bucket(group, items[start : start + many])
+        key = gradient.dtype, state.setdefault("step", 0), len(state)
+        alike.setdefault(key, []).append((parameter, name, state))
+    for items in alike.values():
+        parameters = [parameter for parameter, _, _ in items]
+        gradients = [parameter.grad for parameter in parameters]
+        for places in stacks(parameters, gradients):  # type: ignore[arg-type]
+            yield _bucket(group, [items[place] for place in places])
 
 
 def single(optimizer: Optimizer, group: Group, index: int) -> Bucket:
@@ -132,7 +124,7 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     """Return the product of each matrix of a stack with its partner, as `torch.mm` rounds it.
 
     On CPUs the batched product of torch 2.13 with MKL equals single ones to the last bit in fp32 if
-    all sides are multiples of four and the matrices are not tiny (`benchmarks/small_products.py`);
+    all sides are multiples of four and the matrices are not tiny;
     others are multiplied one by one. On other devices the two may round differently.
 
     Args:
@@ -147,25 +139,13 @@ def products(left: Tensor, right: Tensor) -> Tensor:
 def _rounds_alike(left: Tensor, right: Tensor) -> bool:
     sides = (*left.shape[1:], right.shape[-1])
     size = sides[0] * sides[1] * sides[2]
-    if max(left[0].numel(), right[0].numel()) > SMALL:
+    if max(left[0].numel(), right[0].numel()) > _SMALL:
         return False
     if left.device.type != "cpu":
         return True
     return (
         left.dtype is torch.float32 and size >= _TINY and all(side % _LANES == 0 for side in sides)
     )
-
-
-def scale_(tensors: Sequence[Tensor], factor: float) -> None:
-    """Multiply tensors in place by a number, as `Tensor.mul_` rounds.
-
-    On CPUs `_foreach_mul_` (torch 2.13) first rounds the number to bf16 or fp16 for such tensors.
-    """
-    if tensors[0].device.type == "cpu" and tensors[0].dtype in _HALF:
-        for tensor in tensors:
-            tensor.mul_(factor)
-    else:
-        torch._foreach_mul_(list(tensors), factor)
 
 
 def start(bucket: Bucket, key: str, like: Tensor) -> None:
@@ -184,16 +164,11 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     beta1, beta2 = bucket.group["betas"]
     first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
     each = gradient.unbind()
-    scale_(first, beta1)
+    scale(first, [beta1] * len(first))
     torch._foreach_add_(first, each, alpha=1.0 - beta1)
-    scale_(second, beta2)
+    scale(second, [beta2] * len(second))
     torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
     return stacked(first) / stacked(second).sqrt().add_(bucket.group["eps"])
-
-
-def along(values: Tensor, stack: Tensor) -> Tensor:
-    """Return a value for each tensor of a stack, in a shape that multiplies them."""
-    return values.view(-1, *(1 for _ in stack.shape[1:]))
 
 
 def norms(tensors: Tensor) -> Tensor:
