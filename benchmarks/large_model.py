@@ -41,7 +41,7 @@ def main() -> None:
         ),
     ):
         times = [seconds(build) for _ in range(7)]
-        print(f"{count} parameters, two {label}: {statistics.median(times):.3f} s (at most 0.35)")
+        print(f"{count} parameters, two {label}: {statistics.median(times):.3f} s (at most 0.30)")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Write the tables in `docs/performance.md` from `docs/performance.json`.
 
 `python docs/generate_performance.py --measure` measures every installed name first, in some minutes
-for which the machine should be idle; `--device cuda` measures a GPU. With `--check` it fails where
+for which the machine should be idle, and also rewrites `docs/which-optimizer.md`, which has the
+step times; `--device cuda` measures a GPU. With `--check` it fails where
 the page is not what it would write.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import warnings
 from typing import Any
@@ -103,6 +105,8 @@ def main() -> int:
     if asked.measure:
         figures[asked.device.partition(":")[0]] = measure(asked.device)
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        # That page has the step times too.
+        subprocess.run([sys.executable, DOCS / "generate_which_optimizer.py"], check=True)
     return int(not finish({PAGE: between_marks(PAGE.read_text(), tables(figures))}))
 
 

@@ -140,7 +140,8 @@ def _of_annotated(kind: object) -> str:
 
 def _checks() -> Iterator[str]:
     for title, checks in (("Checks", CHECKS), ("Checks of schedules", SCHEDULE_CHECKS)):
-        rows = [_check(name, _summary(check)) for name, check in checks.items()]
+        functions = {name: getattr(check, "function", check) for name, check in checks.items()}
+        rows = [_check(name, _summary(function)) for name, function in functions.items()]
         head = ["| check | what it measures |", "|---|---|"]
         yield "\n".join([f"## {title}\n", *head, *rows]) + "\n"
 

@@ -1,35 +1,29 @@
 """Write the measurements in `docs/which-optimizer.md`.
 
 `python docs/generate_which_optimizer.py` measures memory, which is the same everywhere, and takes
-step times from `docs/which-optimizer.json`, which `--times` writes after minutes of stepping. With
-`--check` it fails where the page is not what it would write.
+step times from `docs/performance.json`, which `generate_performance.py` writes. With `--check` it
+fails where the page is not what it would write.
 """
 
-import datetime as dt
 import json
-import platform
 import sys
-import time
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from generating import DOCS, between_marks, code, finish, step_uncompiled
 
-if __name__ == "__main__" and "--times" not in sys.argv:
+if __name__ == "__main__":
     step_uncompiled()
 
 import hub
-from hub.compare.model import SMALL_LLAMA, skeleton
+from hub.bench.result import Report
+from hub.compare.model import skeleton
 from hub.spec import Trait
 
 PAGE = DOCS / "which-optimizer.md"
-TIMES = DOCS / "which-optimizer.json"
-BASELINE = "adamw_torch"
+TIMES = DOCS / "performance.json"
 RANK = 48
-WARM_UP = 5
-STEPS = 200  # one refresh of GaLore's and APOLLO's projections among them
 
 
 @dataclass(frozen=True)
@@ -190,57 +184,6 @@ def _millions() -> str:
     return f"{elements / 1e6:.1f} million"
 
 
-def relative_time(name: str) -> tuple[float, float]:
-    """Return the time of a step over that of AdamW's, and that one in milliseconds.
-
-    Both step models of the same weights and gradients in turn, `STEPS` times after a warm-up.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    optimizers = []
-    for each in (name, BASELINE):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL_LLAMA))
-        for parameter in model.parameters():
-            parameter.grad = torch.randn_like(parameter)
-        optimizers.append(hub.build(each, model, **target_arguments(each)))
-    totals = [0.0, 0.0]
-    for turn in range(WARM_UP + STEPS):
-        for which, optimizer in enumerate(optimizers):
-            start = time.perf_counter()
-            optimizer.step()
-            totals[which] += (time.perf_counter() - start) * (turn >= WARM_UP)
-    return totals[0] / totals[1], totals[1] / STEPS * 1000
-
-
-def measure_times() -> dict[str, Any]:
-    """Measure the first name of each row that has a step by itself."""
-    import torch
-
-    torch.set_num_threads(1)
-    firsts = [row[0] for family in FAMILIES if family.is_measured for row in family.rows]
-    eager = [n for n in firsts if Trait.STEPS_IN_BACKWARD not in hub.describe(n).traits]
-    measured = {name: relative_time(name) for name in eager}
-    packages = sorted({"torch", *(hub.describe(name).package for name in eager)} - {"hub"})
-    return {
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": f"one thread of an {_processor()}",
-        "versions": {package: version(package) for package in packages},
-        "baseline_ms": round(measured[BASELINE][1], 2),
-        "ratios": {name: float(f"{ratio:.2g}") for name, (ratio, _) in measured.items()},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123
-            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
-    except OSError:
-        models = []
-    return models[0] if models else platform.processor()
-
-
 def needs(family: Family) -> str:
     """Return what a family cannot do without."""
     spec = hub.describe(family.rows[0][0])
@@ -254,30 +197,28 @@ def needs(family: Family) -> str:
     return "; ".join([*found, *([family.needs] if family.needs else [])])
 
 
-def measurements(times: dict[str, Any]) -> str:
+def measurements(times: Report) -> str:
     """Return the generated part of the page."""
     parts = [_explained(times), _table(times), "\n## When to choose which\n\n"]
     parts += [f"- **{family.title}** if {family.choose}\n" for family in FAMILIES]
     return "".join(parts)
 
 
-def _explained(times: dict[str, Any]) -> str:
-    versions = ", ".join(f"{package} {number}" for package, number in times["versions"].items())
+def _explained(times: Report) -> str:
     return f"""\
 **State** is in bytes per parameter, counted by `hub.estimate` for fp32 and for bf16 weights. The
 model is the one that `hub compare` trains, a Llama of {_millions()} parameters. Low-rank
 optimizers use rank {RANK}, a quarter of the model's width, for all linear layers. Weights and
 gradients take another 8 bytes in fp32 and 4 in bf16.
 
-**Step** is the time of a step relative to `adamw_torch`, which takes {times["baseline_ms"]} ms:
-the mean of {STEPS} steps in fp32, the two taking turns in one process, for the first name of each
-row. It was measured on a CPU, {times["machine"]}, on {times["date"]}. **Expect other ratios
-on a GPU**, above all for 8-bit state. Versions: {versions}.
+**Step** is the mean time of a step relative to torch's fused AdamW, in fp32, with the default
+arguments, for the first name of each row. [Performance](performance.md) says how it was measured,
+on a CPU, on {times.date}. **Expect other ratios on a GPU**, above all for 8-bit state.
 
 """
 
 
-def _table(times: dict[str, Any]) -> str:
+def _table(times: Report) -> str:
     lines = ["| | names | state, fp32 | state, bf16 | step | needs |", "|---|---|---|---|---|---|"]
     for family in FAMILIES:
         for place, names in enumerate(family.rows):
@@ -287,19 +228,16 @@ def _table(times: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(names: tuple[str, ...], times: dict[str, Any]) -> list[str]:
+def _figures(names: tuple[str, ...], times: Report) -> list[str]:
     state = [f"{each:.2f}".rstrip("0").rstrip(".") for each in state_bytes(names)]
-    ratio = times["ratios"].get(names[0])
-    return [*state, f"{ratio:g}×" if ratio is not None else "in the backward pass"]
+    (ratio,) = (row.ratio for row in times.rows if row.label == names[0])
+    return [*state, "not measured" if ratio is None else f"{ratio:.2g}×"]
 
 
 def main() -> int:
     """Write, or check; return the exit status."""
     warnings.simplefilter("ignore", hub.HubWarning)
-    if "--times" in sys.argv:
-        TIMES.write_text(json.dumps(measure_times(), indent=2) + "\n")
-        return 0
-    new = measurements(json.loads(TIMES.read_text()))
+    new = measurements(Report.from_dict(json.loads(TIMES.read_text())["cpu"]["large"]))
     return int(not finish({PAGE: between_marks(PAGE.read_text(), new)}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +11,9 @@ from hub.running.buckets.random_bits import seed_from
 from hub.running.steps import closure_of
 from hub.saving.dtypes import keep_state_dtypes
 from hub.saving.plain import Group, State, StateDict
+
+if TYPE_CHECKING:
+    from hub.running.sharded.late import LateSharding
 
 __all__ = [
     "HookedLoading",
@@ -100,12 +103,8 @@ def stepped_shape(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> 
 
     What load hooks get is the state of that shape.
     """
-    late = getattr(optimizer, "hub_late_sharding", None)
-    member = None if late is None else late.members.get(parameter)
-    if member is None or member.kind != "rows":
-        return parameter.shape
-    rows: torch.Size = member.local.shape
-    return rows
+    late: LateSharding | None = getattr(optimizer, "hub_late_sharding", None)
+    return parameter.shape if late is None else late.members.stepped_shape(parameter)
 
 
 def row_major(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hub.compare.model import skeleton
+from hub.compare.model import dtype_of, skeleton
 from hub.planning.skeleton import with_tensors
-from hub.spec import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hub.bench.settings import Settings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WIDTH, HIDDEN, LAYERS, VOCABULARY = 512, 1376, 7, 6144
 MATRIX = 2
 WEIGHT, GRADIENT = 0.02, 1e-3
@@ -63,7 +61,7 @@ def make_model(settings: Settings) -> nn.Module:
     Raises:
         HubError: Transformers is missing, or the folder has no usable configuration.
     """
-    dtype = DTYPES[MODES[settings.precision]]
+    dtype = dtype_of(settings.precision)
     if settings.model is not None:
         model = skeleton(settings.model, dtype)
     else:

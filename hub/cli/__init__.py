@@ -11,6 +11,7 @@ from hub.cli import (
     convert,
     doctor,
     estimate,
+    fit,
     listing,
     lr,
     new_plugin,
@@ -29,6 +30,7 @@ app.command("list", cls=Command)(listing.list_names)
 app.command("show", cls=Command)(show.show)
 app.command("plan", cls=Command)(plan.plan)
 app.command("estimate", cls=Command)(estimate.estimate)
+app.command("fit", cls=Command)(fit.fit)
 app.command("lr", cls=Command)(lr.lr)
 app.command("compare", cls=Command)(compare.compare)
 app.command("bench", cls=Command)(bench.bench)

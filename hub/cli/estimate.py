@@ -45,18 +45,15 @@ def estimate(
 
     Of one process, or with --mesh of the busiest rank. Activations come on top.
     """
-    import torch
-
-    from hub.compare.model import skeleton
+    from hub.compare.model import dtype_of, skeleton
     from hub.planning.estimate import estimate as count
 
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "", torch.float32)
-    skeletal = skeleton(model, dtype)
+    skeletal = skeleton(model, dtype_of(precision))
     found = {
         name: count(
             name,
             skeletal,
-            mesh=None if mesh is None else _shape(mesh),
+            mesh=None if mesh is None else mesh_shape(mesh),
             optim_args=optim_args,
             target_modules=target_modules[0]
             if target_modules and len(target_modules) == 1
@@ -72,8 +69,12 @@ def estimate(
         Terminal().print(_table(found))
 
 
-def _shape(mesh: str) -> tuple[int, ...]:
-    """Read "8" or "2x4"."""
+def mesh_shape(mesh: str) -> tuple[int, ...]:
+    """Read "8" or "2x4".
+
+    Raises:
+        OptimArgsError: It is something else.
+    """
     sizes = mesh.split("x")
     if len(sizes) > 2 or not all(re.fullmatch("[1-9][0-9]{0,8}", size) for size in sizes):  # noqa: PLR2004
         raise OptimArgsError(

@@ -65,6 +65,13 @@ def build(settings: Settings, dtype: torch.dtype) -> torch.nn.Module:
     return cast("torch.nn.Module", auto.from_config(config, dtype=dtype))
 
 
+def dtype_of(precision: str | None) -> torch.dtype:
+    """Return the dtype of the parameters of a model that trains in a precision."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "", torch.float32)
+
+
 def skeleton(path: Path | None, dtype: torch.dtype) -> torch.nn.Module:
     """Return the model on the meta device: names, shapes and kinds of layers, no memory.
 

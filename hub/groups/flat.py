@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hub.groups.modules import names_by_id, plain_names
+from hub.groups.walk import walk_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def original_shapes(model: Module) -> dict[int, Shape]:
     """Return the whole shape of each parameter that is now a flat piece, by its identity."""
     flattened = fsdp1_shapes(model)
-    found = {id(p): tuple(p.ds_shape) for p in model.parameters() if hasattr(p, "ds_shape")}
+    named = walk_of(model).parameters
+    found = {id(p): tuple(p.ds_shape) for _, p in named if hasattr(p, "ds_shape")}
     if flattened:
-        named = names_by_id(model).items()
-        found |= {key: flattened[name] for key, name in named if name in flattened}
+        found |= {id(p): flattened[name] for name, p in named if name in flattened}
     return found
 
 
@@ -31,7 +31,7 @@ def fsdp1_shapes(model: Module) -> dict[str, Shape]:
     Empty if `FullyShardedDataParallel` wraps no part of the model, or shards nothing (`NO_SHARD`,
     and one process).
     """
-    plain = plain_names(model)
+    plain = walk_of(model).plain
     return {
         plain(f"{prefix}.{name}" if prefix else name): tuple(shape)
         for prefix, handle in _handles(model)
@@ -53,7 +53,7 @@ def fsdp1_wraps(model: Module) -> bool:
 def fsdp1_flat_parameter(model: Module) -> str | None:
     """Return the name of a parameter that FSDP1 (`use_orig_params=False`) makes of several."""
     # Registered on the module inside the wrapper (torch 2.13, `_register_flat_param`).
-    named = model.named_parameters()
+    named = walk_of(model).parameters
     return next((name for name, p in named if getattr(p, "_is_flat_param", False)), None)
 
 
@@ -67,6 +67,6 @@ def _handles(model: Module) -> Iterator[tuple[str, Any]]:
     module = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
     if module is None:
         return
-    for name, wrapped in model.named_modules():
+    for name, wrapped in walk_of(model).modules:
         if isinstance(wrapped, module.FullyShardedDataParallel) and wrapped._handle is not None:  # noqa: SLF001
             yield name, wrapped._handle  # noqa: SLF001

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from hub.errors import HubError
+from hub.groups.walk import PARALLEL, walk_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +24,6 @@ _NORMS: tuple[type[Module], ...] = (
     nn.modules.batchnorm._NormBase,  # noqa: SLF001 - batch and instance norms of all dimensions
 )
 _NORM_CLASS = re.compile(r".*norm(\d+d)?", re.IGNORECASE)
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_WRAPPED = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _CONVOLUTION = nn.modules.conv._ConvNd  # noqa: SLF001 - all dimensions, transposed ones too
 _EXPERTS = re.compile(r"Experts(?![a-z])")
@@ -40,16 +37,16 @@ def trainable_parameters(model: Module) -> list[tuple[str, Parameter]]:
     Raises:
         HubError: There are none, or a lazy module has not created its own yet.
     """
-    plain = plain_names(model)
-    found = [(plain(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    named = walk_of(model).parameters
+    found = [(name, p) for name, p in named if p.requires_grad]
     if not found:
-        frozen = next(model.parameters(), None) is not None
+        frozen = bool(named)
         raise HubError(
             "all parameters of the model are frozen" if frozen else "the model has no parameters",
             where=type(model).__name__,
             fix="set requires_grad=True on the parameters to train" if frozen else "",
         )
-    lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
+    lazy = next((name for name, p in named if nn.parameter.is_lazy(p)), None)
     if lazy is not None:
         raise HubError(
             f"{lazy} has no shape yet",
@@ -66,32 +63,18 @@ def plain_names(model: Module) -> Callable[[str], str]:
     under which `torch.compile`, FSDP1 and `checkpoint_wrapper` keep a module, wherever they occur,
     and the `module` of data-parallel wrappers. A user's module called `module` keeps its name.
     """
-    inside = [
-        f"{name}.module." if name else "module."
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, _PARALLEL)
-    ]
-
-    def plain(name: str) -> str:
-        dotted = f"{name}."
-        for prefix in reversed(inside):  # the innermost first
-            if dotted.startswith(prefix):
-                dotted = prefix.removesuffix("module.") + dotted.removeprefix(prefix)
-        return _WRAPPED.sub("", dotted).removesuffix(".")
-
-    return plain
+    return walk_of(model).plain
 
 
 def names_by_id(model: Module) -> dict[int, str]:
     """Return the plain name of each parameter by its identity."""
-    plain = plain_names(model)
-    return {id(parameter): plain(name) for name, parameter in model.named_parameters()}
+    return {id(parameter): name for name, parameter in walk_of(model).parameters}
 
 
 def without_wrappers(model: Module) -> Module:
     """Return the model inside the wrappers of `torch.compile` and data parallelism."""
     while True:
-        if isinstance(model, _PARALLEL):
+        if isinstance(model, PARALLEL):
             model = cast("Module", model.module)
         elif "_orig_mod" in model._modules:  # noqa: SLF001 - its class imports torch.compile
             model = cast("Module", model._modules["_orig_mod"])  # noqa: SLF001
@@ -105,7 +88,7 @@ def is_linear(module: Module) -> bool:
     `Conv1D` (transformers/pytorch_utils.py, 5.23) is a linear layer with its weight transposed.
     A parametrized layer counts too, although its weight is not a parameter; see `own_matrix`.
     """
-    linear = isinstance(module, nn.Linear) or "Conv1D" in _class_names(module)
+    linear = isinstance(module, nn.Linear) or "Conv1D" in _class_names(type(module))
     return linear and (_own_weight(module) is None or own_matrix(module) is not None)
 
 
@@ -140,7 +123,7 @@ def is_experts(module: Module) -> bool:
 
     Such a module of Transformers 5 has the weights of all its experts in one 3-D parameter each.
     """
-    return any(_EXPERTS.search(name) for name in _class_names(module))
+    return any(_EXPERTS.search(name) for name in _class_names(type(module)))
 
 
 def transposed_weights(model: Module) -> set[Parameter]:
@@ -149,27 +132,35 @@ def transposed_weights(model: Module) -> set[Parameter]:
     These are the weights of Transformers' `Conv1D`, and the stacks of the experts that it marks as
     `is_transposed` (integrations/moe.py, 5.23) or whose class is known to be so.
     """
+    modules = [module for _, module in walk_of(model).modules]
+    classes = {cls for cls in set(map(type, modules)) if _may_store_in_out(cls)}
     return {
         parameter
-        for module in model.modules()
-        if _stores_in_out(module)
+        for module in modules
+        if type(module) in classes and _stores_in_out(module)
         for parameter in module._parameters.values()  # noqa: SLF001 - reads no parametrized one
         if parameter is not None and parameter.ndim == 2 + is_experts(module)
     }
 
 
+def _may_store_in_out(cls: type[Module]) -> bool:
+    names = _class_names(cls)
+    return not _AS_IN_OUT.isdisjoint(names) or any(map(_EXPERTS.search, names))
+
+
 def _stores_in_out(module: Module) -> bool:
     marked = getattr(module, "is_transposed", False) is True and is_experts(module)
-    return marked or not _AS_IN_OUT.isdisjoint(_class_names(module))
+    return marked or not _AS_IN_OUT.isdisjoint(_class_names(type(module)))
 
 
-def _class_names(module: Module) -> list[str]:
-    return [cls.__name__ for cls in type(module).__mro__]
+def _class_names(cls: type[Module]) -> list[str]:
+    return [each.__name__ for each in cls.__mro__]
 
 
 def embedding_weights(model: Module) -> set[Parameter]:
     """Return the weights of all embeddings, except parametrized ones."""
-    weights = (_own_weight(module) for module in model.modules() if isinstance(module, _EMBEDDINGS))
+    modules = (module for _, module in walk_of(model).modules)
+    weights = (_own_weight(module) for module in modules if isinstance(module, _EMBEDDINGS))
     return {weight for weight in weights if weight is not None}
 
 

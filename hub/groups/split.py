@@ -12,7 +12,8 @@ from hub.arguments.resolve import validate_arguments
 from hub.arguments.values import as_tuples, is_number
 from hub.errors import OptimArgsError, TargetModulesError
 from hub.groups.flat import original_shapes
-from hub.groups.modules import is_norm, plain_names
+from hub.groups.modules import is_norm
+from hub.groups.walk import walk_of
 from hub.plans import PlannedGroup, PlannedParameter
 from hub.spec import Trait, dtype_name
 from hub.text import shown
@@ -120,12 +121,12 @@ def split_into_groups(
 def _no_decay_reasons(model: Module) -> dict[str, str]:
     """Return, by parameter name, why modules exempt parameters from decay, in one walk."""
     reasons: dict[str, str] = {}
-    plain = plain_names(model)
-    for prefix, module in model.named_modules():
-        dot = f"{prefix}." if prefix else ""
-        # `module.named_parameters(recurse=False)` does the same, twenty times slower.
-        for name, parameter in module._parameters.items():  # noqa: SLF001
-            if is_norm(module):
+    walk = walk_of(model)
+    plain = walk.plain
+    for prefix, module in walk.modules:
+        dot, norm = f"{prefix}." if prefix else "", is_norm(module)
+        for name, parameter in module._parameters.items():  # noqa: SLF001 - as in `Walk`
+            if norm:
                 reasons[plain(dot + name)] = f"norm ({type(module).__name__})"
             elif getattr(parameter, "_no_weight_decay", False):
                 reasons[plain(dot + name)] = "marked _no_weight_decay"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hub.groups.modules import is_convolution, is_experts, is_norm, plain_names
+from hub.groups.modules import is_convolution, is_experts, is_norm
+from hub.groups.walk import walk_of
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -29,10 +30,10 @@ def find_stacks(model: Module, embeddings: set[Parameter]) -> dict[str, Stack]:
 
     The weights of convolutions, embeddings and norms never are.
     """
-    plain = plain_names(model)
+    walk = walk_of(model)
     return {
-        plain(f"{prefix}.{name}" if prefix else name): Stack(module, parameter)
-        for prefix, module in model.named_modules()
+        walk.plain(f"{prefix}.{name}" if prefix else name): Stack(module, parameter)
+        for prefix, module in walk.modules
         if not (is_convolution(module) or is_norm(module))
         for name, parameter in module._parameters.items()  # noqa: SLF001 - as in `split`
         if parameter is not None and parameter.ndim == 3 and parameter not in embeddings  # noqa: PLR2004

@@ -16,9 +16,9 @@ from hub.groups.modules import (
     is_norm,
     output_heads,
     own_matrix,
-    plain_names,
 )
 from hub.groups.stacks import Stack, find_stacks
+from hub.groups.walk import walk_of
 from hub.spec import Finding, Trait
 from hub.text import listed, shown
 
@@ -119,8 +119,8 @@ def select_targets(
         TargetModulesError: A pattern is malformed, or selects nothing; the error has the closest
             names.
     """
-    plain, embeddings = plain_names(model), embedding_weights(model)
-    modules = {plain(name): module for name, module in model.named_modules()}
+    walk, embeddings = walk_of(model), embedding_weights(model)
+    modules = {walk.plain(name): module for name, module in walk.modules}
     named = {**modules, **(find_stacks(model, embeddings) if stacks else {})}
     patterns = _patterns(target_modules)
     selection = _Selection(named, embeddings)
@@ -295,7 +295,7 @@ def _skip_reason_of_weight(weight: Parameter, taken: set[object]) -> str | None:
 
 def is_container(module: Module) -> bool:
     """Whether a module has no parameters except those of its children."""
-    return next(module.parameters(recurse=False), None) is None
+    return all(parameter is None for parameter in module._parameters.values())  # noqa: SLF001 - faster
 
 
 def _counted(found: Counter[Any], longest: int = 5) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from hub.planning.call import takes_estimate_arguments
+from hub.planning.offload import StateBytes, offloaded
 from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
-from hub.planning.state_size import StateSizes
+from hub.planning.state_size import StateSizes, rounding_of
 from hub.running.buckets.rounding import ROUNDED
 from hub.running.buckets.step import bucket_slices
 from hub.spec import Trait
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hub.planning.call import EstimateCall
     from hub.planning.shares import Share
     from hub.planning.single import Prepared
+    from hub.planning.state_size import Known
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Estimate:
     """Of all trainable parameters; of only the two largest if each gradient is used and freed in
     the backward pass, without accumulation over micro-batches."""
     state: int
-    """Of what the optimizer keeps, after its first step."""
+    """Of what the optimizer keeps, after its first step. With `offload`, of what is on the device
+    in a step at most: the state of three buckets, one of which comes while one is stepped and one
+    leaves; of two parameters, if they are updated in the backward pass; or all of it, if the
+    optimizer updates all parameters together. A model on the CPU counts as if it were not."""
     evaluation: int = 0
     """Of the training weights that are kept while a model has others for evaluation
     (ScheduleFree); a state dict of the model then takes as much."""
@@ -47,8 +52,8 @@ class Estimate:
     copies: int = 0
     """Of the fp32 copies of weights and gradients that a step makes with `rounding`; at most."""
     host: int = 0
-    """Of the state that is in the host's memory with `offload`, as part of `state` is only while
-    it is used. Not in `total`."""
+    """Of the state that is in the host's memory with `offload`. It stays allocated there while its
+    copy is on the device. Not in `total`."""
 
     @property
     def total(self) -> int:
@@ -86,11 +91,22 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
         HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
+    return estimate_call(call, {})
+
+
+def estimate_call(call: EstimateCall, known: Known) -> Estimate:
+    """Return what `estimate` does, from what was measured before if possible.
+
+    Args:
+        call: Its arguments.
+        known: What was measured for the same model with the same targets and precision; takes
+            what is measured now.
+    """
     prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal
-    parts = [(part, StateSizes(part)) for part in prepared.parts]
+    parts = [(part, StateSizes(part, known)) for part in prepared.parts]
     ranks = zip(*(_shares(part, call) for part in prepared.parts), strict=True)
     return max((_estimate(parts, shares) for shares in ranks), key=lambda found: found.total)
 
@@ -105,10 +121,11 @@ def _shares(prepared: Prepared, call: EstimateCall) -> Iterable[Share]:
 def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Share]) -> Estimate:
     """Return the memory that one rank takes for all optimizers, which step one after another."""
     each = [(part, sizes, share) for (part, sizes), share in zip(parts, shares, strict=True)]
+    states = [_state(*one) for one in each]
     return Estimate(
         parameters=shares[0].parameters,
         gradients=_gradients([(part, share) for part, _, share in each]),
-        state=sum(sizes.total(share.stepped) for _, sizes, share in each),
+        state=sum(there.staying for there in states) + max(there.passing for there in states),
         evaluation=sum(
             sum(share.trained)
             for part, _, share in each
@@ -116,12 +133,21 @@ def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Sha
         ),
         exchange=max(share.exchange for share in shares),
         copies=max(_copies(part, share) for part, _, share in each),
+        host=sum(there.host for there in states),
     )
+
+
+def _state(prepared: Prepared, sizes: StateSizes, share: Share) -> StateBytes:
+    """Return where the state of one optimizer is."""
+    own, shared = sizes.each(share.stepped)
+    if getattr(prepared.optim_args, "offload", None) is None:
+        return StateBytes(sum(own.values()) + shared, 0, 0)
+    return offloaded(prepared.spec, own, shared, [prod(share.stepped[name]) for name in own])
 
 
 def _copies(prepared: Prepared, share: Share) -> int:
     """Return the bytes of the fp32 copies of the largest bucket, and of their gradients."""
-    if getattr(prepared.optim_args, "rounding", None) is None:
+    if rounding_of(prepared) is None:
         return 0
     sizes = [
         prod(share.stepped[name]) if parameter.dtype in ROUNDED else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.arguments.checks import check_build_call
+from hub.groups.walk import one_walk
 from hub.names.registry import default_registry
 from hub.planning.call import takes_build_arguments
 from hub.planning.found import find_optimizer
@@ -43,7 +44,11 @@ def prepare(
         registry: Where to look names up; by default, in this environment.
     """
     check_build_call(call.model, call.gradient_accumulation_steps, call.max_grad_norm)
-    registry = registry or default_registry()
+    with one_walk(call.model):
+        return _prepare(call, given, registry or default_registry())
+
+
+def _prepare(call: BuildCall, given: GivenGroups | None, registry: Registry) -> Prepared:
     found = find_optimizer(call.name, call.optim_args, registry)
     router = read_requests(call, found, registry)
     if router is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hub.groups.walk import walk_of
 from hub.running.layerwise.wrappers import wrapped_before
 from hub.running.sharded.flat import DEEPSPEED, check_trains_pieces
 from hub.spec import Trait
@@ -34,7 +35,7 @@ def check_unwrapped(spec: OptimizerSpec, model: Module) -> None:
     """
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         return
-    for name, module in model.named_modules():
+    for name, module in walk_of(model).modules:
         if isinstance(module, torch.nn.parallel.DistributedDataParallel):
             raise wrapped_before(spec.name, where=name or "model")
 

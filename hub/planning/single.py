@@ -19,6 +19,7 @@ from hub.groups.modules import (
 from hub.groups.split import split_into_groups
 from hub.groups.targets import targets_for
 from hub.planning.coverage import coverage_findings
+from hub.planning.offload import offload_findings
 from hub.planning.places import layout_notes, planned_layouts, with_places
 from hub.planning.precision import detect_precision, precision_findings, stepped_precision
 from hub.planning.readiness import readiness_findings
@@ -165,6 +166,7 @@ class _Draft:
                 without_traits=lost,
                 rounding=_rounding(arguments),
             ),
+            *offload_findings(self.spec, getattr(arguments, "offload", None), self.trainable),
             *own,
             *self.targets.findings,
             *coverage_findings(self.spec, arguments, groups),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,12 +42,16 @@ def _attributes(
 ) -> dict[str, Any]:
     own: dict[str, Any] = vars(module)
     return {
-        **{key: type(value)() if _are_hooks(key, value) else value for key, value in own.items()},
+        **own,
+        **{
+            key: type(own[key])() for key in own if _holds_hooks(key) and isinstance(own[key], dict)
+        },
         "_modules": {name: copies.get(id(m)) for name, m in own["_modules"].items()},
         "_parameters": {name: tensors.get(id(p)) for name, p in own["_parameters"].items()},
         "_buffers": {name: tensors.get(id(b)) for name, b in own["_buffers"].items()},
     }
 
 
-def _are_hooks(key: str, value: object) -> bool:
-    return key.startswith("_") and "_hooks" in key and isinstance(value, dict)
+@cache
+def _holds_hooks(key: str) -> bool:
+    return key.startswith("_") and "_hooks" in key

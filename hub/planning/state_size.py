@@ -20,7 +20,7 @@ from hub.quiet import no_warnings
 from hub.running.buckets.rounding import ROUNDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Hashable, Mapping
 
     from torch import Tensor
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
     Tensors = Mapping[int, Tensor]
+    Known = dict[Hashable, dict[Any, tuple[int, Mapping[tuple[str, ...], int]]]]
+    """For steps that are alike: by kind of parameter, the bytes of one, and those of what it
+    shares with others."""
 
 MOST_OF = defaultdict(lambda: 32, {1: 1 << 14, 2: 1 << 7})
 """The longest side of a small tensor, by its number of dimensions."""
@@ -55,12 +58,12 @@ class StateSizes:
 
     Args:
         prepared: The plan and its model.
+        known: What was measured before, of this model with the same targets and precision.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, known: Known) -> None:
         self._prepared = prepared
-        self._known: dict[Any, tuple[int, Mapping[tuple[str, ...], int]]] = {}
-        """By kind, the bytes of one parameter, and those of what it shares with others."""
+        self._known = known.setdefault(_steps_alike(prepared), {})
         embeddings = prepared.context.embeddings
         self._kinds = {
             name: (group.name, parameter.dtype, name in embeddings)
@@ -68,8 +71,8 @@ class StateSizes:
             for name, parameter in group.parameters
         }
 
-    def total(self, shapes: Mapping[str, Shape]) -> int:
-        """Return the bytes of state that one process keeps for parameters.
+    def each(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+        """Return the bytes of state that one process keeps for each parameter, and for all.
 
         Args:
             shapes: By name. All other parameters are left out.
@@ -87,7 +90,16 @@ class StateSizes:
         shared = {
             path: size for kind in kinds.values() for path, size in self._known[kind][1].items()
         }
-        return sum(self._known[kind][0] for kind in kinds.values()) + sum(shared.values())
+        bits = self._bits(shapes)
+        own = {name: self._known[kind][0] + bits.get(name, 0) for name, kind in kinds.items()}
+        return own, sum(shared.values())
+
+    def _bits(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
+        """Return the bytes that weights lack to be fp32, which `rounding="split"` keeps."""
+        if rounding_of(self._prepared) != "split":
+            return {}
+        named = self._prepared.context.named_parameters()
+        return {n: 2 * prod(shapes[n]) for n, p in named if n in shapes and p.dtype in ROUNDED}
 
     def _measure(self, shapes: Mapping[str, Shape], kinds: Mapping[str, Any]) -> None:
         """Step these parameters, with compilation off: compiled code crashes on fake tensors."""
@@ -96,6 +108,19 @@ class StateSizes:
             for size in _sizes(self._prepared, shapes):
                 for name, own in size.own.items():
                     self._known[kinds[name]] = own, size.shared
+
+
+def rounding_of(prepared: Prepared) -> str | None:
+    """Return how the weights are rounded."""
+    return getattr(prepared.optim_args, "rounding", None)
+
+
+def _steps_alike(prepared: Prepared) -> Hashable:
+    """Return what two plans have in common whose steps make the same state."""
+    spec = prepared.spec.eager_spec or prepared.spec
+    own = spec.own_arguments or spec.arguments
+    values = {key: getattr(prepared.optim_args, key) for key in own.model_fields}
+    return spec.name, prepared.label, repr(values), rounding_of(prepared) is None
 
 
 def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
@@ -158,7 +183,7 @@ def _after_a_step(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensor
         still: What stands for the model's other parameters, and for its buffers, by identity.
     """
     context = prepared.context
-    rounding = getattr(prepared.optim_args, "rounding", None)
+    rounding = rounding_of(prepared)
     stand_ins = {
         **still,
         **{
@@ -178,12 +203,7 @@ def _after_a_step(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensor
         for parameter in copied.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer.step()
-    found = _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
-    if rounding != "split":
-        return found
-    rounded = {n: p.dtype in ROUNDED for n, p in context.named_parameters()}
-    own = {n: size + 2 * prod(shapes[n]) * rounded[n] for n, size in found.own.items()}
-    return replace(found, own=own)
+    return _size(optimizer, {id(p): name for name, p in copied.named_parameters()})
 
 
 def _with_stand_ins(

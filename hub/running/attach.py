@@ -72,7 +72,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     elif plan.max_grad_norm is not None:
         handles.append(optimizer.register_step_pre_hook(clip_before_step(plan.max_grad_norm)))
     if stepping.in_buckets:
-        load_for_stand_ins(optimizer, stepping)
+        load_for_stand_ins(optimizer, stepping, late.members.stepped_shape)
     save_sharded(optimizer, late)
     sign_state_dicts(
         optimizer,

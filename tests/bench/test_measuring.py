@@ -59,22 +59,19 @@ def test_a_slow_step_is_seen(monkeypatch):
 
 def test_refreshes_are_apart_from_other_steps(monkeypatch):
     """They take part in the mean as often as in a training, of which nothing else is changed."""
-    from hub_galore import factory
-
-    projector = factory.GaLoreProjector
-    get = projector.get_orthogonal_matrix
+    svd = torch.linalg.svd
 
     def slow(*arguments, **keywords):
-        time.sleep(0.02)
-        return get(*arguments, **keywords)
+        time.sleep(0.1)
+        return svd(*arguments, **keywords)
 
-    monkeypatch.setattr(projector, "get_orthogonal_matrix", slow)
+    monkeypatch.setattr(torch.linalg, "svd", slow)
     row = measure("galore_adamw", steps=None)
     assert (
         row.refresh_gap
         == hub.describe("galore_adamw").arguments.model_fields["update_proj_gap"].default
     )
-    assert row.refresh_ms >= 60 > row.ms
+    assert row.refresh_ms >= 100 > row.ms
     assert row.slowest_ms >= row.refresh_ms
     assert row.mean_ms == pytest.approx(row.ms + (row.refresh_ms - row.ms) / row.refresh_gap)
 

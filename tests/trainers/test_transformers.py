@@ -1,6 +1,7 @@
 """Every optimizer in Transformers' unmodified Trainer, by `optimizer_cls_and_kwargs`."""
 
 import pytest
+import torch
 from helpers.problem import (
     KINDS,
     LR,
@@ -199,3 +200,18 @@ def test_a_schedule_that_hub_does_not_know_is_left_to_the_trainer(tmp_path):
     config = settings(tmp_path)
     config.lr_scheduler_type = "of a later version"
     trainer(make_model(), config, "sgd").create_optimizer()
+
+
+@pytest.mark.parametrize("rounding", ["split", "stochastic"])
+def test_bf16_weights_that_learn(rounding, tmp_path):
+    model = make_model(torch.bfloat16)
+    asked = f"rounding={rounding}, offload=cpu"
+    config = settings(tmp_path, bf16=False)
+    running = trainer(
+        model, config, optimizer_cls_and_kwargs=optimizer("adamw_torch", optim_args=asked)
+    )
+    running.train()
+    reference = plain("adamw_torch", precision="bf16", rounding=rounding, defaults=DECAY)
+    assert difference(weights_of(model), reference.weights) == 0
+    stalling = plain("adamw_torch", precision="bf16", defaults=DECAY)
+    assert difference(stalling.weights, reference.weights) > 0

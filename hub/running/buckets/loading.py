@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.offload import on_host
 from hub.running.buckets.rounding import BITS, ROUNDED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
     from torch.optim import Optimizer
 
@@ -25,18 +28,25 @@ if TYPE_CHECKING:
     from hub.saving.plain import StateDict
 
 
-def load_for_stand_ins(optimizer: Optimizer, stepping: Stepping) -> None:
+def load_for_stand_ins(
+    optimizer: Optimizer, stepping: Stepping, shape_of: Callable[[Tensor], torch.Size]
+) -> None:
     """Make `load_state_dict` load the state of stand-ins.
 
     Call it after the hooks of the optimizer's factory, before which this one runs, and before those
     that need the real parameters first.
+
+    Args:
+        optimizer: The optimizer.
+        stepping: How it is stepped.
+        shape_of: Returns the shape in which a parameter is stepped.
     """
     present: list[Tensor] = []
     bits: dict[Any, Tensor] = {}
 
     def before(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         present[:] = _parameters(optimizer)
-        _replace(optimizer, [_stand_in(parameter, stepping) for parameter in present])
+        _replace(optimizer, [_stand_in(p, stepping, shape_of(p)) for p in present])
         state = {
             number: dict(own) if isinstance(own, dict) else own
             for number, own in state_dict["state"].items()
@@ -74,6 +84,9 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
     Call it after everything else that replaces `load_state_dict`.
     """
     host.store_all(optimizer)
+    # Between a backward pass that updates and `step()`, state may be on its way.
+    optimizer.register_state_dict_pre_hook(lambda _: host.end())
+    optimizer.register_state_dict_post_hook(_saved_on_host)
     load, live = optimizer.load_state_dict, weakref.ref(optimizer)
 
     def load_state_dict(state_dict: StateDict) -> None:
@@ -82,7 +95,13 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
         if inner is not None:
             host.store_all(inner)
 
-    optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign,assignment]
+    optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign]
+
+
+def _saved_on_host(_: Optimizer, state_dict: StateDict) -> StateDict:
+    """Return a state dict whose tensors are on the host, of sharded parameters too."""
+    state = {number: on_host(own) for number, own in state_dict["state"].items()}
+    return {**state_dict, "state": state}
 
 
 def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:
@@ -93,15 +112,15 @@ def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any
             state[key] = value.to(parameter.device)
 
 
-def _stand_in(parameter: Tensor, stepping: Stepping) -> Tensor:
-    """Return a parameter of this shape that takes no memory."""
+def _stand_in(parameter: Tensor, stepping: Stepping, shape: torch.Size) -> Tensor:
+    """Return a parameter of a shape that takes no memory."""
     is_rounded = stepping.rounding is not None and parameter.dtype in ROUNDED
     element = torch.empty(
         (),
         dtype=torch.float32 if is_rounded else parameter.dtype,
         device=parameter.device if stepping.host is None else "cpu",
     )
-    return torch.nn.Parameter(element.expand(parameter.shape), parameter.requires_grad)
+    return torch.nn.Parameter(element.expand(shape), parameter.requires_grad)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

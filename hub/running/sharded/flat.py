@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hub.errors import UnsupportedError
 from hub.groups.flat import fsdp1_flat_parameter, fsdp1_shapes, fsdp1_wraps, is_fsdp1_piece
+from hub.groups.walk import walk_of
 from hub.running.sharded.kinds import sharding_of
 from hub.spec import Trait
 
@@ -87,7 +88,7 @@ def check_not_inside_fsdp1(spec: OptimizerSpec, model: Module) -> None:
     """
     if fsdp1_wraps(model):
         return
-    for name, parameter in model.named_parameters():
+    for name, parameter in walk_of(model).parameters:
         if is_fsdp1_piece(parameter):
             check_trains_pieces(spec, FSDP1, name)
             raise UnsupportedError(

@@ -85,6 +85,13 @@ class Members:
         """Return the member of a parameter that is stepped as rows or whole, if it is one."""
         return self._by_parameter.get(parameter)
 
+    def stepped_shape(self, parameter: Tensor) -> torch.Size:
+        """Return the shape in which this rank steps a parameter: its rows, or all of it."""
+        member = self.get(parameter)
+        if member is None or member.kind != "rows":
+            return parameter.shape
+        return member.local.shape
+
     def add_new(self, groups: Iterable[Mapping[str, Any]]) -> None:
         """Add the sharded parameters in these groups that are not members yet.
 

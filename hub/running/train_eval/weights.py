@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.measuring import local_part
-from hub.running.buckets.offload import on_device
+from hub.running.buckets.offload import state_on_device
 from hub.running.buckets.rounding import BITS, ROUNDED, fp32_copy, write
 from hub.running.steps import only
 
@@ -148,7 +148,8 @@ class Weights:
                 parameter.copy_(loaded)
         self.forget_loaded()
         self._kept = {
-            parameter: state.pop(TRAINING_WEIGHTS_KEY)
+            # With `rounding`, torch has cast it to fp32, and with `offload` it is on the host.
+            parameter: state.pop(TRAINING_WEIGHTS_KEY).to(parameter)
             for parameter, state in self._live().state.items()
             if TRAINING_WEIGHTS_KEY in state
         }
@@ -192,7 +193,7 @@ class Weights:
         weights.
         """
         optimizer = self._live()
-        state = on_device(optimizer.state[parameter], weights.device)
+        state = state_on_device(optimizer, parameter, weights.device)
         bits = state.pop(BITS, None)
         is_rounded = optimizer.hub_stepping.rounding and weights.dtype in ROUNDED
         copy = fp32_copy(weights, bits if method == "eval" else None) if is_rounded else weights

@@ -34,6 +34,7 @@ _PAGED = (
     "On CUDA, state of parameters of 100,000 elements or more is in unified memory, which moves to "
     "the host when the GPU runs short, and which bitsandbytes never frees."
 )
+_WHY_NOT_OFFLOADED = "bitsandbytes pages it in memory that the GPU and the host share"
 
 _QUANTIZED = Sharding(
     kind="rows",
@@ -62,6 +63,7 @@ def _spec(name: str, row: Row) -> OptimizerSpec:
         example_arguments={"min_8bit_size": 256, "embeddings_32bit": False} if row.is_8bit else {},
         state_arguments=frozenset(EightBitArguments.model_fields if row.is_8bit else ()),
         shares_state_with=row.shares_state_with,
+        why_not_offloaded=_WHY_NOT_OFFLOADED if row.paged else "",
         sharding=_QUANTIZED if row.is_8bit else Sharding(kind="rows", elementwise=True),
         package="bitsandbytes",
         license="MIT",
