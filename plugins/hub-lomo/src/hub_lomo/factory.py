@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PLUGIN = "hub-lomo"
 _MATRIX = 2
 """Second moments are factored from this many dimensions on."""
+_EXACT = (torch.float32, torch.float64)
 _SCALING = ("loss_scale", "loss_scale_window")
 
 
@@ -199,7 +200,9 @@ class Lomo(_Stepping, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
         weight = parameter.to(grad.dtype)
         if group["weight_decay"]:
             weight.mul_(1.0 - group["lr"] * group["weight_decay"])
-        parameter.copy_(weight.add_(grad, alpha=-group["lr"]))
+        weight.add_(grad, alpha=-group["lr"])
+        if weight is not parameter:
+            parameter.copy_(weight)
 
 
 class AdaLomo(_Stepping, lomo_optim.AdaLomo):  # type: ignore[misc]  # untyped
@@ -260,7 +263,8 @@ def _average(mean: Tensor, value: Tensor, kept: float) -> None:
 
 def _exact(grad: Tensor, scale: float | None) -> Tensor:
     """Return a gradient divided by the loss's scale, in fp32 if its dtype is narrower."""
-    grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    if grad.dtype not in _EXACT:
+        grad = grad.float()
     return grad if scale is None else grad / scale
 
 
