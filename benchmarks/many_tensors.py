@@ -47,9 +47,11 @@ class Case:
 CASES = (
     Case("stable_adamw", "optimi:StableAdamW", theirs={"triton": False}, at_most=0.6),
     Case("grokadamw", "grokadamw:GrokAdamW", at_most=0.4),
+    Case("muon", "torch.optim:Muon"),
     Case("schedule_free_adamw", "schedulefree:AdamWScheduleFree"),
     Case("schedule_free_sgd", "schedulefree:SGDScheduleFree"),
     Case("adamw_torch", "torch.optim:AdamW"),
+    Case("adamw_torch", "torch.optim:AdamW", ours={"compile": True}),
     Case("adamw_torch_fused", "torch.optim:AdamW", theirs={"fused": True}),
     Case("sgd", "torch.optim:SGD"),
     Case("adafactor", "transformers:Adafactor", theirs={"relative_step": False}),
@@ -59,13 +61,13 @@ CASES = (
 
 
 class Weights(nn.Module):
-    """Weights of these shapes, with gradients."""
+    """Linear layers with weights of these shapes, which have gradients."""
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.weights = nn.ParameterList(torch.randn(shape) / 10 for shape in shapes)
-        for weight in self.weights:
+        self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m, n in shapes)
+        for weight in self.parameters():
             weight.grad = torch.randn_like(weight) / 100
 
 
@@ -91,7 +93,7 @@ def by_hand(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def ratio(case: Case, shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:
+def ratio(case: Case, shapes: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Return hub's time over that of the class by hand, and hub's in milliseconds.
 
     Both step the same weights. Which one is built first alternates, as the place of the state in
@@ -101,7 +103,7 @@ def ratio(case: Case, shapes: Sequence[tuple[int, ...]]) -> tuple[float, float]:
     return statistics.median(own / hand for own, hand in rounds), min(rounds)[0] * 1e3
 
 
-def one_round(case: Case, shapes: Sequence[tuple[int, ...]], *, hub_first: bool) -> list[float]:
+def one_round(case: Case, shapes: Sequence[tuple[int, int]], *, hub_first: bool) -> list[float]:
     model = Weights(shapes)
     builds = [lambda: hub.build(case.name, model, lr=1e-3, **case.arguments, **case.ours)]
     builds.append(lambda: by_hand(case, model))
@@ -128,7 +130,8 @@ def main() -> None:
     for case in chosen(sys.argv[1:]):
         cells = [ratio(case, shapes) for shapes in (MANY, MEDIUM, LARGE)]
         row = "".join(f"{part:8.2f} ({ms:9.2f} ms)" for part, ms in cells)
-        print(f"{case.name:20} {row}  (at most {case.at_most}, 1.03, 1.03)", flush=True)
+        name = " ".join([case.name, *case.ours])
+        print(f"{name:20} {row}  (at most {case.at_most}, 1.03, 1.03)", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,10 @@ def stacks(first: Sequence[Tensor], *others: Sequence[Tensor]) -> list[list[int]
     chosen: list[list[int]] = []
     latest: dict[object, list[int]] = {}
     for place, tensor in enumerate(first):
-        size, device = tensor.numel(), tensor.device
-        if size > _SMALL.get(device.type, _SMALL_ELSEWHERE) or not (
-            tensor.is_contiguous() and all(other[place].is_contiguous() for other in others)
-        ):
+        if not is_stackable(tensor, *(other[place] for other in others)):
             chosen.append([place])
             continue
+        size, device = tensor.numel(), tensor.device
         key = (tensor.shape, tensor.dtype, device)
         places = latest.get(key)
         if places is None or (len(places) + 1) * size > _MOST.get(device.type, _MOST_ELSEWHERE):
@@ -52,6 +50,13 @@ def stacks(first: Sequence[Tensor], *others: Sequence[Tensor]) -> list[list[int]
             chosen.append(places)
         places.append(place)
     return chosen
+
+
+def is_stackable(tensor: Tensor, *others: Tensor) -> bool:
+    """Return whether a tensor is small enough for a stack, and it and others are contiguous."""
+    if tensor.numel() > _SMALL.get(tensor.device.type, _SMALL_ELSEWHERE):
+        return False
+    return tensor.is_contiguous() and all(other.is_contiguous() for other in others)
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -29,6 +29,7 @@ SAME_UPDATE = {
     "fused": "selects an implementation of the same update",
     "differentiable": "selects an implementation of the same update",
     "capturable": "requires parameters on an accelerator, and computes the same update",
+    "compile": "computes the same update in one kernel",
     "state_dtype": "changes the state of fp32 weights only",
 }
 """The arguments of torch's optimizers that change no update, and why."""
@@ -76,7 +77,7 @@ SPECS = (
     _spec(
         "adamw_torch",
         "torch's AdamW",
-        "torch.optim:AdamW",
+        "hub.builtin.compiled:adamw",
         AdamWArguments,
         {"betas", "amsgrad"},
         _DECOUPLED,
@@ -156,4 +157,5 @@ def hub_validate_precision(
         *findings.fused_slices(optim_args, context),
         *findings.sharded(name, optim_args, context),
         *findings.narrow_state(optim_args, context),
+        *findings.compiles(optim_args, context),
     ]

@@ -50,7 +50,7 @@ def counted(monkeypatch):
     """Have updates compiled by a backend that counts, and runs them eagerly."""
     counter = CompileCounter()
     again = torch.compile(update._step, backend=counter, fullgraph=True, dynamic=False)
-    monkeypatch.setattr(update, "_compiled", again)
+    monkeypatch.setattr(update, "_compiled", lambda _: again)
     return counter
 
 

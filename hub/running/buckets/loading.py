@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.running.buckets.offload import on_host
 from hub.running.buckets.rounding import BITS, ROUNDED
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
     host.store_all(optimizer)
     # Between a backward pass that updates and `step()`, state may be on its way.
     optimizer.register_state_dict_pre_hook(lambda _: host.end())
+    optimizer.register_state_dict_post_hook(_saved_on_host)
     load, live = optimizer.load_state_dict, weakref.ref(optimizer)
 
     def load_state_dict(state_dict: StateDict) -> None:
@@ -94,6 +96,12 @@ def keep_on_host(optimizer: Optimizer, host: Host) -> None:
             host.store_all(inner)
 
     optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign]
+
+
+def _saved_on_host(_: Optimizer, state_dict: StateDict) -> StateDict:
+    """Return a state dict whose tensors are on the host, of sharded parameters too."""
+    state = {number: on_host(own) for number, own in state_dict["state"].items()}
+    return {**state_dict, "state": state}
 
 
 def _place_counts(state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:

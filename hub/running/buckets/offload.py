@@ -9,6 +9,7 @@ that share one still do, and strides stay, by which matrix products round.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,11 +116,23 @@ def state_on_device(optimizer: Any, parameter: Tensor, device: torch.device) -> 
     if host is not None:
         host.end()
 
-    def moved(value: Any) -> Any:
-        has_dimensions = isinstance(value, torch.Tensor) and value.ndim > 0
-        return value.to(device) if has_dimensions else value
+    return tree_map(partial(_to, device), dict(optimizer.state[parameter]))  # type: ignore[no-any-return]
 
-    return tree_map(moved, dict(optimizer.state[parameter]))  # type: ignore[no-any-return]
+
+def on_host(state: Any) -> Any:
+    """Return the state of a parameter with all tensors that have dimensions on the host."""
+    return tree_map(partial(_to, torch.device("cpu")), state)
+
+
+def _to(device: torch.device, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or not value.ndim:
+        return value
+    if value.device != device or not hasattr(value, "__tensor_flatten__"):
+        return value.to(device)
+    with torch.no_grad():
+        is_there = all(part.device == device for part in plain_tensors(value))
+    # The memory of its parts may be on the host, although it thinks that it is on the device.
+    return value if is_there else value.to("cpu").to(device)
 
 
 @torch.no_grad()

@@ -257,8 +257,9 @@ def _split_dimension(
 
 def _with_placements(value: Tensor, like: Any, placements: Sequence[Any]) -> DTensor:
     """Return a tensor as a DTensor with these placements on a parameter's mesh."""
+    value = value.to(like.device)
     if not isinstance(value, DTensor):
-        whole = value.to(like.device)
+        whole = value
     elif value.device_mesh == like.device_mesh:
         return value.redistribute(placements=placements)
     else:

@@ -38,6 +38,17 @@ PROJECTIONS = {
     },
     "svd above a side": {"proj": "svd", "rank": 30},
 }
+WAYS = {
+    "randomized": {"proj": "svd", "projection": "randomized"},
+    "staggered": {"refresh": "staggered", "update_proj_gap": 10},
+    "both": {
+        "proj": "svd",
+        "projection": "randomized",
+        "refresh": "staggered",
+        "update_proj_gap": 10,
+    },
+}
+"""How hub alone refreshes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 every_projection = pytest.mark.parametrize(
     "projection", PROJECTIONS.values(), ids=PROJECTIONS.keys()

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim._muon import _adjust_lr
 
+from hub.stacking import is_stackable, scale, stacked, stacks
 from hub_muon.matrices import matrices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -66,6 +67,7 @@ class Muon(torch.optim.Muon):
     ) -> bool:
         """Leave single matrices to upstream's step, as (out, in), and step all others.
 
+        The others are stacks of matrices, blocks of rows, and small matrices of one shape.
         Upstream's step calls this for each group. In bf16 without `nesterov` it would divide the
         momentum itself by its norm (torch 2.13, `_zeropower_via_newtonschulz`), so that is left out
         as well.
@@ -77,15 +79,23 @@ class Muon(torch.optim.Muon):
         found = list(zip(names, *lists, strict=True))
         for each in lists:
             each.clear()
+        single = []
         for name, *tensors in found:
-            parameter, gradient, momentum = (self._as_out_in(name, tensor) for tensor in tensors)
-            matrices = self._matrices(name, parameter)
-            overwritten = momentum.dtype == torch.bfloat16 and not group["nesterov"]
-            if parameter.shape != matrices[1:] or overwritten:
-                _step(parameter, gradient, momentum, matrices, group)
-                continue
-            for each, view in zip(lists, (parameter, gradient, momentum), strict=True):
-                each.append(view)
+            views = [self._as_out_in(name, tensor) for tensor in tensors]
+            matrices = self._matrices(name, views[0])
+            if views[0].shape == matrices[1:]:
+                single.append(views)
+            else:
+                _step(*views, matrices, group)
+        for places in stacks([views[0] for views in single], [views[1] for views in single]):
+            alike = list(zip(*(single[place] for place in places), strict=True))
+            if is_stackable(alike[0][0], alike[1][0]):
+                _step_alike(*alike, group)
+            elif alike[2][0].dtype == torch.bfloat16 and not group["nesterov"]:
+                _step(*single[places[0]], (1, *alike[0][0].shape), group)
+            else:
+                for each, views in zip(lists, alike, strict=True):
+                    each.extend(views)
         return has_complex
 
     def _matrices(self, name: str, view: Tensor) -> tuple[int, int, int]:
@@ -123,6 +133,28 @@ def _step(
     parameter.mul_(1 - rate * group["weight_decay"])
     adjusted = _adjust_lr(rate, group["adjust_lr_fn"], stack.shape[1:])
     parameter.add_(orthogonal.reshape(parameter.shape), alpha=-adjusted)
+
+
+def _step_alike(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    group: Group,
+) -> None:
+    """Do to matrices of one shape together what upstream's step does to each."""
+    rate, decay = float(group["lr"]), group["momentum"]
+    torch._foreach_lerp_(list(momenta), list(gradients), weight=1 - decay)
+    # A lone matrix is stacked with itself: its product alone may round otherwise, and an update
+    # must not depend on what else is stepped.
+    count = max(2, len(momenta))
+    update = stacked([*momenta, *momenta][:count])
+    if group["nesterov"]:
+        update = stacked([*gradients, *gradients][:count]).lerp(update, decay)
+    orthogonal = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    scale(parameters, [1 - rate * group["weight_decay"]] * len(parameters))
+    adjusted = _adjust_lr(rate, group["adjust_lr_fn"], update.shape[1:])
+    steps = orthogonal.to(parameters[0].dtype).unbind()[: len(parameters)]
+    torch._foreach_add_(list(parameters), list(steps), alpha=-adjusted)
 
 
 def orthogonalized(

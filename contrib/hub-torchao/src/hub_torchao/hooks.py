@@ -33,7 +33,7 @@ _NOTES = (
     "All other tensors keep unquantized state in the dtype of the parameter.",
     "fp16 weights are refused: the fp16 state of small tensors underflows, and updates explode.",
     "fp64 weights are refused: torchao computes in fp32.",
-    "The first step compiles for about 10 s on two cores: two kernels for each dtype of weights.",
+    "The first step compiles two kernels for each dtype of weights, which takes seconds for each.",
     "Each other pair of betas has two more: schedules of betas compile in every step.",
     "Needs a C++ compiler on CPU and triton on CUDA, and is refused where they are missing.",
     "`group['lr']` is an fp32 tensor; a number written there becomes one at the next step.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,8 @@ from torchao.optim.subclass_4bit import OptimState4bit
 from torchao.optim.subclass_8bit import OptimState8bit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     Parts = tuple[Tensor, ...]
@@ -52,7 +56,8 @@ def update(
     decay, eps = (torch.tensor(group[key], dtype=torch.float32) for key in ("weight_decay", "eps"))
     grad = _as_rows(parameter.grad, rows)
     moments = (state["step"], mean, square)
-    _compiled(weight[0], grad, *moments, lr, beta1, beta2, decay, eps, is_random)
+    compiled = _compiled(os.environ.get("TORCHDYNAMO_DISABLE"))
+    compiled(weight[0], grad, *moments, lr, beta1, beta2, decay, eps, is_random)
     for tensor, (changed, *_) in zip(tensors, (weight, mean, square), strict=True):
         if not (isinstance(tensor, _QUANTIZED) or tensor.is_contiguous()):
             tensor.copy_(changed.view(tensor.shape))
@@ -119,4 +124,7 @@ def _write(parts: Parts, value: Tensor) -> None:
     scale.copy_(scales)
 
 
-_compiled = torch.compile(_step, fullgraph=True, dynamic=False)
+@cache
+def _compiled(_disabled: str | None) -> Callable[..., None]:
+    """Return the compiled update; torch reads TORCHDYNAMO_DISABLE when it wraps a function."""
+    return torch.compile(_step, fullgraph=True, dynamic=False)

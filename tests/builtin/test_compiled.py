@@ -1,0 +1,148 @@
+"""`adamw_torch` with a compiled update."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+import hub
+from hub.builtin import compiled
+from hub.testing.comparing import assert_same
+from hub.testing.upstream import continues, gradients, groups_of, small_model, train
+
+OWN = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
+build = partial(hub.build, "adamw_torch", **OWN, compile=True)
+ALIKE = (16,) * 7
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """Compile by a backend that counts, and runs the operations one by one."""
+    counts = CompileCounter()
+    again = torch.compile(compiled._step, backend=counts, fullgraph=True, dynamic=False)
+    monkeypatch.setattr(compiled, "_compiled", lambda _: again)
+    torch._dynamo.reset()
+    return counts
+
+
+def by_hand(model, **arguments):
+    return torch.optim.AdamW(groups_of(model), **{**OWN, "foreach": False, **arguments})
+
+
+def assert_close(ours, theirs, tolerance):
+    for (name, p), (_, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=tolerance, rtol=tolerance, msg=name)
+
+
+@pytest.mark.usefixtures("counter")
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)],
+    ids=str,
+)
+@pytest.mark.parametrize("maximize", [False, True])
+def test_it_is_torchs_update_but_for_rounding(dtype, tolerance, maximize):
+    ours, theirs = small_model(dtype, ALIKE), small_model(dtype, ALIKE)
+    optimizer = build(ours, maximize=maximize)
+    train(ours, optimizer, range(6))
+    assert_close(ours, train(theirs, by_hand(theirs, maximize=maximize), range(6)), tolerance)
+    assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_neither_shapes_nor_rates_nor_betas_compile_again(counter):
+    model = small_model(widths=(16, 32, 24, 8))
+    optimizer = build(model, param_rules={"0": {"eps": 1e-3, "lr_scale": 0.5}})
+    for step in range(5):
+        train(model, optimizer, [step])
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.9
+            group["betas"] = (0.8, 0.95 - step / 100)
+    assert counter.frame_count == 1
+
+
+def test_each_dtype_compiles_once(counter):
+    model = torch.nn.ModuleList([small_model(), small_model(torch.bfloat16)])
+    optimizer = build(model)
+    for step in range(3):
+        for part in model:
+            gradients(part, step)
+        optimizer.step()
+    assert counter.frame_count == 2
+
+
+@pytest.mark.usefixtures("counter")
+def test_it_resumes_exactly_and_torchs_class_continues_it():
+    _, optimizer = continues(build, build)
+    assert {key for state in optimizer.state.values() for key in state} == {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+    }
+    assert "compile" not in optimizer.param_groups[0]
+    continues(by_hand, build, by_hand, steps=0)
+
+
+@pytest.mark.usefixtures("counter")
+def test_weights_in_another_order_of_memory_are_updated():
+    ours, theirs = small_model(), small_model()
+    for model in (ours, theirs):
+        model[0].weight.data = model[0].weight.data.T.contiguous().T
+    train(ours, build(ours), range(3))
+    assert_close(ours, train(theirs, by_hand(theirs), range(3)), 1e-5)
+
+
+@pytest.mark.usefixtures("counter")
+def test_parameters_that_join_late_have_their_own_count():
+    ours, theirs = small_model(), small_model()
+    runs = [(ours, build(ours)), (theirs, by_hand(theirs))]
+    for model, optimizer in runs:
+        for step in range(4):
+            gradients(model, step)
+            if step < 2:
+                model[0].weight.grad = None
+            optimizer.step()
+    assert_close(ours, theirs, 1e-5)
+
+
+def test_kernels_of_the_compiler_do_the_same_alone_and_together():
+    together, apart, theirs = (small_model(widths=(16,) * 4) for _ in range(3))
+    train(together, build(together), range(3))
+    optimizer = build(apart)
+    for step in range(3):
+        gradients(apart, step)
+        whole = [dict(group) for group in optimizer.param_groups]
+        for index in range(max(len(group["params"]) for group in whole)):
+            for group, kept in zip(optimizer.param_groups, whole, strict=True):
+                part = slice(index, index + 1)
+                group.update({key: kept[key][part] for key in ("params", "param_names")})
+            optimizer.step()
+        for group, kept in zip(optimizer.param_groups, whole, strict=True):
+            group.update(kept)
+    assert_same(together, apart)
+    assert_close(together, train(theirs, by_hand(theirs), range(3)), 1e-5)
+
+
+@pytest.mark.parametrize("key", ["foreach", "fused", "amsgrad", "differentiable"])
+def test_it_replaces_other_implementations(key):
+    with pytest.raises(hub.OptimArgsError, match=f"cannot be combined with {key}=True"):
+        build(small_model(), **{key: True})
+
+
+def test_a_rule_with_amsgrad_is_refused():
+    with pytest.raises(hub.OptimArgsError, match="cannot be combined with amsgrad"):
+        build(small_model(), param_rules={"0": {"amsgrad": True}})
+
+
+def test_the_plan_says_what_compiles():
+    plan = hub.plan("adamw_torch", small_model(), compile=True)
+    (found,) = [finding for finding in plan.findings if "compiles" in finding.what]
+    assert "compiles 1 kernel, one for each dtype" in found.what
+    plan = hub.plan("adamw_torch", small_model())
+    assert not any("compiles" in finding.what for finding in plan.findings)
+
+
+def test_without_it_the_class_is_torchs():
+    assert type(hub.build("adamw_torch", small_model())) is torch.optim.AdamW
