@@ -106,7 +106,7 @@ def main() -> int:
         figures[asked.device.partition(":")[0]] = measure(asked.device)
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
         # That page has the step times too.
-        subprocess.run([sys.executable, DOCS / "generate_which_optimizer.py"], check=True)
+        subprocess.run([sys.executable, DOCS / "generate_which_optimizer.py"], check=True)  # noqa: S603
     return int(not finish({PAGE: between_marks(PAGE.read_text(), tables(figures))}))
 
 

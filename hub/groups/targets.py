@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch.nn import Module, Parameter
 
+    from hub.groups.walk import Walk
     from hub.spec import OptimizerSpec
 
 ALL_LINEAR = ("all-linear", "all_linear")
@@ -119,7 +120,16 @@ def select_targets(
         TargetModulesError: A pattern is malformed, or selects nothing; the error has the closest
             names.
     """
-    walk, embeddings = walk_of(model), embedding_weights(model)
+    walk = walk_of(model)
+    key = repr(target_modules), stacks
+    if key not in walk.remembered:
+        walk.remembered[key] = _selected(walk, target_modules, stacks=stacks)
+    found: Targets = walk.remembered[key]
+    return found
+
+
+def _selected(walk: Walk, target_modules: str | Sequence[str], *, stacks: bool) -> Targets:
+    model, embeddings = walk.model, embedding_weights(walk.model)
     modules = {walk.plain(name): module for name, module in walk.modules}
     named = {**modules, **(find_stacks(model, embeddings) if stacks else {})}
     patterns = _patterns(target_modules)

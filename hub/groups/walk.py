@@ -6,12 +6,12 @@ import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from torch.nn import Module, Parameter
 
@@ -33,6 +33,8 @@ class Walk:
         self.model = model
         self.modules = list(model.named_modules())
         """Every module once, under its first name, as `named_modules` yields them."""
+        self.remembered: dict[Hashable, Any] = {}
+        """What was selected, for several optimizers that select the same."""
 
     @cached_property
     def parameters(self) -> list[tuple[str, Parameter]]:

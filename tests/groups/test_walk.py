@@ -49,3 +49,17 @@ def test_inside_another_model_is_looked_at_by_itself():
         with one_walk(other):
             assert walk_of(other) is walk_of(other)
     assert walk_of(model) is not walk_of(model)
+
+
+def test_targets_are_selected_once_for_all_that_share_them(monkeypatch):
+    from hub.groups import targets
+
+    selected, select = [], targets._selected
+
+    def counted(*arguments, **keywords):
+        selected.append(arguments)
+        return select(*arguments, **keywords)
+
+    monkeypatch.setattr(targets, "_selected", counted)
+    hub.plan("muon", nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4)))
+    assert len(selected) == 1
