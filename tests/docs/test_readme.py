@@ -5,7 +5,7 @@ import pytest
 import hub
 from tests.docs.conftest import DOCS, READMES, ROOT, blocks, generator
 
-PAGES = [DOCS / f"{name}.md" for name in ("design", "layerwise", "low-memory", "mixed")]
+PAGES = [DOCS / page for page in ("design.md", "layerwise.md", "low-memory.md", "mixed.md")]
 # hub-pytorch-optimizer has an environment to itself, where its README runs.
 INSTALLED = [path for path in READMES if path.parent.name != "hub-pytorch-optimizer"]
 
