@@ -21,7 +21,7 @@ import hub
 from hub.compare import corpus
 from hub.compare.settings import Contender, Settings
 from hub.compare.training import Trainer
-from hub.low_rank import leading_directions, singular_bases, sketched_directions
+from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions
 
 STEPS = 100
 RANK = 32

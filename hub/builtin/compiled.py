@@ -11,7 +11,7 @@ import torch
 
 from hub import backend
 from hub.measuring import local_part
-from hub.stacking import stacked, stacks, write_back
+from hub.updates.stacking import stacked, stacks, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -117,7 +117,7 @@ def test_the_projection_takes_only_the_memory_of_its_rank(proj):
 
 
 def test_the_upstream_projector_keeps_the_whole_factor():
-    """When this fails, `hub.low_rank._dense` is not needed any more."""
+    """When this fails, `hub.updates.low_rank._dense` is not needed any more."""
     bare = GaLoreProjector(4)
     bare.project(torch.randn(40, 24), 0)
     assert bare.ortho_matrix.untyped_storage().nbytes() == 24 * 24 * 4

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import hub
-from hub.low_rank import is_due, leading_directions, singular_bases, sketched_directions
 from hub.testing.comparing import assert_same
 from hub.testing.upstream import continues, gradients, train
+from hub.updates.low_rank import is_due, leading_directions, singular_bases, sketched_directions
 
 from .wrapped import WRAPPED, both_dtypes, build, every_name, every_projection, make_model
 

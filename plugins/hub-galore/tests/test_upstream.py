@@ -86,7 +86,7 @@ def test_the_projection_takes_only_the_memory_of_its_rank(name, proj_type):
 
 
 def test_the_upstream_projector_keeps_the_whole_factor():
-    """When this fails, `hub.low_rank._dense` is not needed any more."""
+    """When this fails, `hub.updates.low_rank._dense` is not needed any more."""
     projector = GaLoreProjector(4)
     projector.project(torch.randn(128, 64), 0)
     assert projector.ortho_matrix.untyped_storage().nbytes() == 64 * 64 * 4

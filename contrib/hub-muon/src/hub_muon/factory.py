@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim._muon import _adjust_lr
 
-from hub.stacking import is_stackable, scale, stacked, stacks
+from hub.updates.stacking import is_stackable, scale, stacked, stacks
 from hub_muon.matrices import matrices_of
 
 if TYPE_CHECKING:

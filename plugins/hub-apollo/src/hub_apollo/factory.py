@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 
-from hub.low_rank import NumbersLowRank, project, refresh_bases, side_of
 from hub.repairs import translate_state
-from hub.same_shapes import adam_quotient, buckets, norms, start
-from hub.stacking import each
+from hub.updates.low_rank import NumbersLowRank, project, refresh_bases, side_of
+from hub.updates.same_shapes import adam_quotient, buckets, norms, start
+from hub.updates.stacking import each
 from hub_apollo.arguments import LowRankArguments
 from hub_apollo.random_bases import refresh_random_bases
 from hub_apollo.saved import live_state, plain_state
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.same_shapes import Bucket
+    from hub.updates.same_shapes import Bucket
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -41,7 +41,7 @@ class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  #
 
     Operations and their order are upstream's, for parameters of equal shape at once, so that
     weights are equal to the last bit where torch rounds stacked tensors as single ones; see
-    `hub.same_shapes`. The limiter of norms does not wait for the device.
+    `hub.updates.same_shapes`. The limiter of norms does not wait for the device.
     """
 
     scale_front: bool

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from apollo_torch.random_projector import GradientProjector, next_seed
 
-from hub.low_rank import is_due
 from hub.repairs import seed_from
+from hub.updates.low_rank import is_due
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from hub.low_rank import Side
-    from hub.same_shapes import Bucket
+    from hub.updates.low_rank import Side
+    from hub.updates.same_shapes import Bucket
 
     Group = dict[str, Any]
     State = dict[str, Any]
@@ -29,7 +29,7 @@ def refresh_random_bases(bucket: Bucket, side: Side, numbers: Mapping[str, int])
     Args:
         bucket: Low-rank parameters.
         side: The side to project.
-        numbers: Theirs, see `hub.low_rank.NumbersLowRank`.
+        numbers: Theirs, see `hub.updates.low_rank.NumbersLowRank`.
     """
     for index, (name, state) in enumerate(zip(bucket.names, bucket.states, strict=True)):
         is_restored = "seed" in state and "projector" not in state

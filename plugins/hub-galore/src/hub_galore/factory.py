@@ -10,9 +10,9 @@ from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer2State
 from bitsandbytes.utils import sync_gpu
 from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 
-from hub.low_rank import NumbersLowRank
 from hub.repairs import HookedLoading, keep_state_dtypes, translate_state
-from hub.same_shapes import single
+from hub.updates.low_rank import NumbersLowRank
+from hub.updates.same_shapes import single
 from hub_galore.projected import Projected
 from hub_galore.saved import live_state, plain_state
 from hub_galore.stepping import GaLoreAdafactor, GaLoreAdamW

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.low_rank import project, project_back, refresh_bases, side_of
+from hub.updates.low_rank import project, project_back, refresh_bases, side_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from hub.same_shapes import Bucket
+    from hub.updates.same_shapes import Bucket
 
 
 class Projected:
@@ -21,7 +21,7 @@ class Projected:
 
     Args:
         bucket: Low-rank parameters.
-        numbers: Theirs, see `hub.low_rank.NumbersLowRank`.
+        numbers: Theirs, see `hub.updates.low_rank.NumbersLowRank`.
     """
 
     def __init__(self, bucket: Bucket, numbers: Mapping[str, int]) -> None:

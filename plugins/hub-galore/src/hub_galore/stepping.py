@@ -2,7 +2,7 @@
 
 Each does what galore_torch 1.0 does for one parameter (adamw.py, adafactor.py), operation by
 operation, so that weights are equal to the last bit where torch rounds stacked tensors as single
-ones; see `hub.same_shapes`.
+ones; see `hub.updates.same_shapes`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from galore_torch import GaLoreAdafactor as UpstreamAdafactor
 from galore_torch import GaLoreAdamW as UpstreamAdamW
 
-from hub.low_rank import NumbersLowRank
-from hub.same_shapes import adam_quotient, buckets, norms, stacked, start
-from hub.stacking import each, scale
+from hub.updates.low_rank import NumbersLowRank
+from hub.updates.same_shapes import adam_quotient, buckets, in_stack, norms, start
+from hub.updates.stacking import each, scale
 from hub_galore.projected import Projected
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from hub.same_shapes import Bucket
+    from hub.updates.same_shapes import Bucket
 
     Group = dict[str, Any]
 
@@ -113,7 +113,7 @@ def _count(bucket: Bucket, sizes: Sequence[Tensor]) -> float | Tensor:
         rate = min(least, 1.0 / math.sqrt(step))
     if not group["scale_parameter"]:
         return rate
-    size, least = stacked(sizes), group["eps"][1]
+    size, least = in_stack(sizes), group["eps"][1]
     # As Python's `max`: what is not finite counts as small.
     return torch.where(size > least, size * rate, torch.full_like(size, least * rate))
 
@@ -140,7 +140,7 @@ def _mixed_in(bucket: Bucket, key: str, new: Tensor, decay: float) -> Tensor:
     moments = bucket.column(key)
     scale(moments, [decay] * len(moments))
     torch._foreach_add_(moments, new.unbind(), alpha=1.0 - decay)
-    return stacked(moments)
+    return in_stack(moments)
 
 
 def _averaged(bucket: Bucket, update: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.measuring import local_part
-from hub.stacking import each, rows, scale, stacked, stacks, write_back
+from hub.updates.stacking import each, rows, scale, stacked, stacks, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

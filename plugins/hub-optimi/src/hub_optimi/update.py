@@ -13,7 +13,7 @@ import torch
 from optimi.stableadamw import _single_param_stableadamw
 from optimi.utils import debias_beta
 
-from hub.stacking import each, scale, stacked, stacks, write_back
+from hub.updates.stacking import each, scale, stacked, stacks, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hub.repairs import seed_from
-from hub.same_shapes import Bucket, products, stacked_matrices
+from hub.updates.same_shapes import Bucket, products, stacked_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hub import stacking
-from hub.same_shapes import buckets, products, single, stacked, stacked_matrices
+from hub.updates.same_shapes import buckets, in_stack, products, single, stacked_matrices
 
 SIDES = [(4, 8), (8, 512), (12, 100), (32, 20), (5, 33), (8, 17), (2, 3), (64, 1024)]
 RANKS = [1, 2, 3, 4, 8, 12, 32]
@@ -31,7 +31,7 @@ def test_products_round_as_single_ones(sides, dtype):
 
 def test_one_tensor_is_not_copied():
     tensor = torch.ones(2, 3)
-    assert stacked([tensor]).data_ptr() == tensor.data_ptr()
+    assert in_stack([tensor]).data_ptr() == tensor.data_ptr()
 
 
 def optimizer_of(*shapes):

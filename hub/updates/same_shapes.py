@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.stacking import scale, stacks
+from hub.updates.stacking import scale, stacked, stacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,16 +99,17 @@ def _bucket(group: Group, items: Sequence[tuple[Tensor, str, State]]) -> Bucket:
         parameters,
         [name for _, name, _ in items],
         [state for _, _, state in items],
-        stacked([parameter.grad for parameter in parameters]),
+        in_stack([parameter.grad for parameter in parameters]),
     )
 
 
-def stacked(tensors: Sequence[Any]) -> Tensor:
-    """Return tensors of one shape as one tensor; a view of it if there is only one."""
-    if len(tensors) == _SINGLE:
-        view: Tensor = tensors[0].unsqueeze(0)
-        return view
-    return torch.stack(list(tensors))
+def in_stack(tensors: Sequence[Any]) -> Tensor:
+    """Return tensors of one shape as one tensor with one more dimension, also a lone one.
+
+    Of a lone tensor it is a view.
+    """
+    stack = stacked(tensors)
+    return stack if len(tensors) > _SINGLE else stack.unsqueeze(0)
 
 
 def stacked_matrices(matrices: Sequence[Any]) -> Tensor:
@@ -117,7 +118,7 @@ def stacked_matrices(matrices: Sequence[Any]) -> Tensor:
     Products round by that order.
     """
     by_columns = matrices[0].stride(0) < matrices[0].stride(1)
-    return stacked([matrix.mT for matrix in matrices]).mT if by_columns else stacked(matrices)
+    return in_stack([matrix.mT for matrix in matrices]).mT if by_columns else in_stack(matrices)
 
 
 def products(left: Tensor, right: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     """
     if _rounds_alike(left, right):
         return torch.bmm(left, right)
-    return stacked([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
+    return in_stack([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
 
 
 def _rounds_alike(left: Tensor, right: Tensor) -> bool:
@@ -168,7 +169,7 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     torch._foreach_add_(first, each, alpha=1.0 - beta1)
     scale(second, [beta2] * len(second))
     torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
-    return stacked(first) / stacked(second).sqrt().add_(bucket.group["eps"])
+    return in_stack(first) / in_stack(second).sqrt().add_(bucket.group["eps"])
 
 
 def norms(tensors: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hub.stacking import each, rows, scale, stacked, stacks, write_back
+from hub.updates.stacking import each, rows, scale, stacked, stacks, write_back
 
 GRAIN = 2**15
 
