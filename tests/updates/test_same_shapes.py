@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hub import stacking
+from hub.updates import stacking
 from hub.updates.same_shapes import buckets, in_stack, products, single, stacked_matrices
 
 SIDES = [(4, 8), (8, 512), (12, 100), (32, 20), (5, 33), (8, 17), (2, 3), (64, 1024)]
