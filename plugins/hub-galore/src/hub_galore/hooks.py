@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from hub.backend import load_object
-from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
-from hub.spec import Contrast, Finding, OptimizerSpec, Trait
+from hub.spec import Contrast, OptimizerSpec, Trait
 from hub_galore.arguments import (
     AdafactorArguments,
     AdamW8bitArguments,
     AdamWArguments,
     LowRankArguments,
 )
+from hub_galore.findings import irreversible, slow_refresh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from torch.nn import Parameter
-
-    from hub.spec import BuildContext
-
-    Targets = Sequence[tuple[str, Parameter]]
+    from hub.spec import BuildContext, Finding
 
 _MODES = frozenset({"fp32", "bf16", "bf16-mixed", "fp16-mixed"})
 _NOTES = (
@@ -40,8 +35,6 @@ _NOTES = (
         "class does; elsewhere products of small matrices may differ in the last bit."
     ),
 )
-_LARGE = 512
-"""The smaller side of a weight whose SVD takes long."""
 
 
 def _spec(
@@ -117,42 +110,9 @@ def hub_validate_precision(
     """Note what an SVD costs, and refuse what cannot be projected back."""
     targets = [pair for group in context.groups if group.low_rank for pair in group.parameters]
     if optim_args.projection == "svd":
-        yield from _slow_refresh(targets, optim_args.rank)
+        yield from slow_refresh(targets, optim_args.rank)
     if optim_args.proj_type == "reverse_std":
-        yield from _irreversible(targets, optim_args.rank)
-
-
-def _slow_refresh(targets: Targets, rank: int) -> Iterator[Finding]:
-    sizes = [tuple(parameter.shape) for _, parameter in targets]
-    large = [size for size in sizes if min(size) >= max(_LARGE, 2 * rank)]
-    if large:
-        rows, columns = max(large, key=prod)
-        yield Finding.note(
-            f"every update_proj_gap steps take the SVDs of large weights: {len(large)} here, the "
-            f"largest {rows}x{columns}",
-            "projection='randomized' finds nearly the same directions in a tenth of the time or "
-            "less, and refresh='staggered' spreads the work over all steps",
-        )
-
-
-def _irreversible(targets: Targets, rank: int) -> Iterator[Finding]:
-    """Refuse what galore_torch 1.0 projects but cannot project back.
-
-    `GaLoreProjector.project_back` infers the side from the shape of the projected gradient. For a
-    weight with more columns than rows that stops working at a rank of its number of rows.
-    """
-    for name, parameter in targets:
-        rows, columns = parameter.shape
-        if rows < columns and rank >= rows:
-            yield Finding.refuse(
-                OptimArgsError(
-                    f"proj_type='reverse_std' cannot project a {rows}x{columns} weight at rank "
-                    f"{rank}: there it needs a rank below the number of rows",
-                    where=name.removesuffix(".weight"),
-                    fix=f"use proj_type='std', a rank below {rows}, or leave the module out of "
-                    "target_modules",
-                )
-            )
+        yield from irreversible(targets, optim_args.rank)
 
 
 @hookimpl
