@@ -157,5 +157,5 @@ def hub_validate_precision(
         *findings.fused_slices(optim_args, context),
         *findings.sharded(name, optim_args, context),
         *findings.narrow_state(optim_args, context),
-        *findings.compiles(optim_args, context),
+        *findings.compiles(name, optim_args, context),
     ]

@@ -12,7 +12,7 @@ import torch
 from hub.errors import UnsupportedError
 from hub.groups.modules import names_by_id
 from hub.running.buckets.loading import finish_loads, load_for_stand_ins
-from hub.running.buckets.rounding import widen_state
+from hub.running.buckets.rounding import prepare_state
 from hub.running.buckets.saved import save_bits
 from hub.running.buckets.stepping import stepping_of
 from hub.running.clipping import clip_before_step
@@ -60,7 +60,7 @@ def attach_behavior(optimizer: Optimizer, plan: Plan, spec: OptimizerSpec, model
     optimizer.hub_late_sharding = late  # type: ignore[attr-defined]
     optimizer.hub_stepping = stepping  # type: ignore[attr-defined]
     if stepping.rounding is not None:
-        widen_state(optimizer)
+        prepare_state(optimizer, stepping.rounding)
         save_bits(optimizer)
     if Trait.STEPS_IN_BACKWARD not in spec.traits:
         step_eagerly(optimizer, late, stepping)

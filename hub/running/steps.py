@@ -58,6 +58,22 @@ def named_group(group: dict[str, Any], names: Mapping[int, str], number: int) ->
     return {**group, "params": params, "param_names": added}
 
 
+def subclass(methods: type, upstream: Any, **own: Any) -> Any:
+    """Return a subclass of an optimizer's class, which its instances can become.
+
+    For that the class has to be the only base: with another one first, Python refuses the instances
+    of a class that derives from ABC before Optimizer, as its layout then differs.
+
+    Args:
+        methods: A subclass of Optimizer whose attributes the new one gets. Its methods call the
+            optimizer's class as `self.hub_upstream`, because `super()` fails outside of it.
+        upstream: The optimizer's class.
+        own: Further attributes.
+    """
+    name = f"{methods.__name__}{upstream.__name__}"
+    return type(name, (upstream,), {**vars(methods), **own, "hub_upstream": upstream})
+
+
 def step_without_hooks(optimizer_class: Any) -> Callable[..., Any]:
     """Return the `step` of an optimizer's class, inside torch's wrapper that calls step hooks."""
     step: Callable[..., Any] = optimizer_class.step

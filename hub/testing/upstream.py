@@ -274,6 +274,8 @@ def arguments_match(
 ) -> None:
     """Hold the arguments of a name, and their defaults, to the signature of the upstream class.
 
+    Those that hub adds to every optimizer, `rounding` and `offload`, do not count.
+
     Args:
         name: As in `hub.build`.
         cls: The upstream class.
@@ -292,7 +294,8 @@ def arguments_match(
     same = sorted(key for key, value in own.items() if key in theirs and theirs[key] == value)
     expect(not same, f"{name} has the defaults of {cls.__name__} in {same}")
     expected = {key: value for key, value in theirs.items() if key not in left_out} | own
-    fields = describe(name).arguments.model_fields
+    spec = describe(name)
+    fields = (spec.own_arguments or spec.arguments).model_fields
     found = {key: info.default for key, info in fields.items()}
     expect(found == expected, f"{name} takes {found}, and {cls.__name__}({first}) {expected}")
     bare = sorted(key for key, info in fields.items() if not info.description)

@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 import hub
+from hub import compiling
 from hub.builtin import compiled
 from hub.testing.comparing import assert_same
 from hub.testing.upstream import continues, gradients, groups_of, small_model, train
@@ -142,6 +143,37 @@ def test_the_plan_says_what_compiles():
     assert "compiles 1 kernel, one for each dtype" in found.what
     plan = hub.plan("adamw_torch", small_model())
     assert not any("compiles" in finding.what for finding in plan.findings)
+
+
+NO_COMPILER = {"cpp.cxx": (None, "no-such-compiler")}
+
+
+def test_it_is_refused_without_a_compiler():
+    with torch._inductor.config.patch(NO_COMPILER):
+        with pytest.raises(hub.UnsupportedError, match=r"C\+\+ compiler") as refused:
+            build(small_model())
+        assert refused.value.fix == "install g++ or set CXX, or leave out compile=True"
+        hub.build("adamw_torch", small_model())
+
+
+def test_it_is_refused_where_compiling_is_switched_off():
+    off = torch._dynamo.config.patch(disable=True)  # TORCH_COMPILE_DISABLE=1
+    with off, pytest.raises(hub.UnsupportedError, match="TORCH_COMPILE_DISABLE"):
+        build(small_model())
+
+
+def test_what_compiles_nothing_needs_no_compiler(monkeypatch):
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    with torch._inductor.config.patch(NO_COMPILER):
+        model = small_model()
+        train(model, build(model), range(2))
+
+
+def test_missing_triton_is_a_problem_on_cuda(monkeypatch):
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    assert not list(compiling.problems(("cpu",)))
+    ((problem, _),) = compiling.problems(("cuda",))
+    assert "needs triton" in problem
 
 
 def test_without_it_the_class_is_torchs():

@@ -97,6 +97,10 @@ def test_arguments_that_do_not_match_fail(left_out, own, says):
         arguments_match("sgd", Class, left_out, own)
 
 
+def test_the_arguments_that_hub_adds_do_not_count():
+    arguments_match("adamw_torch", torch.optim.AdamW, (), {"compile": False})
+
+
 HOOKS = """
 import sys, hub
 {importing}

@@ -23,7 +23,6 @@ from .wrapped import (
 )
 
 pytestmark = bf16_weights
-compilers = backend.load("hub_torchao.compilers")
 update = backend.load("hub_torchao.update")
 
 
@@ -129,10 +128,3 @@ def test_compiling_switched_off_is_refused_where_upstream_fails_in_the_step():
             train(model, by_hand("adamw_torch_8bit", model), [0])
         with pytest.raises(hub.UnsupportedError, match="TORCH_COMPILE_DISABLE"):
             build("adamw_torch_8bit", model)
-
-
-def test_missing_triton_is_refused_on_cuda(monkeypatch):
-    monkeypatch.setattr(compilers, "has_triton", lambda: False)
-    assert not list(compilers.problems(("cpu",)))
-    ((problem, _),) = compilers.problems(("cuda",))
-    assert "needs triton" in problem

@@ -113,11 +113,15 @@ def write(copy: Tensor, weights: Tensor, bits: Tensor | None) -> None:
         split(source, local, local_part(bits))
 
 
-def widen_state(optimizer: Optimizer) -> None:
-    """Make the state that some classes have before the first step fp32, as of fp32 weights.
+def prepare_state(optimizer: Optimizer, rounding: str) -> None:
+    """Put the state that an optimizer has before its first step into the form of later ones.
 
-    Adagrad (torch 2.13) is one.
+    Some classes, such as Adagrad (torch 2.13), have state then: it becomes that of fp32 weights.
+    torch's distributed checkpoints look for the keys that a saved group had.
     """
+    if rounding == "stochastic":
+        for group in optimizer.param_groups:
+            group[COUNT] = 0
     for parameter, state in optimizer.state.items():
         if parameter.dtype in ROUNDED:
             for key, value in state.items():

@@ -14,7 +14,7 @@ from hub.running.layerwise.engine import Engine, measure
 from hub.running.layerwise.self_ending import SelfEndingEngine
 from hub.running.sharded.attach import settle_before_step, stay_conducted
 from hub.running.sharded.step import ShardedStep
-from hub.running.steps import members_of, step_without_hooks, unwrapped
+from hub.running.steps import members_of, step_without_hooks, subclass, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,14 +49,14 @@ def make_layerwise(
 
 
 class Layerwise(torch.optim.Optimizer):
-    """The mixin placed before an optimizer's class.
+    """The methods of an optimizer's generated subclass.
 
     Without an engine, as after `detach` if a wrapper's subclass keeps this class, it steps eagerly.
     """
 
     hub_engine: Engine | None = None
     eager_step: ClassVar[Callable[..., Any]]
-    upstream: ClassVar[type[torch.optim.Optimizer]]
+    hub_upstream: ClassVar[type[torch.optim.Optimizer]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that still have a gradient, and end the step.
@@ -72,8 +72,8 @@ class Layerwise(torch.optim.Optimizer):
         if engine is None:
             # A schedule's wrapper around this function outlives `detach` (torch 2.13,
             # `LRScheduler.__init__`).
-            if isinstance(self, Layerwise):
-                return super().step(closure)
+            if hasattr(self, "eager_step"):
+                return self.hub_upstream.step(self, closure)
             return type(self).step(self, closure)
         loss = None
         if closure is not None:
@@ -100,11 +100,11 @@ class Layerwise(torch.optim.Optimizer):
         if engine is not None:
             engine.drop_gradients(set_to_none=set_to_none)
         else:
-            super().zero_grad(set_to_none)
+            self.hub_upstream.zero_grad(self, set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, whose parameters are updated inside the backward pass too."""
-        super().add_param_group(param_group)
+        self.hub_upstream.add_param_group(self, param_group)
         if self.hub_engine is None:
             return
         try:
@@ -116,12 +116,12 @@ class Layerwise(torch.optim.Optimizer):
 
 def make_eager(optimizer: Optimizer) -> None:
     """Make an optimizer step eagerly again, as an instance of its original class."""
-    if not isinstance(optimizer, Layerwise) or optimizer.hub_engine is None:
+    engine: Engine | None = vars(optimizer).pop("hub_engine", None)
+    if engine is None:
         return
-    engine: Engine = vars(optimizer).pop("hub_engine")
     engine.remove()
-    if "upstream" in vars(type(optimizer)):  # and not in a base of a wrapper's subclass
-        optimizer.__class__ = type(optimizer).upstream  # type: ignore[assignment]
+    if "hub_upstream" in vars(type(optimizer)):  # and not in a base of a wrapper's subclass
+        optimizer.__class__ = type(optimizer).hub_upstream  # type: ignore[attr-defined]
         stay_conducted(optimizer, engine.settings.stepping)
 
 
@@ -171,5 +171,4 @@ def _grad_norm(optimizer: Any) -> Tensor:
 @cache
 def _form(upstream: Any) -> Any:
     """Return the subclass of an optimizer's class that steps inside the backward pass."""
-    own = {"eager_step": staticmethod(step_without_hooks(upstream)), "upstream": upstream}
-    return type(f"Layerwise{upstream.__name__}", (Layerwise, upstream), own)
+    return subclass(Layerwise, upstream, eager_step=staticmethod(step_without_hooks(upstream)))

@@ -12,7 +12,12 @@ import torch
 
 from hub.running.sharded.step import ShardedStep
 from hub.running.stand_ins import StandIn
-from hub.running.steps import call_step_post_hooks, call_step_pre_hooks, step_without_hooks
+from hub.running.steps import (
+    call_step_post_hooks,
+    call_step_pre_hooks,
+    step_without_hooks,
+    subclass,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +39,14 @@ def make_conducted(optimizer: Optimizer, late: LateSharding, stepping: Stepping)
 
 
 class Conducted(torch.optim.Optimizer):
-    """The mixin placed before an optimizer's class."""
+    """The methods of an optimizer's generated subclass."""
 
     hub_late_sharding: LateSharding
     hub_step: ShardedStep
     hub_steps_always: bool
     """Whether also without sharded parameters."""
     plain_step: ClassVar[Callable[..., Any]]
+    hub_upstream: ClassVar[type[torch.optim.Optimizer]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters; if some are sharded, every rank has to call this.
@@ -56,7 +62,7 @@ class Conducted(torch.optim.Optimizer):
         """
         self.hub_late_sharding.settle(for_good=True)
         if not (self.hub_late_sharding.members or self.hub_steps_always):
-            return super().step(closure)
+            return self.hub_upstream.step(self, closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -86,5 +92,4 @@ class Conducted(torch.optim.Optimizer):
 @cache
 def _form(upstream: Any) -> Any:
     """Return the subclass of an optimizer's class that hub steps."""
-    own = {"plain_step": staticmethod(step_without_hooks(upstream))}
-    return type(f"Conducted{upstream.__name__}", (Conducted, upstream), own)
+    return subclass(Conducted, upstream, plain_step=staticmethod(step_without_hooks(upstream)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from hub.backend import load
-from hub.errors import UnsupportedError
+from hub.compiling import refuse_without_compiler
 from hub.hookspecs import hookimpl
 from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub.text import listed
@@ -81,7 +79,8 @@ def hub_validate_precision(
     name: str, optim_args: AdamW4bitArguments | AdamW8bitArguments, context: BuildContext
 ) -> Iterator[Finding]:
     """Report what stochastic rounding does, what stays unquantized, and what cannot compile."""
-    yield from _without_compiler(name, context)
+    instead = "set TORCHDYNAMO_DISABLE=1 to step without compiling, in more memory"
+    yield from refuse_without_compiler(name, context, instead)
     has_bf16 = "bf16" in context.precision.dtypes
     if optim_args.bf16_stochastic_round and not has_bf16:
         yield Finding.warn(
@@ -108,17 +107,3 @@ def _unquantized(block_size: int, context: BuildContext) -> Iterator[Finding]:
             f"block_size={block_size} does not divide their number of elements",
             "choose a block_size that does",
         )
-
-
-def _without_compiler(name: str, context: BuildContext) -> Iterator[Finding]:
-    """Refuse what fails in the first step, which is compiled unless torch was told not to."""
-    if os.environ.get("TORCHDYNAMO_DISABLE") != "1":
-        compilers = load("hub_torchao.compilers")
-        for problem, fix in compilers.problems(context.precision.devices):
-            yield Finding.refuse(
-                UnsupportedError(
-                    f"{name} steps through torch.compile, which {problem}",
-                    where=name,
-                    fix=f"{fix}set TORCHDYNAMO_DISABLE=1 to step without compiling, in more memory",
-                )
-            )
