@@ -35,6 +35,7 @@ from hub.running.layerwise.messages import Messages
 from hub.running.layerwise.processes import OneProcess, processes_of
 from hub.running.layerwise.released import released
 from hub.running.layerwise.settings import Settings, Slot
+from hub.running.stand_ins import StandIn
 from hub.running.steps import call_step_post_hooks, call_step_pre_hooks
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Engine:
         self._pass = -1
         """autograd's number of the backward pass that produced the last gradient."""
         self.messages = Messages(settings, self._slots, self._updated)
+        self._message_reference = weakref.ref(self.messages)
         self._last_norms: list[Tensor] = []
         self._processes = OneProcess(settings.name)
         self.place_hooks()
@@ -266,7 +268,7 @@ class Engine:
         torch.autograd.graph.increment_version(slot.parameter)
         slot.updated = slot.has_zeros = True
         self._updated.append(slot)
-        slot.parameter.grad = released(slot, weakref.ref(self.messages))
+        slot.parameter.grad = released(slot, self._message_reference)
 
     def _update_rest(self) -> None:
         """Update parameters that lack the gradients of some micro-batches, or that keep zeros."""
@@ -290,7 +292,7 @@ class Engine:
         for group in optimizer.param_groups:
             for index, parameter in enumerate(group["params"]):
                 slot = self._slots.setdefault(parameter, Slot(parameter))
-                slot.group, slot.index = group, index
+                slot.itself = StandIn(group, index, parameter, parameter)
         for number, slot in enumerate(self._slots.values()):
             slot.number = number
         return True

@@ -38,6 +38,8 @@ class ReleasedGradient(torch.Tensor):
 
     had_norm: Tensor | None
     """The norm of the gradient before clipping, a scalar."""
+    form: tuple[torch.Size, torch.dtype, torch.device]
+    """The shape, dtype and device of the parameter."""
     messages: Callable[[], Messages | None]
     """A weak reference to the messages of the engine that used the gradient."""
 
@@ -99,13 +101,24 @@ def released(slot: Slot, messages: Callable[[], Messages | None]) -> Tensor | No
     accept only gradients like themselves, and get None.
     """
     parameter: Any = slot.parameter
+    if type(parameter) is torch.nn.Parameter:
+        return _reused(slot, messages)
     if hasattr(parameter, "device_mesh"):
         had_norm: Any = slot.norm
         own = ReleasedGradient.of(parameter.to_local(), _local(had_norm), messages)
         return _like(parameter, own)
-    if type(parameter) is torch.nn.Parameter:
-        return ReleasedGradient.of(parameter, slot.norm, messages)
     return None
+
+
+def _reused(slot: Slot, messages: Callable[[], Messages | None]) -> ReleasedGradient:
+    """Return the placeholder of the last step: making one takes longer than a small update."""
+    parameter, placeholder = slot.parameter, slot.placeholder
+    form = parameter.shape, parameter.dtype, parameter.device
+    if placeholder is None or placeholder.form != form:
+        slot.placeholder = placeholder = ReleasedGradient.of(parameter, slot.norm, messages)
+        placeholder.form = form
+    placeholder.had_norm = slot.norm
+    return placeholder
 
 
 def was_cleared(parameter: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
     from torch.utils.hooks import RemovableHandle
+
+    from hub.running.layerwise.released import ReleasedGradient
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ class Slot:
     """One parameter: its place in the optimizer, and its state in this step."""
 
     parameter: Parameter
-    group: dict[str, Any] = field(default_factory=dict)
-    index: int = 0
-    """The parameter's index in the group."""
+    itself: StandIn = field(init=False)
+    """The parameter as its own stand-in, which has its group and its index there."""
     number: int = 0
     """The parameter's number among all, the same on every process."""
     handle: RemovableHandle | None = None
@@ -55,17 +56,14 @@ class Slot:
     """Whether the eager form would have a gradient here, if only of zeros."""
     norm: Tensor | None = None
     """The gradient's norm before clipping, or as measured for this step."""
+    placeholder: ReleasedGradient | None = None
+    """What was in the place of the gradient after the last update."""
 
     @property
     def name(self) -> str:
         """The parameter's name in the model, for messages."""
-        names = self.group.get("param_names")
-        return str(names[self.index]) if names else f"of shape {tuple(self.parameter.shape)}"
-
-    @property
-    def itself(self) -> StandIn:
-        """The parameter as its own stand-in."""
-        return StandIn(self.group, self.index, self.parameter, self.parameter)
+        names = self.itself.group.get("param_names")
+        return str(names[self.itself.index]) if names else f"of shape {tuple(self.parameter.shape)}"
 
     def count(self, passes: int = 1) -> int:
         """Count a gradient; return how many earlier ones were cleared, which no longer count.

@@ -48,7 +48,6 @@ class _Stepping(Optimizer):
             arguments = {key: arguments[key] for key in arguments if key not in _SCALING}
         Optimizer.__init__(self, params, arguments)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update what has a gradient; `closure`, if any, reevaluates the model.
 
@@ -59,16 +58,24 @@ class _Stepping(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = self.hub_engine.loss_scale if self.hub_engine else None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    if scale is None and _is_scaled(group, parameter):
-                        raise _unscaled()
-                    self._update(parameter, _exact(parameter.grad, scale), group)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self._update_all()
+        else:  # inside the backward pass, where entering `no_grad` takes as long as a small update
+            self._update_all()
         # torch's schedulers warn if no step was taken, and Accelerate never calls this one.
         self._opt_called = True
         return loss
+
+    def _update_all(self) -> None:
+        scale = self.hub_engine.loss_scale if self.hub_engine else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                grad = parameter.grad
+                if grad is not None:
+                    if scale is None and _is_scaled(group, parameter):
+                        raise _unscaled()
+                    self._update(parameter, _exact(grad, scale), group)
 
     def fused_backward(self, loss: Tensor, lr: float | None = None) -> None:
         """Compute a loss's gradients, and update each parameter as soon as it has its own.
@@ -197,7 +204,7 @@ class Lomo(_Stepping, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
     """
 
     def _update(self, parameter: Tensor, grad: Tensor, group: Group) -> None:
-        weight = parameter.to(grad.dtype)
+        weight = parameter if parameter.dtype is grad.dtype else parameter.to(grad.dtype)
         if group["weight_decay"]:
             weight.mul_(1.0 - group["lr"] * group["weight_decay"])
         weight.add_(grad, alpha=-group["lr"])
