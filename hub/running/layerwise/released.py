@@ -112,13 +112,14 @@ def released(slot: Slot, messages: Callable[[], Messages | None]) -> Tensor | No
 
 def _reused(slot: Slot, messages: Callable[[], Messages | None]) -> ReleasedGradient:
     """Return the placeholder of the last step: making one takes longer than a small update."""
-    parameter, placeholder = slot.parameter, slot.placeholder
+    parameter: Any = slot.parameter
+    placeholder: Any = slot.placeholder
     form = parameter.shape, parameter.dtype, parameter.device
     if placeholder is None or placeholder.form != form:
         slot.placeholder = placeholder = ReleasedGradient.of(parameter, slot.norm, messages)
         placeholder.form = form
     placeholder.had_norm = slot.norm
-    return placeholder
+    return placeholder  # type: ignore[no-any-return]
 
 
 def was_cleared(parameter: Tensor) -> bool:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.utils.hooks import RemovableHandle
 
-    from hub.running.layerwise.released import ReleasedGradient
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -56,7 +54,7 @@ class Slot:
     """Whether the eager form would have a gradient here, if only of zeros."""
     norm: Tensor | None = None
     """The gradient's norm before clipping, or as measured for this step."""
-    placeholder: ReleasedGradient | None = None
+    placeholder: Tensor | None = None
     """What was in the place of the gradient after the last update."""
 
     @property
