@@ -106,6 +106,9 @@ def test_the_plan_has_everything(model, arguments):
                 ("fused", None),
                 ("maximize", False),
                 ("differentiable", False),
+                ("compile", False),
+                ("rounding", None),
+                ("offload", None),
             )
         },
     }

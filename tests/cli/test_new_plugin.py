@@ -198,6 +198,8 @@ def test_the_spec_is_that_of_the_class(tmp_path):
         "maximize": False,
         "capturable": False,
         "differentiable": False,
+        "rounding": None,
+        "offload": None,
     }
     assert not spec.traits
     assert set(spec.without_effect) == {"foreach", "differentiable", "capturable"}

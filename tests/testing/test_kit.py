@@ -126,7 +126,7 @@ def test_what_is_said_not_to_be_supported_must_be_refused(registry, monkeypatch)
     """A build that goes through although the spec does not declare the precision."""
     subject = Subject("claims_too_little", "fp16", registry=registry)
     run("refused", subject)
-    monkeypatch.setattr("hub.planning.single.precision_findings", lambda *_: iter(()))
+    monkeypatch.setattr("hub.planning.single.precision_findings", lambda *_, **__: iter(()))
     with pytest.raises(AssertionError, match="should be refused"):
         run("refused", subject)
 

@@ -111,11 +111,16 @@ class Host:
 
 
 def state_on_device(optimizer: Any, parameter: Tensor, device: torch.device) -> dict[str, Any]:
-    """Return the state of a parameter with all tensors that have dimensions on a device."""
+    """Return the state of a parameter with all tensors that have dimensions on a device.
+
+    It is a copy if hub steps the optimizer in buckets; else it is there, and returned as it is.
+    """
+    if not optimizer.hub_stepping.in_buckets:
+        state: dict[str, Any] = optimizer.state[parameter]
+        return state
     host: Host | None = optimizer.hub_stepping.host
     if host is not None:
         host.end()
-
     return tree_map(partial(_to, device), dict(optimizer.state[parameter]))  # type: ignore[no-any-return]
 
 

@@ -194,7 +194,7 @@ class Weights:
         """
         optimizer = self._live()
         state = state_on_device(optimizer, parameter, weights.device)
-        bits = state.pop(BITS, None)
+        bits = state.pop(BITS, None)  # with `rounding`; `state` is a copy then
         is_rounded = optimizer.hub_stepping.rounding and weights.dtype in ROUNDED
         copy = fp32_copy(weights, bits if method == "eval" else None) if is_rounded else weights
         stand_in = object.__new__(type(optimizer))
