@@ -38,7 +38,7 @@ def test_a_name_is_that_of_the_class():
 @every_row
 def test_the_arguments_and_defaults_are_upstreams(row):
     parameters = inspect.signature(upstream_of(row)).parameters
-    for name, field in hub.describe(row["name"]).arguments.model_fields.items():
+    for name, field in hub.describe(row["name"]).own_arguments.model_fields.items():
         assert field.default == parameters[name].default, name
         assert field.description
 
