@@ -9,7 +9,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -121,6 +121,7 @@ def test_a_given_lr_is_everyones_where_the_first_was_zero(name):
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
 
 
+@settings(deadline=None)  # the first build of all may take long
 @given(
     lr=st.floats(max_value=1e30)
     | st.just(math.inf)
