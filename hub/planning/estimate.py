@@ -10,10 +10,11 @@ import torch
 
 from hub.planning.call import takes_estimate_arguments
 from hub.planning.offload import StateBytes, offloaded
+from hub.planning.precision import rounding_of
 from hub.planning.prepare import prepare
 from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
-from hub.planning.state_size import StateSizes, rounding_of
+from hub.planning.state_size import StateSizes
 from hub.running.buckets.rounding import ROUNDED
 from hub.running.buckets.step import bucket_slices
 from hub.spec import Trait
@@ -147,7 +148,7 @@ def _state(prepared: Prepared, sizes: StateSizes, share: Share) -> StateBytes:
 
 def _copies(prepared: Prepared, share: Share) -> int:
     """Return the bytes of the fp32 copies of the largest bucket, and of their gradients."""
-    if rounding_of(prepared) is None:
+    if rounding_of(prepared.optim_args) is None:
         return 0
     sizes = [
         prod(share.stepped[name]) if parameter.dtype in ROUNDED else 0

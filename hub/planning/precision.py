@@ -17,6 +17,8 @@ from hub.text import shown
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from pydantic import BaseModel
+
     from hub.groups.split import Named
     from hub.spec import OptimizerSpec
 
@@ -63,6 +65,12 @@ def detect_precision(trainable: Named, declared: str | None = None) -> Precision
         devices=tuple(name for name, _ in devices.most_common()),
         grad_scaler=mode == "fp16-mixed",
     )
+
+
+def rounding_of(arguments: BaseModel) -> str | None:
+    """Return how an optimizer with these arguments rounds bf16 and fp16 weights."""
+    rounding: str | None = getattr(arguments, "rounding", None)
+    return rounding
 
 
 def stepped_precision(precision: Precision, rounding: str | None) -> Precision:

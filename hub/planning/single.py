@@ -21,7 +21,12 @@ from hub.groups.targets import targets_for
 from hub.planning.coverage import coverage_findings
 from hub.planning.offload import offload_findings
 from hub.planning.places import layout_notes, planned_layouts, with_places
-from hub.planning.precision import detect_precision, precision_findings, stepped_precision
+from hub.planning.precision import (
+    detect_precision,
+    precision_findings,
+    rounding_of,
+    stepped_precision,
+)
 from hub.planning.readiness import readiness_findings
 from hub.plans import Plan
 from hub.spec import BuildContext, Finding, ParameterGroup, Trait
@@ -133,7 +138,7 @@ class _Draft:
         return BuildContext(
             model=self.call.model,
             groups=tuple(_live(group, parameters, self.spec, arguments) for group in groups),
-            precision=stepped_precision(self.precision, _rounding(arguments)),
+            precision=stepped_precision(self.precision, rounding_of(arguments)),
             embeddings=self._named(embedding_weights(self.call.model)),
             transposed=self._named(transposed_weights(self.call.model)),
         )
@@ -164,7 +169,7 @@ class _Draft:
                 self.trainable,
                 rates,
                 without_traits=lost,
-                rounding=_rounding(arguments),
+                rounding=rounding_of(arguments),
             ),
             *offload_findings(self.spec, getattr(arguments, "offload", None), self.trainable),
             *own,
@@ -288,11 +293,6 @@ def _plugin_findings(
             ),
             plugin=plugin.source.distribution,
         ) from error
-
-
-def _rounding(arguments: BaseModel) -> str | None:
-    rounding: str | None = getattr(arguments, "rounding", None)
-    return rounding
 
 
 def _known_failures(spec: OptimizerSpec) -> list[Finding]:

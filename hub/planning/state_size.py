@@ -15,6 +15,7 @@ from hub import backend
 from hub.errors import HubError, UnsupportedError
 from hub.measuring import attribute_tensors, plain_tensors
 from hub.planning.fake import fake_tensors
+from hub.planning.precision import rounding_of
 from hub.planning.skeleton import with_tensors
 from hub.quiet import no_warnings
 from hub.running.buckets.rounding import ROUNDED
@@ -96,7 +97,7 @@ class StateSizes:
 
     def _bits(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
         """Return the bytes that weights lack to be fp32, which `rounding="split"` keeps."""
-        if rounding_of(self._prepared) != "split":
+        if rounding_of(self._prepared.optim_args) != "split":
             return {}
         named = self._prepared.context.named_parameters()
         return {n: 2 * prod(shapes[n]) for n, p in named if n in shapes and p.dtype in ROUNDED}
@@ -110,17 +111,12 @@ class StateSizes:
                     self._known[kinds[name]] = own, size.shared
 
 
-def rounding_of(prepared: Prepared) -> str | None:
-    """Return how the weights are rounded."""
-    return getattr(prepared.optim_args, "rounding", None)
-
-
 def _steps_alike(prepared: Prepared) -> Hashable:
     """Return what two plans have in common whose steps make the same state."""
     spec = prepared.spec.eager_spec or prepared.spec
     own = spec.own_arguments or spec.arguments
     values = {key: getattr(prepared.optim_args, key) for key in own.model_fields}
-    return spec.name, prepared.label, repr(values), rounding_of(prepared) is None
+    return spec.name, prepared.label, repr(values), rounding_of(prepared.optim_args) is None
 
 
 def _sizes(prepared: Prepared, shapes: Mapping[str, Shape]) -> list[_Size]:
@@ -183,7 +179,7 @@ def _after_a_step(prepared: Prepared, shapes: Mapping[str, Shape], still: Tensor
         still: What stands for the model's other parameters, and for its buffers, by identity.
     """
     context = prepared.context
-    rounding = rounding_of(prepared)
+    rounding = rounding_of(prepared.optim_args)
     stand_ins = {
         **still,
         **{

@@ -55,13 +55,12 @@ class Rounding:
 
     def __init__(self, *, keeps_bits: bool, space: Space) -> None:
         self._keeps_bits, self._space = keeps_bits, space
-        self._numbers = torch.empty(CHUNK if keeps_bits else 0, dtype=torch.int32)
 
     def copied(self, item: StandIn, bits: Tensor | None) -> StandIn:
         """Return an fp32 copy of a weight, with its gradient, as the stand-in for it."""
         gradient = item.tensor.grad
         copy = self._space.take(local_part(item.tensor))
-        merge(copy, local_part(item.tensor.detach()), bits, self._numbers)
+        merge(copy, local_part(item.tensor.detach()), bits, self._space)
         tensor = torch.nn.Parameter(like(copy, item.tensor))
         if gradient is not None:
             fp32 = self._space.take(local_part(gradient)).copy_(local_part(gradient))
@@ -148,15 +147,14 @@ def put_bits(optimizer: Optimizer, parameter: Tensor, bits: Tensor | None) -> No
 
 
 @torch.no_grad()
-def merge(copy: Tensor, weight: Tensor, bits: Tensor | None, numbers: Tensor | None = None) -> None:
+def merge(copy: Tensor, weight: Tensor, bits: Tensor | None, space: Space | None = None) -> None:
     """Write the fp32 numbers that weights and bits are together; without bits, the weights.
 
     Args:
         copy: fp32, of the weight's shape.
         weight: bf16 or fp16.
         bits: int16, of the same shape.
-        numbers: int32, `CHUNK` of them, to work in on a CPU. Memory that is taken and given back
-            for each chunk makes the system take back that of the optimizer's step too.
+        space: Has memory to work in; None: new memory.
     """
     bits = None if bits is None else local_part(bits)
     if weight.dtype == torch.bfloat16:
@@ -164,7 +162,7 @@ def merge(copy: Tensor, weight: Tensor, bits: Tensor | None, numbers: Tensor | N
             to.copy_(high)
             if low is not None:
                 # Converted first: torch (2.13) adds int16 to int32 four times as slowly on CPUs.
-                to.view(torch.int32).add_(_as_int32(low, numbers))
+                to.view(torch.int32).add_(_as_int32(low, space))
         return
     copy.copy_(weight)
     if bits is not None:
@@ -218,10 +216,10 @@ def round_at_random(copy: Tensor, weight: Tensor, seed: int, first: int | Tensor
     weight.copy_(torch.ldexp(scaled.floor_(), unit))
 
 
-def _as_int32(bits: Tensor, numbers: Tensor | None) -> Tensor:
-    if numbers is None or numbers.numel() < bits.numel() or numbers.device != bits.device:
+def _as_int32(bits: Tensor, space: Space | None) -> Tensor:
+    if space is None or bits.device.type != "cpu":
         return bits.to(torch.int32)
-    return numbers[: bits.numel()].view(bits.shape).copy_(bits)
+    return space.int32(bits.numel()).view(bits.shape).copy_(bits)
 
 
 _UNITS = 15

@@ -20,6 +20,7 @@ class Space:
     def __init__(self) -> None:
         self._whole = torch.empty(0)
         self._taken = 0
+        self._numbers = torch.empty(0, dtype=torch.int32)
 
     def clear(self, elements: int) -> None:
         """Take everything back, and have memory for so many elements."""
@@ -33,3 +34,13 @@ class Space:
             return torch.empty_like(like, dtype=torch.float32, requires_grad=False)
         start, self._taken = self._taken, self._taken + like.numel()
         return self._whole[start : self._taken].view(like.shape)
+
+    def int32(self, elements: int) -> Tensor:
+        """Return memory of a CPU for so many int32 numbers, apart from the copies.
+
+        Memory that is taken and given back for each chunk of a weight makes the system take back
+        that of the optimizer's step too.
+        """
+        if elements > self._numbers.numel():
+            self._numbers = torch.empty(elements, dtype=torch.int32)
+        return self._numbers[:elements]
