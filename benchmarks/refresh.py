@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import hub
-from hub.compare import corpus
+from hub.compare.tasks import corpus
 from hub.compare.settings import Contender, Settings
 from hub.compare.training import Trainer
 from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions

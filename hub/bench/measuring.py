@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.bench import clock
+from hub.experiments import clock
 from hub.bench.result import Row
 from hub.bench.subject import GAP, Subject
-from hub.compare import memory
+from hub.experiments import memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from hub.bench.clock import Time
+    from hub.experiments.clock import Time
     from hub.bench.settings import Settings
-    from hub.compare.settings import Contender
+    from hub.experiments.contender import Contender
 
 SECONDS = 0.6
 LEAST, MOST = 3, 50

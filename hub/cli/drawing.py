@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from hub.compare import extra
+from hub.experiments import extra
 from hub.errors import HubError
 
 if TYPE_CHECKING:

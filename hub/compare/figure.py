@@ -6,7 +6,7 @@ import io
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from hub.compare import extra
+from hub.experiments import extra
 
 if TYPE_CHECKING:
     from hub.compare.result import Comparison, Row

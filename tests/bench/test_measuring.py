@@ -8,7 +8,7 @@ import torch
 import hub
 from hub.bench import Report, Row, Settings, clock, measuring, problem
 from hub.bench.settings import parse_shape
-from hub.compare.settings import Contender
+from hub.experiments.contender import Contender
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
-from hub.compare import corpus
+from hub.compare.tasks import corpus
 from hub.errors import HubError
 
 

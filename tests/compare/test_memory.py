@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from hub.compare import memory
+from hub.experiments import memory
 from hub.measuring import tensor_bytes
 
 MIB = 2**20

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from hub.compare import extra, model
+from hub.experiments import extra, model
 from hub.errors import HubError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from hub.compare import extra
+from hub.experiments import extra
 from hub.errors import HubError
 from hub.quiet import no_output, no_warnings
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-
-    from hub.compare.settings import Settings
 
 VOCABULARY = 256
 """One token for each byte."""
@@ -36,33 +34,38 @@ WEIGHTS = (
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
-def check(settings: Settings) -> None:
+def check(path: Path | None, sequence_length: int) -> None:
     """Refuse a model folder that cannot be trained here, before any process is started.
+
+    Args:
+        path: A folder with a Transformers configuration; None is the small Llama.
+        sequence_length: Of the bytes that it is to read.
 
     Raises:
         HubError: Transformers is missing, the folder has no usable configuration, or the model is
             too small for bytes or for the sequence length.
     """
     extra.require("transformers")
-    if settings.model is not None:
-        _configuration(settings.model, settings.sequence_length)
+    if path is not None:
+        _configuration(path, sequence_length)
 
 
-def build(settings: Settings, dtype: torch.dtype) -> torch.nn.Module:
-    """Make the model, with the weights of its folder or with fresh ones from torch's generator.
+def build(path: Path | None, sequence_length: int) -> torch.nn.Module:
+    """Make the model in fp32, with the weights of its folder or with fresh ones.
 
     Raises:
         HubError: As `check`, or the weights do not load.
     """
+    import torch
+
     auto = extra.load("transformers").AutoModelForCausalLM
-    path = settings.model
     if path is None:
-        config = _small_llama(settings.sequence_length)
+        config = _small_llama(sequence_length)
     else:
-        config = _configuration(path, settings.sequence_length)
+        config = _configuration(path, sequence_length)
         if any((path / name).exists() for name in WEIGHTS):
-            return cast("torch.nn.Module", _pretrained(auto, path, dtype))
-    return cast("torch.nn.Module", auto.from_config(config, dtype=dtype))
+            return cast("torch.nn.Module", _pretrained(auto, path))
+    return cast("torch.nn.Module", auto.from_config(config, dtype=torch.float32))
 
 
 def dtype_of(precision: str | None) -> torch.dtype:
@@ -139,9 +142,11 @@ def _check_sizes(path: Path, config: Any, sequence_length: int) -> None:
         )
 
 
-def _pretrained(auto: Any, path: Path, dtype: torch.dtype) -> Any:
+def _pretrained(auto: Any, path: Path) -> Any:
+    import torch
+
     try:
-        return auto.from_pretrained(path, dtype=dtype, **LOCAL)
+        return auto.from_pretrained(path, dtype=torch.float32, **LOCAL)
     except Exception as error:  # every file format has its own errors
         raise HubError(
             f"the weights do not load: {error}",
