@@ -7,7 +7,11 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from hub.arguments import values
+
+T = TypeVar("T")
 
 SCHEMA = "hub-compare-2"
 """The version of the format. A change that readers of the old one would misread changes it."""
@@ -171,9 +175,7 @@ class Results:
     @property
     def interrupted(self) -> bool:
         """Whether it was ended before its time."""
-        return any(
-            one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes
-        )
+        return any(one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes)
 
     def of(
         self, contender: str, task: str, purpose: Purpose = Purpose.FINAL
@@ -188,11 +190,25 @@ class Results:
 
 
 def to_json(value: Results | Outcome) -> str:
-    """Write results: bytes, seconds and losses as numbers, null for what is unknown."""
+    """Write results: bytes, seconds and losses as numbers, null for what is unknown.
+
+    Infinities and nan, which JSON has no numbers for, are mappings: `{"float": "inf"}`.
+    """
     from pydantic import TypeAdapter
 
-    plain = TypeAdapter(type(value)).dump_python(value, mode="json")
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    plain = values.to_json(TypeAdapter(type(value)).dump_python(value))
+    return json.dumps(plain, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def from_json(text: str | bytes, kind: type[T]) -> T:
+    """Read what `to_json` wrote of this class.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(values.from_json(json.loads(text)))
 
 
 def digest(value: object) -> str:
