@@ -9,11 +9,11 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from hub.compare import statistics
+from hub.compare import formatting, statistics
 from hub.compare.result import Purpose, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hub.compare.result import Outcome, Results, TaskRecord
 
@@ -43,12 +43,15 @@ class Claim:
         """Whether the winner is better, and not only luckier."""
         return self.p < statistics.LEVEL
 
-    def __str__(self) -> str:
+    def sentence(self, name: Callable[[str], str] = str) -> str:
+        """Say it, with contenders as `name` writes them."""
+        winner, loser = name(self.winner), name(self.loser)
         if not self.told_apart:
-            return f"{self.winner} and {self.loser} cannot be told apart ({p_text(self.p)})."
+            return f"{winner} and {loser} cannot be told apart ({_p(self.p)})."
+        losses = f"{formatting.loss(self.winner_loss)} against {formatting.loss(self.loser_loss)}"
         return (
-            f"{self.winner} is better than {self.loser}: {loss_text(self.winner_loss)} against "
-            f"{loss_text(self.loser_loss)} {self.unit}, {p_text(self.p)} ({self.seeds} seeds)."
+            f"{winner} is better than {loser}: {losses} {self.unit}, {_p(self.p)} "
+            f"({self.seeds} seeds)."
         )
 
 
@@ -64,23 +67,20 @@ class Lead:
     equals: tuple[Claim, ...]
     """With those that it cannot be told from, here called its equals."""
 
-    def __str__(self) -> str:
-        lowest = (
-            f"{self.best} has the lowest mean: {loss_text(self.loss)} {self.unit} "
-            f"({self.seeds} seeds)."
-        )
+    def sentence(self, name: Callable[[str], str] = str) -> str:
+        """Say it, with contenders as `name` writes them."""
+        best, loss = name(self.best), formatting.loss(self.loss)
+        lowest = f"{best} has the lowest mean: {loss} {self.unit} ({self.seeds} seeds)."
         if not self.better_than:
             least = min(claim.p for claim in self.equals)
-            every = p_text(least, "≥" if least < 1 else "=")
+            every = _p(least, "≥" if least < 1 else "=")
             return f"{lowest} It cannot be told from any other contender (every {every})."
-        worst = p_text(
-            max(claim.p for claim in self.better_than), "≤" if self.better_than[1:] else "="
-        )
-        better = f"It is better than {_listed([one.loser for one in self.better_than])} ({worst})."
+        worst = _p(max(claim.p for claim in self.better_than), "≤" if self.better_than[1:] else "=")
+        better = f"better than {_listed([name(one.loser) for one in self.better_than])} ({worst})."
         if not self.equals:
-            return f"{lowest} {better}"
-        pairs = [f"{claim.loser} ({p_text(claim.p)})" for claim in self.equals]
-        return f"{lowest} It cannot be told from {_listed(pairs)}. {better}"
+            return f"{lowest} It is {better}"
+        pairs = [f"{name(claim.loser)} ({_p(claim.p)})" for claim in self.equals]
+        return f"{lowest} It cannot be told from {_listed(pairs)}. It is {better}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,8 @@ class Trouble:
     count: int
     seeds: int
 
-    def __str__(self) -> str:
+    def sentence(self, name: Callable[[str], str] = str) -> str:
+        """Say it, with the contender as `name` writes it."""
         verb = {
             Status.DIVERGED: "diverged",
             Status.FAILED: "failed",
@@ -100,7 +101,7 @@ class Trouble:
             Status.NOT_STARTED: "was not started",
         }[self.status]
         where = f" in {self.count} of {self.seeds} seeds" if self.seeds > 1 else ""
-        return f"{self.contender} {verb}{where}."
+        return f"{name(self.contender)} {verb}{where}."
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,12 @@ class Silence:
     """Why nothing can be said of who is better."""
 
     why: str
+    contender: str = ""
+    """Whom it is about, if one: its name goes where `why` has braces."""
 
-    def __str__(self) -> str:
-        return self.why
+    def sentence(self, name: Callable[[str], str] = str) -> str:
+        """Say it, with the contender as `name` writes it."""
+        return self.why.format(name(self.contender))
 
 
 def losses(results: Results, contender: str, task: str) -> dict[int, float]:
@@ -179,21 +183,6 @@ def claims(results: Results, task: TaskRecord) -> tuple[Claim | Lead | Trouble |
     return (*said, *_troubles(results, task.name))
 
 
-def p_text(p: float, sign: str = "=") -> str:
-    """Write a p value, on its side of the level however it is rounded."""
-    if p < 0.001:  # noqa: PLR2004 - the usual end of what is written out
-        return "p < 0.001"
-    rounded = (f"{p:.{digits}g}" for digits in range(2, 17))
-    side = p < statistics.LEVEL
-    text = next((one for one in rounded if (float(one) < statistics.LEVEL) is side), repr(p))
-    return f"p {sign} {text}"
-
-
-def loss_text(loss: float) -> str:
-    """Write a loss with the digits that people compare."""
-    return f"{loss:.3f}" if 0.1 <= abs(loss) < 1000 or loss == 0 else f"{loss:.3g}"  # noqa: PLR2004
-
-
 def _claim(able: dict[str, dict[int, float]], p: float, unit: str) -> Claim:
     means = {name: fmean(found.values()) for name, found in able.items()}
     winner, loser = sorted(means, key=means.__getitem__)
@@ -225,7 +214,9 @@ def _silence(able: dict[str, dict[int, float]]) -> Silence:
     if not able:
         return Silence("No contender was trained to the end with every seed.")
     if len(able) == 1:
-        return Silence(f"Only {next(iter(able))} was trained to the end: nothing compares with it.")
+        return Silence(
+            "Only {} was trained to the end: nothing compares with it.", next(iter(able))
+        )
     if max(map(len, able.values())) == 1:
         return Silence("One seed: no contender can be called better.")
     return Silence("No two seeds are done by two contenders: none can be called better.")
@@ -248,3 +239,7 @@ def _listed(texts: Sequence[str]) -> str:
     if len(texts) > NAMED:
         return f"{len(texts)} others"
     return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
+def _p(p: float, sign: str = "=") -> str:
+    return formatting.p(p, statistics.LEVEL, sign)

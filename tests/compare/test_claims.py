@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hub.compare.claims import Claim, Lead, claims, p_text, pairs
+from hub.compare import formatting
+from hub.compare.claims import Claim, Lead, claims, pairs
 from hub.compare.result import Results, Status, from_json, to_json
 
 DIVERGED, FAILED, NOT_STARTED = Status.DIVERGED, Status.FAILED, Status.NOT_STARTED
 
 
 def said(results: Results) -> list[str]:
-    return [str(claim) for claim in claims(results, results.tasks[0])]
+    return [claim.sentence() for claim in claims(results, results.tasks[0])]
 
 
 def check_claims(results: Results) -> None:
@@ -199,7 +200,7 @@ def _check_lead(lead: Lead, losses: dict) -> None:
 
 @given(st.floats(0, 1))
 def test_a_written_p_is_on_its_side_of_the_level(p):
-    number = float(re.fullmatch(r"p [=<] ([\d.e-]+)", p_text(p)).group(1))
+    number = float(re.fullmatch(r"p [=<] ([\d.e-]+)", formatting.p(p, 0.05)).group(1))
     assert (number < 0.05) == (p < 0.05)
 
 
@@ -214,4 +215,4 @@ def test_a_written_p_is_on_its_side_of_the_level(p):
     ],
 )
 def test_p_values_are_short(p, text):
-    assert p_text(p) == text
+    assert formatting.p(p, 0.05) == text
