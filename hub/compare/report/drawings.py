@@ -88,7 +88,7 @@ def sensitivity(results: Results, task: TaskRecord, looks: dict[str, Look]) -> P
         {name for found in trials.values() for one in found for name in one.run.arguments}
     )
     others = [name for name in names if name != "lr"]
-    varied = f" {', '.join(others)} vary too, so a line is not smooth." if others else ""
+    varied = f" Also varied: {', '.join(others)}." if others else ""
     return Picture(
         picture.file_name(task.name, "learning-rates"),
         "Sensitivity to the learning rate",

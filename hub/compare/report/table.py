@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from hub.compare.result import Results, TaskRecord
 
 GAP = "  "
-EXTRA = ("tokens to", "bandw.", "device ms", "grads", "time to", "host ms", "peak", "step ms")
+EXTRA = (
+    "tokens to",
+    "bandw.",
+    "device ms",
+    "grads",
+    "time to",
+    "host ms",
+    "peak",
+    "step ms",
+    "to target",
+)
 """Columns that go first where a terminal is narrow; the report has them all."""
 
 
