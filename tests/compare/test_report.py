@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from helpers import studies
 
+import hub
 from hub.compare import formatting, report, results_file
 from hub.compare.report import curves, drawings, page, picture, sheet
 from hub.compare.report.pictures import Pictures
@@ -20,6 +21,7 @@ from hub.compare.result import Status, from_json, to_json
 from hub.errors import HubError
 
 DIVERGED, FAILED, NOT_STARTED = Status.DIVERGED, Status.FAILED, Status.NOT_STARTED
+SCHEMA_FILE = "docs/compare-results.schema.json"
 VOID = {"meta", "wbr"}
 SPACED = {"dd", "td", "small"}
 
@@ -272,6 +274,12 @@ def test_a_report_is_the_same_every_time(small, tmp_path):
             )
 
 
+def test_the_published_schema_is_this_one():
+    """After a change: write `results_file.schema()` there, with an indent of 2."""
+    published = json.loads((Path(hub.__file__).parents[1] / SCHEMA_FILE).read_text())
+    assert published == results_file.schema()
+
+
 # Pictures
 
 
@@ -407,6 +415,17 @@ def test_svgs_have_names_of_their_own():
     assert len(set.union(*ids)) == sum(map(len, ids))
     assert not any("http" in text or "#0072b2" in text for text in texts)
     assert all("var(--c0)" in text for text in texts)
+
+
+def test_the_legend_of_a_file_is_not_in_the_page():
+    results = studies.study({"label of a": [2.0, 2.1], "label of b": [2.2, 2.3]})
+    drawn = Pictures.of(results).by_task["llama"][1]
+    before = drawn.svg()
+    drawn.png()
+    after = drawn.svg()
+    assert "label of" not in before + after
+    frame = re.compile(r'viewBox="[^"]*"')
+    assert frame.findall(before) == frame.findall(after)
 
 
 @pytest.mark.parametrize(

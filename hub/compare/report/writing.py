@@ -31,11 +31,10 @@ def write(results: Results, directory: Path) -> None:
     _write(directory / RESULTS, to_json(results).encode())
     _write(directory / TRAININGS, sheet.csv(results).encode())
     drawn = Pictures.of(results)
-    text = page.html(results, drawn)  # before the files: a legend is drawn into those
     make_directory(directory / PICTURES)
     for one in drawn.all:
         _write(directory / PICTURES / f"{one.name}.png", one.png())
-    _write(directory / PAGE, text.encode())
+    _write(directory / PAGE, page.html(results, drawn).encode())
 
 
 def make_directory(directory: Path) -> None:
