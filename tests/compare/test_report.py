@@ -372,7 +372,7 @@ def test_the_profile_of_a_textbook_example():
     assert drawings.profiles(steps, ["a", "b"]) == {"a": [1.0, 1.0], "b": [1.0, 1.0, 2.0]}
 
 
-def test_tasks_with_targets_have_a_profile(tmp_path):
+def test_tasks_with_targets_have_a_profile():
     tasks = tuple(studies.task(name, target=2.5) for name in ("x", "pkg.mod:make", "never"))
     made = [
         studies.outcome(name, 0, 3.0 if task.name == "never" else level, task=task.name, every=2)
@@ -380,12 +380,12 @@ def test_tasks_with_targets_have_a_profile(tmp_path):
         for name, level in (("a", 2.0), ("b", 2.3))
     ]
     results = studies.results(*made, tasks=tasks)
-    (profile,) = Pictures.of(results).together
+    drawn = Pictures.of(results)
+    (profile,) = drawn.together
     assert "Over 3 tasks" in profile.caption
     heights = [max(line.get_ydata()) for line in profile.drawn.axes[0].lines]
     assert heights == [pytest.approx(2 / 3)] * 2
-    report.write(results, tmp_path)
-    assert (tmp_path / "pictures" / "pkg-mod-make-held-out-loss.png").exists()
+    assert "pkg-mod-make-held-out-loss" in {one.name for one in drawn.all}
 
 
 def test_limits_hold_for_whatever_there_is():
@@ -466,3 +466,11 @@ def test_losses_are_written_as_far_as_there_are_any(value, text):
 )
 def test_durations(value, text):
     assert formatting.duration(value) == text
+
+
+def test_units_of_users_are_text():
+    tasks = (studies.task(unit="<b>$x_1$</b>\x1b"),)
+    results = studies.study({"a": [2.0, 2.1], "b": [2.5, 2.61]}, tasks=tasks)
+    found = Page(page.html(results, Pictures.of(results)))
+    assert "2.555 <b>$x_1$</b>\\x1b, p" in found.words
+    assert "training loss (<b>$x_1$</b>\\x1b)" in found.words

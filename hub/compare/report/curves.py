@@ -8,6 +8,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from hub.compare import formatting
 from hub.compare.report import picture
 from hub.compare.report.looks import MUTED
 from hub.compare.report.rows import diverged_step, finite
@@ -62,11 +63,14 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
     start = [one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations]
     start = [loss for loss in start if math.isfinite(loss)]
     training = lines(rows, trained)
+    ended = all(one.status is Status.DONE for row in rows for one in row.outcomes)
+    alone = "" if ended else " A training that is not done has a line to itself."
     made = []
     if training:
         smooth = (
-            f"Each line is the mean of a contender's seeds, smoothed over {SMOOTHING:.0%} of the "
-            "steps; its band reaches from the lowest seed to the highest. Lower is better."
+            "Each line is the mean of a contender's seeds, smoothed over "
+            f"{formatting.percent(SMOOTHING)} of the steps; its band reaches from the lowest seed "
+            f"to the highest. Lower is better.{alone}"
         )
         made += [
             _picture(

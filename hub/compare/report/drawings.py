@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROW_INCHES = 0.42
 """Of a contender in the picture of losses at the end."""
 WIDE = 20
-"""A ratio of memory from which its axis is logarithmic."""
+"""A ratio of memory or steps from which their axis is logarithmic."""
 
 
 def at_the_end(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> Picture | None:
@@ -147,7 +147,7 @@ def profile(by_task: Mapping[str, Sequence[Row]], looks: dict[str, Look]) -> Pic
     if len(steps) < 2 or not reached:  # noqa: PLR2004 - a profile of one task is its table
         return None
     ratios = profiles(reached, list(looks))
-    widest = 1.1 * max(one for found in ratios.values() for one in found)
+    widest = max(1.5, 1.1 * max(one for found in ratios.values() for one in found))
     drawn, axes = picture.axes_of(
         "steps, as a multiple of the fewest", "tasks whose target is reached"
     )
@@ -155,10 +155,11 @@ def profile(by_task: Mapping[str, Sequence[Row]], looks: dict[str, Look]) -> Pic
         heights = [0.0, *((n + 1) / len(steps) for n in range(len(found)))]
         xs = [1.0, *found, widest]
         axes.plot(xs, [*heights, heights[-1]], **looks[contender].line, drawstyle="steps-post")
-    picture.logarithmic(axes.xaxis)
-    axes.set_xlim(1, max(widest, 1.5))
+    if widest > WIDE:
+        picture.logarithmic(axes.xaxis)
+    axes.set_xlim(1, widest)
     axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(lambda value, _: formatting.percent(value))
     return Picture(
         "performance-profile",
         "Performance profile",

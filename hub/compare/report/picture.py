@@ -163,7 +163,7 @@ def marks(diverged: bool, left: bool) -> str:
 
 def unit_label(kind: str, unit: str) -> str:
     """Label an axis of losses."""
-    return f"{kind} ({unit})" if unit else kind
+    return f"{kind} ({label_text(unit)})" if unit else kind
 
 
 @contextmanager
