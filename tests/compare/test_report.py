@@ -14,7 +14,7 @@ from helpers import studies
 
 import hub
 from hub.compare import formatting, report, results_file
-from hub.compare.report import curves, drawings, page, picture, sheet
+from hub.compare.report import curves, drawings, looks, page, picture, sheet
 from hub.compare.report.pictures import Pictures
 from hub.compare.report.rows import rows
 from hub.compare.result import Status, from_json, to_json
@@ -290,9 +290,7 @@ def limits_of(results, number: int = 0) -> tuple[float, float]:
 
 
 def _looks(results):
-    from hub.compare.report.looks import looks
-
-    return looks(results.contenders)
+    return looks.looks(results.contenders)
 
 
 @pytest.mark.parametrize("status", [DIVERGED, Status.DONE])
@@ -404,6 +402,25 @@ def test_contenders_look_the_same_everywhere_and_none_like_another():
     assert len(set(found)) == 28
     swatch = _looks(studies.study({"a": [2.0]}))["a"].swatch
     assert "var(--c0)" in swatch
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_lines_stand_out_from_the_page(scheme):
+    """At least 3 to 1, as WCAG 2.2 asks of what is no text; 4.5 of text."""
+
+    def luminance(color: str) -> float:
+        channels = (int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return sum(map(math.prod, zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
+
+    paper = luminance(looks.PAGE["paper"][scheme])
+
+    def contrast(color: str) -> float:
+        dim, bright = sorted((luminance(color), paper))
+        return (bright + 0.05) / (dim + 0.05)
+
+    assert {pair for pair in looks.COLORS if contrast(pair[scheme]) < 3} == set()
+    assert contrast(looks.PAGE["muted"][scheme]) > 4.5
 
 
 def test_svgs_have_names_of_their_own():

@@ -30,6 +30,11 @@ def test_short_names_and_figures_share_a_line():
     ]
 
 
+def test_the_order_is_the_users():
+    lines = printed(studies.study({"worst": [3.0, 3.1], "best": [2.0, 2.11], "fair": [2.5, 2.6]}))
+    assert [line.split()[0] for line in lines[2:5]] == ["worst", "best", "fair"]
+
+
 def test_many_contenders_have_a_table_of_p_values():
     losses = {name: [2.0 + n, 2.1 + n, 2.2 + 1.001 * n] for n, name in enumerate("cab")}
     results = studies.study({**losses, "noise" * 20: [0.9, 2.6, 2.8], "out": 3 * [Status.FAILED]})
