@@ -9,6 +9,8 @@ from enum import StrEnum
 from statistics import median
 from typing import Any, NamedTuple
 
+from hub.arguments import values
+
 SCHEMA = "hub-compare-2"
 """The version of the format. A change that readers of the old one would misread changes it."""
 WARM_UP_STEPS = 5
@@ -87,7 +89,7 @@ class Outcome:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Every argument of the optimizer, as resolved."""
     changed: tuple[str, ...] = ()
-    """Those of them that are not the name's defaults."""
+    """Those of them that were set, by the contender, by its tuning or by the precision."""
     parameters: int | None = None
     """How many numbers the model trains."""
     curve: tuple[Point, ...] = ()
@@ -192,7 +194,7 @@ def to_json(value: Results | Outcome) -> str:
     from pydantic import TypeAdapter
 
     plain = TypeAdapter(type(value)).dump_python(value, mode="json")
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    return json.dumps(values.to_json(plain), indent=1, allow_nan=False) + "\n"
 
 
 def digest(value: object) -> str:

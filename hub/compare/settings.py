@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hub.compare.tasks import Options
 from hub.errors import HubError
 from hub.experiments.contender import Contender, check_labels
 from hub.experiments.devices import check_words
 
+EVALUATIONS = 20
+"""How many times a training is evaluated that has a target."""
 LEAST = {
     "steps": 1,
     "batch_size": 1,
@@ -112,6 +115,23 @@ class Settings:
                 where="warmup_steps",
                 fix="fewer warm-up steps, or more steps",
             )
+
+    @property
+    def task_options(self) -> Options:
+        """What the study says about its tasks."""
+        return Options(
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            data=self.data,
+            model=self.model,
+        )
+
+    def evaluated_after(self, steps: int) -> range:
+        """Return the steps after which a training is evaluated, besides its last one."""
+        every = self.evaluate_every
+        if every is None and self.target is not None:
+            every = max(1, steps // EVALUATIONS)
+        return range(every, steps, every) if every else range(0)
 
     def of(self, contender: Contender | None, key: str) -> Any:
         """Return a setting as it is for a contender: its own one, or the study's."""
