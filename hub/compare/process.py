@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hub.compare.settings import Settings
     from hub.experiments.contender import Contender
 
-PRELOADED = ["hub.compare.training", "hub.building.build", "torch._dynamo", "transformers"]
+PRELOADED = ["hub.compare.preloaded"]
 LOG_TAIL = 4000
 """How many of the last printed characters explain a crash."""
 

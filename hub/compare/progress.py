@@ -130,7 +130,13 @@ def title(run: Run) -> str:
 
 
 def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.table import Column
 
     label = Column(no_wrap=True, overflow="ellipsis", max_width=console.width // 3)

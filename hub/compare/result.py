@@ -173,9 +173,7 @@ class Results:
     @property
     def interrupted(self) -> bool:
         """Whether it was ended before its time."""
-        return any(
-            one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes
-        )
+        return any(one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes)
 
     def of(
         self, contender: str, task: str, purpose: Purpose = Purpose.FINAL

@@ -49,7 +49,9 @@ def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -
     loaded = [tasks.load(name, settings.task_options) for name in names]
     records = [_record(task, settings) for task in loaded]
     series = [
-        Series(settings, contender.label, record, space=_space(settings, contender), quick=task.quick)
+        Series(
+            settings, contender.label, record, space=_space(settings, contender), quick=task.quick
+        )
         for task, record in zip(loaded, records, strict=True)
         for contender in settings.contenders
     ]
@@ -107,7 +109,9 @@ def _space(settings: Settings, contender: Contender) -> SearchSpace | None:
     """Return what is tuned of a contender: what it does not set itself."""
     if not settings.tune:
         return None
-    space = hub.search_space(contender.name, settings.tune_arguments).without(contender.own_arguments)
+    space = hub.search_space(contender.name, settings.tune_arguments).without(
+        contender.own_arguments
+    )
     if not space.dimensions:
         raise HubError(
             f"nothing of {contender.label} can be tuned: it has none of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hub.compare.tasks import Options
 from hub.errors import HubError
@@ -35,6 +35,7 @@ class Settings:
         PrecisionError: The precision is unknown, or the device cannot train in it.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
     contenders: tuple[Contender, ...]
     tasks: tuple[str, ...] = ("llama",)
     """Names of built-in tasks, or `module:function`, a function that returns a `Task`."""

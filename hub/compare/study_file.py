@@ -51,17 +51,14 @@ def settings_of(values: Mapping[str, Any], where: str) -> Settings:
     Raises:
         HubError: A key is unknown, or a value makes no sense.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     contenders = tuple(
         Contender.parse(one) if isinstance(one, str) else Contender.of(one)
         for one in values["contenders"]
     )
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     try:
-        return TypeAdapter(Settings, config=config).validate_python(
-            {**values, "contenders": contenders}
-        )
+        return TypeAdapter(Settings).validate_python({**values, "contenders": contenders})
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
