@@ -9,6 +9,8 @@ from enum import StrEnum
 from statistics import median
 from typing import Any, NamedTuple
 
+from hub.arguments import values
+
 SCHEMA = "hub-compare-2"
 """The version of the format. A change that readers of the old one would misread changes it."""
 WARM_UP_STEPS = 5
@@ -84,7 +86,7 @@ class Outcome:
     details: str = ""
     """The traceback, or the last lines that its process printed."""
     device: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, values.Value] = field(default_factory=dict)
     """Every argument of the optimizer, as resolved."""
     changed: tuple[str, ...] = ()
     """Those of them that are not the name's defaults."""
@@ -171,9 +173,7 @@ class Results:
     @property
     def interrupted(self) -> bool:
         """Whether it was ended before its time."""
-        return any(
-            one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes
-        )
+        return any(one.status in (Status.INTERRUPTED, Status.NOT_STARTED) for one in self.outcomes)
 
     def of(
         self, contender: str, task: str, purpose: Purpose = Purpose.FINAL
@@ -188,11 +188,14 @@ class Results:
 
 
 def to_json(value: Results | Outcome) -> str:
-    """Write results: bytes, seconds and losses as numbers, null for what is unknown."""
+    """Write results: bytes, seconds and losses as numbers, null for what is unknown.
+
+    What JSON has no number for is a mapping, as in checkpoints: `{"float": "inf"}`.
+    """
     from pydantic import TypeAdapter
 
-    plain = TypeAdapter(type(value)).dump_python(value, mode="json")
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    plain = TypeAdapter(type(value)).dump_python(value)
+    return json.dumps(values.to_json(plain), indent=1, allow_nan=False) + "\n"
 
 
 def digest(value: object) -> str:
