@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from hub.experiments.clock import Time
     from hub.bench.settings import Settings
+    from hub.experiments.clock import Time
     from hub.experiments.contender import Contender
 
 SECONDS = 0.6

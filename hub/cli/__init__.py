@@ -17,6 +17,7 @@ from hub.cli import (
     new_plugin,
     plan,
     schema,
+    search_space,
     show,
 )
 from hub.cli.command import Command
@@ -38,6 +39,7 @@ app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 app.command("schema", cls=Command)(schema.schema)
+app.command("search-space", cls=Command)(search_space.search_space)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 

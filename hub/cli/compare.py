@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 from hub.cli.command import complete_optimizer, complete_schedule
 from hub.cli.language import in_options
@@ -115,4 +114,5 @@ def _settings(names: list[str], given: dict[str, Any]) -> Settings:
 
 
 def _is_given(ctx: typer.Context, key: str) -> bool:
-    return ctx.get_parameter_source(key) is not ParameterSource.DEFAULT
+    source = ctx.get_parameter_source(key)
+    return source is not None and source.name == "COMMANDLINE"

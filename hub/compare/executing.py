@@ -98,11 +98,11 @@ class Execution:
         first = self._waiting.popleft()
         if not self._owners[id(first)].quick:
             return [first]
-        others, runs = deque[Run](), [first]
+        others, runs = [], [first]
         for run in self._waiting:
             alike = run.contender == first.contender and self._owners[id(run)].quick
             (runs if alike else others).append(run)
-        self._waiting = others
+        self._waiting = deque(others)
         return runs
 
     def _listen(self) -> None:

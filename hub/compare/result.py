@@ -86,7 +86,7 @@ class Outcome:
     details: str = ""
     """The traceback, or the last lines that its process printed."""
     device: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, values.Value] = field(default_factory=dict)
     """Every argument of the optimizer, as resolved."""
     changed: tuple[str, ...] = ()
     """Those of them that were set, by the contender, by its tuning or by the precision."""
@@ -188,10 +188,13 @@ class Results:
 
 
 def to_json(value: Results | Outcome) -> str:
-    """Write results: bytes, seconds and losses as numbers, null for what is unknown."""
+    """Write results: bytes, seconds and losses as numbers, null for what is unknown.
+
+    What JSON has no number for is a mapping, as in checkpoints: `{"float": "inf"}`.
+    """
     from pydantic import TypeAdapter
 
-    plain = TypeAdapter(type(value)).dump_python(value, mode="json")
+    plain = TypeAdapter(type(value)).dump_python(value)
     return json.dumps(values.to_json(plain), indent=1, allow_nan=False) + "\n"
 
 

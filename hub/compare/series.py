@@ -1,4 +1,4 @@
-"""The trainings of one contender on one task: trials first, if it is tuned, then those that count."""
+"""The trainings of one contender on one task: trials, if it is tuned, then those that count."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_a_finished_training_has_every_figure(study):
         assert one.step_seconds > 0
         assert one.gradient_bytes == 4 * one.parameters
         assert one.peak_memory_bytes > 4 * one.parameters
-        assert 0 < one.bandwidth_fraction
+        assert one.bandwidth_fraction > 0
         assert one.device
         assert not one.error
     assert adamw.arguments["lr"] == 0.01
