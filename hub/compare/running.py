@@ -97,8 +97,12 @@ def check(settings: Settings) -> None:
             default_registry().source("scheduler", schedule)
         if settings.tune:
             _space(settings, contender)
-    for task in tasks.expanded(settings.tasks):
-        tasks.check(task, settings.task_options)
+    names = tasks.expanded(settings.tasks)
+    tasks.check_options(names, settings.task_options)
+    for name in names:
+        tasks.check(name, settings.task_options)
+        if name not in tasks.BUILT_IN and ":" in name:
+            tasks.dry_run(tasks.load(name, settings.task_options))
     check_device(settings.device)
     if settings.out is not None:
         extra.require("matplotlib", "scipy", "yaml")
