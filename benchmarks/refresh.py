@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import hub
-from hub.compare.tasks import corpus
 from hub.compare.settings import Contender, Settings
+from hub.compare.tasks import corpus
 from hub.compare.training import Trainer
 from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions
 

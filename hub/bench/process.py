@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.bench.result import Row
-from hub.experiments import processes
 from hub.errors import HubError
+from hub.experiments import processes
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

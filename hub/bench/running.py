@@ -10,8 +10,8 @@ import hub
 from hub.bench import process
 from hub.bench.result import Report
 from hub.experiments import extra, versions
-from hub.experiments.model import read_configuration
 from hub.experiments.devices import check_device
+from hub.experiments.model import read_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,9 +1,12 @@
-"""The events that a training process sends while it runs: plain data that pickles."""
+"""The events that a process sends while it trains: plain data that pickles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hub.compare.result import Status
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,17 @@ class Started:
     """The device in words."""
     arguments: dict[str, Any]
     """Every argument of the optimizer, as resolved."""
+    changed: tuple[str, ...]
+    """Those that are not defaults."""
+    findings: tuple[str, ...]
+    """Of the optimizer's plan."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The held-out loss, in nats a token."""
+    """The held-out loss after so many steps."""
 
-    moment: Literal["before", "after"]
+    step: int
     loss: float
 
 
@@ -33,7 +40,7 @@ class Stepped:
     step: int
     """Counted from 1."""
     loss: float
-    """In nats a token, before the update."""
+    """Before the update."""
     seconds: float
     """Forward, backward and update together."""
 
@@ -45,29 +52,27 @@ class Warned:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the training took, in bytes."""
+    """What the training took: fields of `hub.compare.Outcome`."""
 
-    state: int
-    gradients: int
-    """At the highest point of one backward pass."""
-    peak_memory: int | None
-    """None if the system does not report it."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The last event of a training that went well."""
+    state_bytes: int
+    gradient_bytes: int
+    peak_memory_bytes: int | None
+    step_bytes: int
+    host_ms: float | None
+    device_ms: float | None
+    bandwidth: float | None
 
 
 @dataclass(frozen=True)
-class Failed:
-    """The last event of a training that raised."""
+class Ended:
+    """The last event of a training."""
 
-    error: str
-    details: str
+    status: Status
+    error: str = ""
+    details: str = ""
     """The traceback."""
 
 
-Event = Started | Evaluated | Stepped | Warned | Measured | Finished | Failed
+Event = Started | Evaluated | Stepped | Warned | Measured | Ended

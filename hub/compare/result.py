@@ -88,10 +88,10 @@ class Outcome:
     details: str = ""
     """The traceback, or the last lines that its process printed."""
     device: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, values.Value] = field(default_factory=dict)
     """Every argument of the optimizer, as resolved."""
     changed: tuple[str, ...] = ()
-    """Those of them that are not the name's defaults."""
+    """Those of them that were set, by the contender, by its tuning or by the precision."""
     parameters: int | None = None
     """How many numbers the model trains."""
     curve: tuple[Point, ...] = ()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hub.compare.result import SCHEMA, Results, from_json
 from hub.errors import HubError
 from hub.text import shown
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+NAME = "results.json"
+"""The file in the folder of a study."""
 NUMBER = {
     "anyOf": [
         {"type": "number"},
@@ -26,18 +26,22 @@ NUMBER = {
 """What JSON Schema says of a number that may be infinite."""
 
 
-def load(path: Path) -> Results:
+def load(path: str | Path) -> Results:
     """Read a results file.
+
+    Args:
+        path: The file, or the folder that has it as `results.json`.
 
     Raises:
         HubError: It cannot be read, is not one, or is one of another version.
     """
+    path = Path(path) / NAME if Path(path).is_dir() else Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         plain = json.loads(text)
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unusable(path, f"are not JSON: {error}") from error
     version = plain.get("schema") if isinstance(plain, dict) else None
     if version != SCHEMA:

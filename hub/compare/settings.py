@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from hub.compare.tasks import Options
 from hub.errors import HubError
 from hub.experiments.contender import Contender, check_labels
 from hub.experiments.devices import check_words
 
+EVALUATIONS = 20
+"""How many times a training is evaluated that has a target."""
 LEAST = {
     "steps": 1,
     "batch_size": 1,
@@ -32,6 +35,7 @@ class Settings:
         PrecisionError: The precision is unknown, or the device cannot train in it.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
     contenders: tuple[Contender, ...]
     tasks: tuple[str, ...] = ("llama",)
     """Names of built-in tasks, or `module:function`, a function that returns a `Task`."""
@@ -112,6 +116,23 @@ class Settings:
                 where="warmup_steps",
                 fix="fewer warm-up steps, or more steps",
             )
+
+    @property
+    def task_options(self) -> Options:
+        """What the study says about its tasks."""
+        return Options(
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            data=self.data,
+            model=self.model,
+        )
+
+    def evaluated_after(self, steps: int) -> range:
+        """Return the steps after which a training is evaluated, besides its last one."""
+        every = self.evaluate_every
+        if every is None and self.target is not None:
+            every = max(1, steps // EVALUATIONS)
+        return range(every, steps, every) if every else range(0)
 
     def of(self, contender: Contender | None, key: str) -> Any:
         """Return a setting as it is for a contender: its own one, or the study's."""

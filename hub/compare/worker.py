@@ -9,26 +9,28 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from hub.compare.events import Failed
+from hub.compare.events import Ended
+from hub.compare.result import Status
 from hub.errors import HubError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from hub.compare.corpus import Corpus
-    from hub.compare.settings import Contender, Settings
+    from hub.compare.result import Run
+    from hub.compare.settings import Settings
+    from hub.experiments.contender import Contender
 
 
 def main(
-    settings: Settings, contender: Contender, text: Corpus, sender: Connection, log: Path
+    settings: Settings, jobs: Sequence[tuple[Contender, Run]], sender: Connection, log: Path
 ) -> None:
-    """Train, and send every event to the parent; a failure is an event too.
+    """Train one after the other, and send every event to the parent; a failure is an event too.
 
     Args:
-        settings: What to train.
-        contender: The optimizer to train with.
-        text: What to train on.
+        settings: Of the study.
+        jobs: What to train; each ends with an `Ended`.
         sender: Takes the events.
         log: Takes what is printed, so that packages do not write over the progress bars.
     """
@@ -36,13 +38,20 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect_output(log)
     faulthandler.enable()
-    try:
-        from hub.compare.training import train
+    import torch
 
-        for event in train(settings, contender, text):
-            sender.send(event)
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is this row's result
-        sender.send(Failed(_in_words(error), traceback.format_exc()))
+    if settings.jobs > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.jobs))
+    for contender, run in jobs:
+        try:
+            from hub.compare.training import train
+
+            for event in train(settings, contender, run):
+                sender.send(event)
+        except BrokenPipeError:  # the parent is gone
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its result
+            sender.send(Ended(Status.FAILED, _in_words(error), traceback.format_exc()))
 
 
 def _redirect_output(log: Path) -> None:

@@ -53,6 +53,36 @@ def once(timed: Timed, device: torch.device) -> Time:
     return Time(1000 * (done - start), 1000 * (returned - start), before.elapsed_time(after))
 
 
+class StepClock:
+    """Times what runs in a `with` block each time, without waiting for the device.
+
+    Call `read` after the device has done what the block gave it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_device = device.type == "cuda"
+        self._start = 0.0
+        self._events: list[Any] = []
+        self.host_ms: list[float] = []
+        self.device_ms: list[float] = []
+
+    def __enter__(self) -> None:
+        if self._on_device:
+            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            self._events[0].record()
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.host_ms.append(1000 * (time.perf_counter() - self._start))
+        if self._on_device:
+            self._events[1].record()
+
+    def read(self) -> None:
+        """Take in the time between the last block's events."""
+        if self._on_device:
+            self.device_ms.append(self._events[0].elapsed_time(self._events[1]))
+
+
 def in_turn(things: Sequence[Timed], device: torch.device, turn: int) -> list[Time]:
     """Time each of several things once, in the opposite order every other turn."""
     order = range(len(things))

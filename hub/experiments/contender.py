@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hub.arguments.grammar import parse_arguments, read_value
 from hub.errors import HubError
@@ -30,6 +30,7 @@ OWN_KEYS = (
 class Contender:
     """One optimizer with the settings it is to be tried with."""
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: str
     optim_args: str | Mapping[str, Any] = ""
     """`key=value,…` or a mapping, handed to `hub.build` as they are."""
@@ -81,10 +82,10 @@ class Contender:
         Raises:
             HubError: A key is unknown, or a value has the wrong type.
         """
-        from pydantic import ConfigDict, TypeAdapter, ValidationError
+        from pydantic import TypeAdapter, ValidationError
 
         try:
-            return TypeAdapter(cls, config=ConfigDict(extra="forbid")).validate_python(dict(values))
+            return TypeAdapter(cls).validate_python(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
             raise HubError(

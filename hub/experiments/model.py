@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from hub.experiments import extra
 from hub.errors import HubError
+from hub.experiments import extra
 from hub.quiet import no_output, no_warnings
 
 if TYPE_CHECKING:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from hub.compare.tasks.task import Task
+from hub.compare.tasks import imported, problems
+from hub.compare.tasks.dry_run import dry_run
+from hub.compare.tasks.task import Task, to_device
 from hub.errors import HubError
 from hub.text import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-BUILT_IN = {"llama": "hub.compare.tasks.llama"}
-"""Modules with `check(options)`, which imports nothing heavy, and `make(options)`."""
+BUILT_IN = {
+    "llama": "hub.compare.tasks.llama",
+    "digits": "hub.compare.tasks.digits",
+    "lora": "hub.compare.tasks.lora",
+}
+"""Modules with `check(options)`, which imports nothing heavy, `make(options)`, and `TAKES`, the
+names of the options that count."""
+ALL_PROBLEMS = "problems"
+"""Stands for all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,31 +38,80 @@ class Options:
     model: Path | None = None
 
 
+class _Source(NamedTuple):
+    """Where a task comes from."""
+
+    check: Callable[[Options], object]
+    make: Callable[[Options], Task]
+    takes: tuple[str, ...] = ()
+
+
+def expanded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of single tasks, each once."""
+    single = (
+        one for name in names for one in (problems.NAMES if name == ALL_PROBLEMS else (name,))
+    )
+    return tuple(dict.fromkeys(single))
+
+
 def check(name: str, options: Options) -> None:
     """Find what would make a task useless, before any process is started.
 
     Raises:
         HubError: There is no such task, or its data, model or packages cannot be used.
     """
-    _module(name).check(options)
+    _source(name).check(options)
+
+
+def check_options(names: tuple[str, ...], options: Options) -> None:
+    """Check that each option counts for one of the tasks at least.
+
+    Raises:
+        HubError: There is no such task, or one option would change nothing.
+    """
+    taken = {option for name in names for option in _source(name).takes}
+    for one in fields(options):
+        if getattr(options, one.name) is not None and one.name not in taken:
+            raise HubError(
+                f"{one.name} changes nothing: no task of this study takes it",
+                where=one.name,
+                fix="leave it out, or train a task that takes it: "
+                + ", ".join(name for name in BUILT_IN if one.name in _source(name).takes),
+            )
 
 
 def load(name: str, options: Options) -> Task:
-    """Return a task. It loads data and models only when its functions are called.
+    """Return a task, named as asked. Its data and models are loaded when its functions are called.
 
     Raises:
         HubError: As `check`.
     """
-    task: Task = _module(name).make(options)
-    return task
+    return _source(name).make(options)
 
 
-def _module(name: str) -> Any:
-    if name not in BUILT_IN:
-        raise HubError(
-            f"there is no task {shown(name)}", where="tasks", fix=f"one of {', '.join(BUILT_IN)}"
-        )
-    return import_module(BUILT_IN[name])
+def _source(name: str) -> _Source:
+    if name in BUILT_IN:
+        module = import_module(BUILT_IN[name])
+        return _Source(module.check, module.make, module.TAKES)
+    if name in problems.NAMES:
+        return _Source(lambda _: None, lambda _: problems.make(name))
+    if ":" in name:
+        make = partial(imported.load, name)
+        return _Source(lambda _: make(), lambda _: make())
+    raise HubError(
+        f"there is no task {shown(name)}",
+        where="tasks",
+        fix=f"one of {', '.join(BUILT_IN)}, {ALL_PROBLEMS}, or an import path, module:function",
+    )
 
 
-__all__ = ["Options", "Task", "check", "load"]
+__all__ = [
+    "Options",
+    "Task",
+    "check",
+    "check_options",
+    "dry_run",
+    "expanded",
+    "load",
+    "to_device",
+]

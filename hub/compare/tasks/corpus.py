@@ -34,7 +34,7 @@ class Corpus:
 
 
 def load(path: Path | None, sequence_length: int) -> Corpus:
-    """Read a text and set its end apart.
+    """Read a text, and set its end apart.
 
     Args:
         path: A UTF-8 file, or None for the help text of Python's standard library.
@@ -44,7 +44,15 @@ def load(path: Path | None, sequence_length: int) -> Corpus:
         HubError: The file cannot be read, is not UTF-8, or is too short.
     """
     text = _read(path) if path else _python_help()
-    source = str(path) if path else "the help text of Python"
+    return divided(str(path) if path else "the help text of Python", text, sequence_length)
+
+
+def divided(source: str, text: bytes, sequence_length: int) -> Corpus:
+    """Set the end of a text apart.
+
+    Raises:
+        HubError: It is too short.
+    """
     tail = len(text) // HELD_OUT
     if tail < sequence_length:
         raise HubError(

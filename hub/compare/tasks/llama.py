@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hub.compare.tasks import Options
+    from hub.compare.tasks.corpus import Corpus
 
 BATCH_SIZE, LENGTH = 8, 128
+TAKES = ("batch_size", "sequence_length", "data", "model")
 
 
 def check(options: Options) -> None:
@@ -39,13 +41,6 @@ def make(options: Options) -> Task:
     batch_size, length = options.batch_size or BATCH_SIZE, options.sequence_length or LENGTH
     text = corpus.load(options.data, length)
 
-    def evaluate(module: nn.Module) -> float:
-        losses = [
-            (loss(module, batch.to(next(module.parameters()).device)).item(), len(batch))
-            for batch in corpus.evaluation_batches(text, batch_size, length)
-        ]
-        return sum(one * size for one, size in losses) / sum(size for _, size in losses)
-
     return Task(
         name="llama",
         summary=f"{options.model or 'a small Llama'} on {text.source}, byte by byte, "
@@ -53,9 +48,11 @@ def make(options: Options) -> Task:
         model=lambda _: model.build(options.model, length),
         batches=lambda seed: corpus.training_batches(text, batch_size, length, seed),
         loss=loss,
-        evaluate=evaluate,
+        evaluate=lambda module: evaluate(module, text, batch_size, length),
         tokens=batch_size * length,
-        fingerprint=digest([text.sha256, _of_model(options.model), batch_size, length]),
+        fingerprint=digest(
+            [text.sha256, of_model(options.model, model.SMALL_LLAMA), batch_size, length]
+        ),
     )
 
 
@@ -65,10 +62,20 @@ def loss(module: nn.Module, batch: Tensor) -> Tensor:
     return found
 
 
-def _of_model(path: Path | None) -> object:
-    """Return what tells models apart that losses depend on."""
+def evaluate(module: nn.Module, text: Corpus, batch_size: int, length: int) -> float:
+    """Return the mean loss on the held-out text."""
+    device = next(module.parameters()).device
+    losses = [
+        (loss(module, batch.to(device)).item(), len(batch))
+        for batch in corpus.evaluation_batches(text, batch_size, length)
+    ]
+    return sum(one * size for one, size in losses) / sum(size for _, size in losses)
+
+
+def of_model(path: Path | None, own: object) -> object:
+    """Return what tells models apart that losses depend on: the task's own ones, and folders."""
     if path is None:
-        return model.SMALL_LLAMA
+        return own
     files = sorted(path.glob("*.json")) + sorted(path.glob("*.safetensors"))
     return [(file.name, file.stat().st_size) for file in files] + [
         (path / "config.json").read_text()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    import torch
     from torch import Tensor, nn
 
 
@@ -19,7 +21,8 @@ class Task:
     `examples/task.py` is a whole one.
     """
 
-    name: str
+    name: str = ""
+    """What a study calls it; a task of one's own is called by its import path."""
     model: Callable[[int], nn.Module]
     """Make the model in fp32 on the CPU. Takes the seed; the same one gives the same weights."""
     batches: Callable[[int], Iterable[Any]]
@@ -45,3 +48,16 @@ class Task:
     machines belong together only if it is the same."""
     quick: bool = False
     """Whether a training takes so little time that many share a process."""
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device; what else is in it stays as it is."""
+    if hasattr(batch, "to"):  # tensors, and what collators of Transformers return
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch

@@ -3,40 +3,38 @@ import json
 import pytest
 import torch
 
-from hub.experiments import extra, model
 from hub.errors import HubError
+from hub.experiments import extra, model
 
 
-def build(settings) -> torch.nn.Module:
+def build(folder=None) -> torch.nn.Module:
     torch.manual_seed(0)
-    return model.build(settings, torch.float32)
+    return model.build(folder, 32)
 
 
-def test_default_is_a_small_llama(settings):
-    small = settings(model=None)
-    model.check(small)
-    parameters = sum(one.numel() for one in build(small).parameters())
+def test_default_is_a_small_llama():
+    model.check(None, 32)
+    parameters = sum(one.numel() for one in build().parameters())
     assert 1_000_000 < parameters < 2_000_000
 
 
-def test_folder_without_weights_gives_fresh_ones(settings):
-    small = settings()
-    model.check(small)
-    first, second = build(small).state_dict(), build(small).state_dict()
+def test_folder_without_weights_gives_fresh_ones(model_folder):
+    model.check(model_folder, 32)
+    first, second = build(model_folder).state_dict(), build(model_folder).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_folder_with_weights_gives_those(settings, tmp_path):
-    torch.manual_seed(7)
-    saved = model.build(settings(), torch.bfloat16)
+def test_folder_with_weights_gives_those(model_folder, tmp_path):
+    saved = build(model_folder).bfloat16()
     saved.save_pretrained(tmp_path)
-    loaded = build(settings(model=tmp_path)).state_dict()
+    torch.manual_seed(7)
+    loaded = build(tmp_path).state_dict()
     assert all(torch.equal(loaded[name], one.float()) for name, one in saved.state_dict().items())
 
 
-def test_folder_must_have_a_configuration(settings, tmp_path):
+def test_folder_must_have_a_configuration(tmp_path):
     with pytest.raises(HubError, match="no Transformers configuration"):
-        model.check(settings(model=tmp_path / "none"))
+        model.check(tmp_path / "none", 32)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +45,18 @@ def test_folder_must_have_a_configuration(settings, tmp_path):
         ({"model_type": "no such model"}, "cannot use the configuration"),
     ],
 )
-def test_unusable_configurations_are_refused(settings, model_folder, tmp_path, change, message):
+def test_unusable_configurations_are_refused(model_folder, tmp_path, change, message):
     config = json.loads((model_folder / "config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(HubError, match=message):
-        model.check(settings(model=tmp_path))
+        model.check(tmp_path, 32)
 
 
-def test_broken_weights_are_refused(settings, model_folder, tmp_path):
+def test_broken_weights_are_refused(model_folder, tmp_path):
     (tmp_path / "config.json").write_text((model_folder / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(HubError, match="do not load"):
-        build(settings(model=tmp_path))
+        build(tmp_path)
 
 
 def test_missing_package_names_the_extra():
