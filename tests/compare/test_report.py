@@ -93,37 +93,13 @@ def test_results_are_read_back(small, written):
     assert to_json(found) == to_json(small)
     good, bad = found.outcomes[0], found.outcomes[3]
     assert good == replace(small.outcomes[0], arguments=good.arguments)
-    assert math.isnan(bad.curve[-1].loss)
-    assert bad.status is DIVERGED
+    assert (bad.status, bad.diverged_at, len(bad.curve)) == (DIVERGED, 3, 2)
 
 
 def test_infinite_arguments_survive(tmp_path):
     one = studies.outcome("a", arguments={"threshold": math.inf})
     assert from_json(to_json(one), type(one)).arguments == {"threshold": math.inf}
     json.loads(to_json(one), parse_constant=pytest.fail)
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (lambda text: text[:100], "are not JSON"),
-        (lambda _: "[]", "have the format None"),
-        (lambda text: text.replace("hub-compare-2", "hub-compare-1"), "have the format 'hub-comp"),
-        (lambda text: text.replace('"seed": 0', '"seed": "x"'), "outcomes.0.run.seed: input sh"),
-        (lambda text: text.replace('"status": "done"', '"status": "won"'), "outcomes.0.status"),
-    ],
-)
-def test_what_is_no_results_file_is_refused(written, tmp_path, change, what):
-    (tmp_path / "other.json").write_text(change((written / "results.json").read_text()))
-    with pytest.raises(HubError, match=what) as caught:
-        results_file.load(tmp_path / "other.json")
-    assert caught.value.where == str(tmp_path / "other.json")
-    assert caught.value.fix
-
-
-def test_a_missing_results_file_is_refused(tmp_path):
-    with pytest.raises(HubError, match="cannot be read: No such file"):
-        results_file.load(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize("study", ["small", "everything_small"])
@@ -222,11 +198,6 @@ def test_findings_warnings_and_errors_are_in_the_page():
     assert words.count("RuntimeError: <b>no & way</b>") == 1
     assert "llama, seed 0, llama, seed 1" in words
     assert "Traceback: here" in words
-
-
-def test_without_yaml_the_study_is_json(small, monkeypatch):
-    monkeypatch.setattr(page, "find_spec", lambda _: None)
-    assert json.loads(page.study_text(small)) == small.study
 
 
 def test_what_fails_after_training_leaves_the_results(small, tmp_path, monkeypatch):

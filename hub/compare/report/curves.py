@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from hub.compare import formatting
 from hub.compare.report import picture
 from hub.compare.report.looks import MUTED
-from hub.compare.report.rows import diverged_step, finite
 from hub.compare.result import Status
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from hub.compare.report.looks import Look
     from hub.compare.report.picture import Picture
     from hub.compare.report.rows import Row
-    from hub.compare.result import Evaluation, Outcome, TaskRecord
+    from hub.compare.result import Outcome, TaskRecord
 
 SMOOTHING = 0.1
 """A drawn loss is the mean of this part of the steps, up to its own: batches differ."""
@@ -61,7 +59,6 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
         HubError: matplotlib is missing.
     """
     start = [one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations]
-    start = [loss for loss in start if math.isfinite(loss)]
     training = lines(rows, trained)
     ended = all(one.status is Status.DONE for row in rows for one in row.outcomes)
     alone = "" if ended else " A training that is not done has a line to itself."
@@ -124,8 +121,8 @@ def lines(rows: Iterable[Row], track: Any) -> tuple[Line, ...]:
 
 
 def trained(outcome: Outcome) -> Track | None:
-    """Return the smoothed training losses, as far as they are numbers, thinned out."""
-    curve = finite(outcome.curve)
+    """Return the smoothed training losses, thinned out."""
+    curve = outcome.curve
     if not curve:
         return None
     seconds = list(accumulate(point.seconds for point in curve))
@@ -138,11 +135,10 @@ def trained(outcome: Outcome) -> Track | None:
 
 
 def held_out_losses(outcome: Outcome) -> Track | None:
-    """Return the evaluations, as far as they are numbers."""
-    found: list[Evaluation] = [one for one in outcome.evaluations if math.isfinite(one.loss)]
-    if not found:
+    """Return the evaluations."""
+    if not outcome.evaluations:
         return None
-    steps, losses, seconds = zip(*found, strict=True)
+    steps, losses, seconds = zip(*outcome.evaluations, strict=True)
     return Track(steps=steps, seconds=seconds, losses=losses)
 
 
@@ -166,9 +162,9 @@ def smoothed(losses: Sequence[float], places: Iterable[int], steps: int) -> list
 
 
 def _diverged(outcome: Outcome) -> tuple[int, float] | None:
-    if outcome.status is not Status.DIVERGED:
+    if outcome.diverged_at is None:
         return None
-    return diverged_step(outcome), sum(point.seconds for point in outcome.curve)
+    return outcome.diverged_at, sum(point.seconds for point in outcome.curve)
 
 
 def _line(contender: str, tracks: Sequence[Track | None]) -> Line:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from hub.compare import formatting
@@ -80,7 +79,7 @@ def sensitivity(results: Results, task: TaskRecord, looks: dict[str, Look]) -> P
     starts = [
         one.evaluations[0].loss for found in trials.values() for one in found[:1] if one.evaluations
     ]
-    bottom, top = picture.limits(done, [*filter(math.isfinite, starts)], whole=False)
+    bottom, top = picture.limits(done, starts, whole=False)
     left = [_trials(axes, found, looks[contender], top) for contender, found in trials.items()]
     picture.logarithmic(axes.xaxis)
     axes.set_ylim(bottom, top)
@@ -254,5 +253,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 def _starts(rows: Sequence[Row]) -> list[float]:
     """Return the held-out losses before training."""
-    found = (one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations)
-    return [loss for loss in found if math.isfinite(loss)]
+    return [one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations]

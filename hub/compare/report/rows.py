@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,7 @@ from hub.compare.statistics import summarize
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hub.compare.result import Evaluation, Outcome, Point, Results, TaskRecord
+    from hub.compare.result import Evaluation, Outcome, Results, TaskRecord
     from hub.compare.statistics import Summary
 
 
@@ -100,18 +99,6 @@ def columns(shown: Sequence[Row]) -> tuple[Column, ...]:
     return (first, *known)
 
 
-def diverged_step(outcome: Outcome) -> int:
-    """Return the step whose loss was not a finite number, or the last one if none was."""
-    odd = (point.step for point in outcome.curve if not math.isfinite(point.loss))
-    return next(odd, len(outcome.curve))
-
-
-def finite(curve: Sequence[Point]) -> tuple[Point, ...]:
-    """Return the points before the first one whose loss is not a finite number."""
-    end = next((n for n, point in enumerate(curve) if not math.isfinite(point.loss)), len(curve))
-    return tuple(curve[:end])
-
-
 def _row(results: Results, contender: str, task: TaskRecord) -> Row:
     outcomes = results.of(contender, task.name)
     found = losses(results, contender, task.name)
@@ -128,9 +115,9 @@ def _row(results: Results, contender: str, task: TaskRecord) -> Row:
 def _ended(outcome: Outcome) -> str:
     if outcome.status is not Status.DIVERGED:
         return outcome.status.value
-    before = finite(outcome.curve)
-    so_far = f", loss {formatting.loss(before[-1].loss)} until then" if before else ""
-    return f"diverged at step {diverged_step(outcome)}{so_far}"
+    curve = outcome.curve
+    so_far = f", loss {formatting.loss(curve[-1].loss)} until then" if curve else ""
+    return f"diverged at step {outcome.diverged_at}{so_far}"
 
 
 def _steps_to_target(row: Row) -> str:

@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 
 from hub.compare import formatting
 from hub.compare.claims import Lead, claims, pairs, shared
-from hub.compare.report.rows import columns, diverged_step, rows
+from hub.compare.report.rows import columns, rows
 from hub.compare.result import Status
 from hub.compare.statistics import LEVEL
 from hub.terminal import literal
@@ -117,8 +117,8 @@ def _cell(column: Column, row: Row) -> str:
         part = f" ({row.loss.count}/{len(row.outcomes)})" if row.ended else ""
         return f"{column.text(row)}{part}"
     if all(one.status is Status.DIVERGED for one in row.outcomes):
-        steps = sorted({diverged_step(one) for one in row.outcomes})
-        return f"diverged at {steps[0]}{'+' if steps[1:] else ''}" if steps else "–"
+        steps = sorted({one.diverged_at or 0 for one in row.outcomes})
+        return f"diverged at {steps[0]}{'+' if steps[1:] else ''}" if steps else formatting.UNKNOWN
     return next((one.status.value for one in row.outcomes), formatting.UNKNOWN)
 
 
