@@ -287,6 +287,20 @@ def test_a_training_that_stops_being_a_number_is_marked_at_its_step():
     assert mark.get_xdata()[0] == 3
 
 
+@pytest.mark.parametrize("others", [[], ["a"]])
+def test_a_training_may_diverge_at_its_first_step(others):
+    bad = studies.outcome("b", status=DIVERGED, done=1)
+    assert bad.curve == ()
+    results = studies.results(*map(studies.outcome, others), bad)
+    task = results.tasks[0]
+    drawn = curves.pictures(rows(results, task), task, _looks(results))
+    assert len(drawn) == (3 if others else 0)
+    if others:
+        (mark,) = (line for line in drawn[0].drawn.axes[0].lines if line.get_marker() == "^")
+        assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (1, limits_of(results)[1])
+    assert "diverged at step 1" in Page(page.html(results, Pictures.of(results))).words
+
+
 def test_bands_reach_from_the_lowest_seed_to_the_highest():
     results = studies.study({"a": [2.0, 2.2, 2.6]})
     found = rows(results, results.tasks[0])

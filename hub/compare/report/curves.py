@@ -63,7 +63,7 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
     ended = all(one.status is Status.DONE for row in rows for one in row.outcomes)
     alone = "" if ended else " A training that is not done has a line to itself."
     made = []
-    if training:
+    if any(one.steps for one in training):
         smooth = (
             "Each line is the mean of a contender's seeds, smoothed over "
             f"{formatting.percent(SMOOTHING)} of the steps; its band reaches from the lowest seed "
@@ -85,8 +85,8 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
             )
         ]
     several = any(len(one.evaluations) > BEFORE_AND_AFTER for row in rows for one in row.outcomes)
-    held_out = lines(rows, held_out_losses) if several else ()
-    if held_out:
+    if several:
+        held_out = lines(rows, held_out_losses)
         goal = "" if task.target is None else " The dashed gray line is the target."
         made.append(
             _picture(
@@ -115,7 +115,7 @@ def lines(rows: Iterable[Row], track: Any) -> tuple[Line, ...]:
         found += [
             replace(_line(row.contender, [track(one)]), diverged=_diverged(one))
             for one in others
-            if track(one)
+            if track(one) or _diverged(one)
         ]
     return tuple(found)
 
@@ -169,12 +169,12 @@ def _diverged(outcome: Outcome) -> tuple[int, float] | None:
 
 def _line(contender: str, tracks: Sequence[Track | None]) -> Line:
     whole = [one for one in tracks if one is not None]
-    length = min(len(one.steps) for one in whole)
+    length = min((len(one.steps) for one in whole), default=0)
     losses = list(zip(*(one.losses[:length] for one in whole), strict=True))
     seconds = zip(*(one.seconds[:length] for one in whole), strict=True)
     return Line(
         contender=contender,
-        steps=whole[0].steps[:length],
+        steps=whole[0].steps[:length] if whole else (),
         seconds=tuple(map(fmean, seconds)),
         middle=tuple(map(fmean, losses)),
         low=tuple(map(min, losses)),
@@ -216,6 +216,9 @@ def _picture(
 def _draw(axes: Any, line: Line, look: Look, top: float, *, over_time: bool) -> bool:
     """Draw a line, and a mark if it ends above the picture or nowhere."""
     xs = line.seconds if over_time else line.steps
+    if line.diverged and not xs:  # at its first step
+        picture.leaves(axes, look, line.diverged[over_time], top)
+        return False
     marker = look.marker if len(xs) == 1 else ""
     axes.plot(xs, line.middle, **look.line, marker=marker)
     if any(low != high for low, high in zip(line.low, line.high, strict=True)):
