@@ -81,6 +81,15 @@ def test_what_cannot_be_said(losses, sentences):
     assert said(studies.study(losses)) == sentences
 
 
+def test_a_contender_without_one_good_trial_is_named():
+    trials = [studies.outcome("B", 9, trial=n, status=DIVERGED) for n in range(4)]
+    results = studies.results(studies.outcome("A"), *trials)
+    assert said(results) == [
+        "Only A was trained to the end: nothing compares with it.",
+        "B diverged in 4 of 4 trials.",
+    ]
+
+
 def test_a_lucky_seed_is_not_a_mean():
     """C's one good seed is lower than every loss of the others."""
     results = studies.study(

@@ -187,6 +187,13 @@ def test_tuning_is_in_the_page():
     assert "One seed: no contender" not in words  # there is one contender only
 
 
+def test_a_contender_without_one_good_trial_is_in_the_page():
+    trials = [studies.outcome("b", 9, trial=n, status=DIVERGED) for n in range(4)]
+    results = studies.results(studies.outcome("a"), *trials)
+    words = Page(page.html(results, Pictures.of(results))).words
+    assert "b 4 of 4 trials diverged –" in words
+
+
 def test_findings_warnings_and_errors_are_in_the_page():
     one = studies.outcome(
         "a", status=FAILED, warnings=("careful <now>",), findings=("embeddings: AdamW",)

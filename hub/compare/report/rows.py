@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.compare import formatting
 from hub.compare.claims import losses
-from hub.compare.result import Status
+from hub.compare.result import Purpose, Status
 from hub.compare.statistics import summarize
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Row:
 
     contender: str
     outcomes: tuple[Outcome, ...]
+    trials: tuple[Outcome, ...]
+    """Of its tuning."""
     loss: Summary | None
     """Of the seeds that are done."""
     reached: tuple[Evaluation | None, ...]
@@ -65,7 +68,12 @@ class Row:
 
     @property
     def ended(self) -> tuple[str, ...]:
-        """How each seed ended that is not done."""
+        """How each seed ended that is not done; without seeds, how the trials ended."""
+        if not self.outcomes:
+            counts = Counter(one.status for one in self.trials)
+            return tuple(
+                f"{count} of {len(self.trials)} trials {status}" for status, count in counts.items()
+            )
         return tuple(
             f"seed {one.run.seed}: {_ended(one)}" if len(self.outcomes) > 1 else _ended(one)
             for one in self.outcomes
@@ -106,6 +114,7 @@ def _row(results: Results, contender: str, task: TaskRecord) -> Row:
     return Row(
         contender=contender,
         outcomes=outcomes,
+        trials=results.of(contender, task.name, Purpose.TUNING),
         loss=summarize(list(found.values())) if found else None,
         reached=() if target is None else tuple(one.reached(target) for one in outcomes),
         tokens=task.tokens,

@@ -116,8 +116,9 @@ def _cell(column: Column, row: Row) -> str:
     if row.loss is not None:
         part = f" ({row.loss.count}/{len(row.outcomes)})" if row.ended else ""
         return f"{column.text(row)}{part}"
-    if all(one.status is Status.DIVERGED for one in row.outcomes):
-        steps = sorted({one.diverged_at or 0 for one in row.outcomes})
+    outcomes = row.outcomes or row.trials
+    if all(one.status is Status.DIVERGED for one in outcomes):
+        steps = sorted({one.diverged_at or 0 for one in outcomes})
         return f"diverged at {steps[0]}{'+' if steps[1:] else ''}" if steps else formatting.UNKNOWN
     return next((one.status.value for one in row.outcomes), formatting.UNKNOWN)
 
