@@ -340,7 +340,8 @@ def test_one_line_a_contender_over_learning_rates():
         studies.outcome("a", 9, 2 + rate, trial=trial, chosen={"lr": rate, "weight_decay": 0.1})
         for trial, rate in enumerate([0.1, 0.001, 0.01])
     ]
-    made += [studies.outcome("b", 9, trial=0, chosen={"lr": 1.0}, status=DIVERGED)]
+    made += [studies.outcome("a", 9, trial=3, chosen={"lr": 1.0}, status=DIVERGED)]
+    made += [studies.outcome("b", 9, trial=n, chosen={"weight_decay": n / 9}) for n in range(3)]
     results = studies.results(*made)
     drawn = drawings.sensitivity(results, results.tasks[0], _looks(results))
     axes = drawn.drawn.axes[0]
@@ -349,6 +350,7 @@ def test_one_line_a_contender_over_learning_rates():
     (mark,) = (line for line in axes.lines if line.get_marker() == "^")
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (1.0, axes.get_ylim()[1])
     assert "Also varied: weight_decay." in drawn.caption
+    assert list(drawn.looks) == ["a"]  # that of b is fixed
 
 
 def test_the_front_has_what_none_beats():
@@ -380,6 +382,7 @@ def test_tasks_with_targets_have_a_profile():
 
 def test_limits_hold_for_whatever_there_is():
     assert picture.limits([2.0, 40_000.0], [5.0], whole=True) == (1.85, 5.15)
+    assert picture.limits([2.0, 7.0, 9.0], [5.0], whole=True) == (1.75, 7.25)  # noise, and more
     assert picture.limits([2.0, 3.0, 40_000.0], [5.0], whole=False) == (1.95, 3.05)
     for values, start in (([6.0], [5.0]), ([0.0], []), ([-1.0], [])):
         low, high = picture.limits(values, start, whole=True)
@@ -483,3 +486,12 @@ def test_units_of_users_are_text():
     found = Page(page.html(results, Pictures.of(results)))
     assert "2.555 <b>$x_1$</b>\\x1b, p" in found.words
     assert "training loss (<b>$x_1$</b>\\x1b)" in found.words
+
+
+@pytest.mark.parametrize(("target", "shown"), [(2.5, True), (1.5, True), (40.0, False)])
+def test_a_target_is_drawn_where_it_is_in_the_picture(target, shown):
+    results = studies.results(studies.outcome("a"), tasks=(studies.task(target=target),))
+    task = results.tasks[0]
+    drawn = curves.pictures(rows(results, task), task, _looks(results))[2]
+    levels = [line.get_ydata()[0] for line in drawn.drawn.axes[0].lines]
+    assert (target in levels) == ("dashed gray" in drawn.caption) == shown

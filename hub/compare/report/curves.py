@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean
@@ -87,7 +88,6 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
     several = any(len(one.evaluations) > BEFORE_AND_AFTER for row in rows for one in row.outcomes)
     if several:
         held_out = lines(rows, held_out_losses)
-        goal = "" if task.target is None else " The dashed gray line is the target."
         made.append(
             _picture(
                 held_out,
@@ -97,7 +97,7 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
                 title="Held-out loss over steps",
                 caption="Each line is the mean of a contender's seeds, its band reaches from the "
                 "lowest seed to the highest. Contenders are compared by the right end of their "
-                f"lines: before it, learning rates are still high.{goal}",
+                "lines, and by nothing before it.",
                 axes=("step", picture.unit_label("held-out loss", task.unit)),
                 target=task.target,
             )
@@ -195,13 +195,12 @@ def _picture(
 ) -> Picture:
     figure, place = picture.axes_of(*axes)
     over_time = "time" in axes[0]
-    whole = [one for one in drawn if not one.diverged] or drawn
     goal = [] if target is None else [target]
-    values = [*(loss for one in whole for loss in one.low), *goal]
-    bottom, top = picture.limits(values, start, whole=True)
+    bottom, top = _limits(drawn, start, goal)
     left = [_draw(place, one, look[one.contender], top, over_time=over_time) for one in drawn]
-    if target is not None:
+    if target is not None and bottom <= target <= top:
         place.axhline(target, color=MUTED, linewidth=1, linestyle="--")
+        caption += " The dashed gray line is the target."
     place.set_ylim(bottom, top)
     place.set_xlim(left=0)
     return picture.Picture(
@@ -211,6 +210,17 @@ def _picture(
         figure,
         {one.contender: look[one.contender] for one in drawn},
     )
+
+
+def _limits(
+    drawn: Sequence[Line], start: Sequence[float], goal: Sequence[float]
+) -> tuple[float, float]:
+    """Return the limits by the lines that end no higher than they began, give or take noise."""
+    done = [one for one in drawn if not one.diverged] or drawn
+    low, first = min(loss for one in done for loss in one.low), max(start, default=math.inf)
+    good = [one for one in done if one.middle and one.middle[-1] <= 2 * first - low] or done
+    values = [loss for one in good for loss in (*one.low, *one.middle)]
+    return picture.limits([*values, *goal], start, whole=True)
 
 
 def _draw(axes: Any, line: Line, look: Look, top: float, *, over_time: bool) -> bool:

@@ -70,7 +70,7 @@ def sensitivity(results: Results, task: TaskRecord, looks: dict[str, Look]) -> P
         )
         for contender in results.contenders
     }
-    trials = {contender: found for contender, found in trials.items() if found}
+    trials = {name: found for name, found in trials.items() if len(set(map(_rate, found))) > 1}
     done = [one.loss for found in trials.values() for one in found if one.loss is not None]
     if not done:
         return None

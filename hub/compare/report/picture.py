@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from contextlib import contextmanager
@@ -137,17 +138,19 @@ def file_name(*parts: str) -> str:
 def limits(values: Sequence[float], start: Sequence[float], *, whole: bool) -> tuple[float, float]:
     """Return the limits of an axis of losses.
 
-    They never reach above the loss before training: one contender that blew up must not press the
+    They reach little above the loss before training: one contender that blew up must not press the
     others' curves flat.
 
     Args:
         values: Those to show, at least one.
         start: The losses before training.
-        whole: Reach up to the loss before training, and not only as far as values below it.
+        whole: Reach up to the loss before training, and as far above it as the lowest value is
+            below it where there are values; if not, only as far as there are values below it.
     """
-    low = min(values)
-    below = [value for value in values if not start or value < max(start)]
-    high = max(start if whole else below, default=low)
+    low, first = min(values), max(start, default=math.inf)
+    most = 2 * first - low if whole else first
+    inside = [value for value in values if value <= most]
+    high = max([*start, *inside] if whole else inside, default=low)
     if high <= low:  # nobody got better, or there is one value
         high = low + (abs(low) or 1.0)
     margin = 0.05 * (high - low)

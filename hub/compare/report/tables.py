@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hub.compare import formatting, statistics
-from hub.compare.claims import pairs
+from hub.compare.claims import EACH, pairs
 from hub.compare.report import markup
 from hub.compare.report.markup import text
 from hub.compare.report.rows import columns, rows
@@ -43,13 +43,13 @@ def figures(results: Results, task: TaskRecord, look: dict[str, Look]) -> str:
 
 
 def matrix(results: Results, task: TaskRecord, look: dict[str, Look]) -> str:
-    """Return the p value of each pair, folded; nothing where there are no pairs or only one.
+    """Return the p value of each pair, folded; nothing where each has a sentence.
 
     Raises:
         HubError: SciPy is missing.
     """
     compared = {frozenset((one.winner, one.loser)): one for one in pairs(results, task)}
-    if len(compared) < 2:  # noqa: PLR2004 - one pair has a sentence
+    if len(compared) <= EACH:  # each has a sentence
         return ""
     names = [name for name in results.contenders if any(name in pair for pair in compared)]
     numbers = {name: str(number) for number, name in enumerate(names, start=1)}
