@@ -1,4 +1,4 @@
-"""What is told apart in real trainings: never the same thing twice, always a hundredth of a rate."""
+"""What is told apart in real trainings, and what is not."""
 
 import io
 from dataclasses import replace
