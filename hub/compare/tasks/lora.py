@@ -69,9 +69,12 @@ def make(options: Options) -> Task:
 
 def with_adapters(base: nn.Module) -> nn.Module:
     """Freeze a model, and give its linear layers adapters that change nothing yet."""
-    with no_output(), no_warnings():  # of what it imports
+    with (
+        no_output(),
+        no_warnings(),
+    ):  # of what peft imports, and of what it calls that is deprecated
         peft = extra.load("peft")
-    return cast("nn.Module", peft.get_peft_model(base, peft.LoraConfig(**ADAPTERS)))
+        return cast("nn.Module", peft.get_peft_model(base, peft.LoraConfig(**ADAPTERS)))
 
 
 def _base(options: Options, length: int) -> nn.Module:
