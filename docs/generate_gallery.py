@@ -30,8 +30,10 @@ FOLDER = DOCS / "gallery"
 ENTRY = re.compile(r"(\d{4}-\d\d-\d\d)-([a-z0-9-]+)")
 POINTS = 60
 """How many steps a stored curve has at most."""
-SHOWN = ("at-the-end", "learning-rates", "training-loss-steps")
+SHOWN = ("-held-out-loss", "-learning-rates")
 """How the files of the pictures on the page end."""
+FIGURES = ("held-out loss", "steps to target", "state", "peak memory")
+"""The columns of the page. Times are left out: other work on the machine is in them."""
 INTRODUCTION = """\
 # Gallery
 
@@ -134,7 +136,7 @@ def _setting(results: Results) -> str:
 def of_task(entry: str, results: Results, task: TaskRecord) -> Iterator[str]:
     """Yield the lines on one task: table, claims, pictures."""
     shown = rows(results, task)
-    kept = [one for one in columns(shown) if not one.heading.startswith("optimizer")]
+    kept = [one for one in columns(shown) if one.heading in FIGURES]
     chosen = any(one.run.arguments for row in shown for one in row.outcomes)
     heads = ["seeds", *(one.heading for one in kept), *(["chosen"] if chosen else [])]
     yield f"**{task.name}**: {task.summary}. Held-out loss in {task.unit} after {task.steps} steps."
