@@ -8,6 +8,7 @@ from hub.cli import (
     bench,
     check,
     compare,
+    compare_merge,
     convert,
     doctor,
     estimate,
@@ -33,7 +34,7 @@ app.command("plan", cls=Command)(plan.plan)
 app.command("estimate", cls=Command)(estimate.estimate)
 app.command("fit", cls=Command)(fit.fit)
 app.command("lr", cls=Command)(lr.lr)
-app.command("compare", cls=Command)(compare.compare)
+app.command("compare", cls=compare_merge.CompareOrMerge)(compare.compare)
 app.command("bench", cls=Command)(bench.bench)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)

@@ -98,12 +98,14 @@ class Execution:
         first = self._waiting.popleft()
         if not self._owners[id(first)].quick:
             return [first]
-        others, runs = [], [first]
-        for run in self._waiting:
-            alike = run.contender == first.contender and self._owners[id(run)].quick
-            (runs if alike else others).append(run)
-        self._waiting = deque(others)
-        return runs
+        alike = [
+            run
+            for run in self._waiting
+            if run.contender == first.contender and self._owners[id(run)].quick
+        ]
+        taken = {id(run) for run in alike}
+        self._waiting = deque(run for run in self._waiting if id(run) not in taken)
+        return [first, *alike]
 
     def _listen(self) -> None:
         ready = wait([process.receiver for process in self._active])

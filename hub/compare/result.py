@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hub.arguments import values
+
+T = TypeVar("T")
 
 SCHEMA = "hub-compare-2"
 """The version of the format. A change that readers of the old one would misread changes it."""
@@ -190,12 +192,23 @@ class Results:
 def to_json(value: Results | Outcome) -> str:
     """Write results: bytes, seconds and losses as numbers, null for what is unknown.
 
-    What JSON has no number for is a mapping, as in checkpoints: `{"float": "inf"}`.
+    Infinities and nan, which JSON has no numbers for, are mappings: `{"float": "inf"}`.
     """
     from pydantic import TypeAdapter
 
-    plain = TypeAdapter(type(value)).dump_python(value)
-    return json.dumps(values.to_json(plain), indent=1, allow_nan=False) + "\n"
+    plain = values.to_json(TypeAdapter(type(value)).dump_python(value))
+    return json.dumps(plain, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def from_json(text: str | bytes, kind: type[T]) -> T:
+    """Read what `to_json` wrote of this class.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(values.from_json(json.loads(text)))
 
 
 def digest(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Read the results of a study back."""
+"""Read results back from their file, and the JSON Schema of it."""
 
 from __future__ import annotations
 
@@ -6,76 +6,88 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hub.arguments.values import from_json
-from hub.compare.result import SCHEMA, Results
+from hub.compare.result import SCHEMA, Results, from_json
 from hub.errors import HubError
+from hub.text import shown
 
 NAME = "results.json"
 """The file in the folder of a study."""
+NUMBER = {
+    "anyOf": [
+        {"type": "number"},
+        {
+            "type": "object",
+            "properties": {"float": {"enum": ["inf", "-inf", "nan"]}},
+            "required": ["float"],
+            "additionalProperties": False,
+        },
+    ]
+}
+"""What JSON Schema says of a number that may be infinite."""
 
 
 def load(path: str | Path) -> Results:
-    """Read results that `hub compare` wrote.
+    """Read a results file.
 
     Args:
         path: The file, or the folder that has it as `results.json`.
 
     Raises:
-        HubError: The file cannot be read, is not JSON, has another version of the format, or lacks
-            something that results have.
+        HubError: It cannot be read, is not one, or is one of another version.
     """
-    file = Path(path) / NAME if Path(path).is_dir() else Path(path)
-    return parse(_read(file), where=str(file))
-
-
-def parse(text: str, where: str = NAME) -> Results:
-    """Read results from their JSON.
-
-    Args:
-        text: What `hub.compare.result.to_json` wrote.
-        where: Where it is from, for messages.
-
-    Raises:
-        HubError: As `load`.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
+    path = Path(path) / NAME if Path(path).is_dir() else Path(path)
     try:
-        plain = from_json(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise _unusable(f"this is not JSON: {error}", where) from error
-    _check_version(plain, where)
-    try:
-        return TypeAdapter(Results).validate_python(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _unusable(f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}", where) from error
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _unusable("this is not UTF-8 text", str(file)) from error
+        text = path.read_text(encoding="utf-8")
+        plain = json.loads(text)
     except OSError as error:
+        raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, f"are not JSON: {error}") from error
+    version = plain.get("schema") if isinstance(plain, dict) else None
+    if version != SCHEMA:
         raise HubError(
-            f"there are no results: {error.strerror}",
-            where=str(file),
-            fix=f"name the folder of a study, which has {NAME}, or the file",
-        ) from error
-
-
-def _check_version(plain: Any, where: str) -> None:
-    if not isinstance(plain, dict) or "schema" not in plain:
-        raise _unusable("this is JSON, but not the results of a study", where)
-    if plain["schema"] != SCHEMA:
-        raise HubError(
-            f"these results have the format {plain['schema']}, this version of hub reads {SCHEMA}",
-            where=where,
-            fix="use the version of hub that wrote them, which is in the file, under versions",
+            f"these results have the format {shown(version)}; this hub reads {shown(SCHEMA)}",
+            where=str(path),
+            fix="repeat the study, or read it with the version of hub that wrote it",
         )
+    try:
+        return from_json(text, Results)
+    except ValueError as error:
+        raise _unusable(path, f"are incomplete or changed: {_first_line(error)}") from error
 
 
-def _unusable(what: str, where: str) -> HubError:
-    return HubError(what, where=where, fix=f"name a {NAME} that hub compare wrote")
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a results file."""
+    from pydantic import TypeAdapter
+
+    found = _with_infinities(TypeAdapter(Results).json_schema())
+    found["properties"]["schema"] = {"const": SCHEMA}
+    found["required"] = ["schema", *found["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _with_infinities(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_infinities(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("type") == "number":
+        return {key: value for key, value in node.items() if key != "type"} | NUMBER
+    return {key: _with_infinities(value) for key, value in node.items()}
+
+
+def _unusable(path: Path, what: str) -> HubError:
+    return HubError(
+        f"the results {what}",
+        where=str(path),
+        fix="name a results.json that hub compare wrote",
+    )
+
+
+def _first_line(error: ValueError) -> str:
+    """Say where pydantic found what, without its links."""
+    first = error.errors()[0] if hasattr(error, "errors") else None
+    if first is None:
+        return str(error).partition("\n")[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from hub.arguments.search import SearchSpace
     from hub.compare.settings import Settings
     from hub.experiments.contender import Contender
+    from hub.names.searching import SearchSpace
 
 
 def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -> Results:
@@ -113,8 +113,11 @@ def _space(settings: Settings, contender: Contender) -> SearchSpace | None:
     """Return what is tuned of a contender: what it does not set itself."""
     if not settings.tune:
         return None
-    space = hub.search_space(contender.name, settings.tune_arguments).without(
-        contender.own_arguments
+    space = hub.search_space(
+        contender.name,
+        settings.tune_arguments,
+        optim_args=contender.optim_args or None,
+        strict=False,
     )
     if not space.dimensions:
         raise HubError(

@@ -8,9 +8,9 @@ from hub.compare import sampling
 from hub.compare.result import Purpose, Run
 
 if TYPE_CHECKING:
-    from hub.arguments.search import SearchSpace
     from hub.compare.result import Outcome, TaskRecord
     from hub.compare.settings import Settings
+    from hub.names.searching import SearchSpace
 
 
 class Series:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hub.arguments.values import is_number
 from hub.errors import HubError, OptimArgsError
 from hub.names.registry import default_registry
 from hub.names.rest import REST, without_rest
@@ -47,13 +48,22 @@ class Dimension:
             value = self.low * (self.high / self.low) ** share
         else:
             value = self.low + (self.high - self.low) * share
-        return min(max(self.rounded(value), self.low), self.high)
+        return self.rounded(min(max(value, self.low), self.high))
 
     def rounded(self, value: float) -> float:
-        """Return a value with the digits that matter, so that reports can be read and repeated."""
+        """Return a value with the digits that matter, so that reports can be read and repeated.
+
+        One in the range stays there.
+        """
         if self.scale == "log":
-            return float(f"{value:.{_DIGITS}g}")
-        return round(value, _DIGITS - 1 - math.floor(math.log10(self.high - self.low)))
+            found = float(f"{value:.{_DIGITS}g}")
+        else:
+            found = round(value, _DIGITS - 1 - math.floor(math.log10(self.high - self.low)))
+        return min(max(found, self.low), self.high) if value in self else found
+
+    def __contains__(self, value: object) -> bool:
+        """Whether a value is a number in the range."""
+        return is_number(value) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,16 @@ class SearchSpace:
             else:
                 whole = found.setdefault(one.argument, list(one.default))
                 whole[one.index] = one.rounded(float(value))
+        return found
+
+    def values(self, arguments: Mapping[str, Any]) -> dict[str, float]:
+        """Return the values by dimension that `optim_args` or else defaults have in the range."""
+        found = {}
+        for one in self.dimensions:
+            whole = arguments.get(one.argument, one.default)
+            value = whole if one.index is None else whole[one.index]
+            if value in one:
+                found[one.name] = float(value)
         return found
 
     def without(self, arguments: Iterable[str]) -> SearchSpace:
