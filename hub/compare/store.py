@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hub.compare.result import Outcome, Status, digest, to_json
+from hub.compare.result import Outcome, Status, digest, from_json, to_json
 from hub.compare.writing import write_file
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ class Store:
 
     def load(self, key: str) -> Outcome | None:
         """Return the outcome of a training that is done."""
-        from pydantic import TypeAdapter, ValidationError
-
         if self._folder is None:
             return None
         try:
-            return TypeAdapter(Outcome).validate_json((self._folder / f"{key}.json").read_bytes())
-        except (FileNotFoundError, ValidationError):  # of another version: train it again
+            return from_json((self._folder / f"{key}.json").read_bytes(), Outcome)
+        except (FileNotFoundError, ValueError):  # of another version: train it again
             return None
 
     def save(self, key: str, outcome: Outcome) -> None:

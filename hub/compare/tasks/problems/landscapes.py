@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from hub.compare.tasks.problems.problem import Model, Problem, fixed, nothing, product
+from hub.compare.tasks.problems.problem import SCALE, Model, Problem, fixed, nothing, product
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,21 +19,21 @@ VALUES = (8.0, 4.0, 2.0, 1.0)
 
 
 class Landscape(Model):
-    """The height of a matrix; its lowest place has the height 0."""
+    """SCALE times the height of W = weight / SCALE; the lowest place has the height 0."""
 
     def __init__(self, start: Tensor) -> None:
         super().__init__()
         self.point = nn.Linear(start.shape[1], start.shape[0], bias=False)
         with torch.no_grad():
-            self.point.weight.copy_(start)
+            self.point.weight.copy_(SCALE * start)
 
     def forward(self, _: Tensor) -> Tensor:
-        """Return the height."""
-        return self.height(self.point.weight)
+        """Return the loss."""
+        return self.held_out()
 
     def held_out(self) -> Tensor:
-        """Return the height."""
-        return self.height(self.point.weight)
+        """Return the loss."""
+        return SCALE * self.height(self.point.weight / SCALE)
 
     def height(self, point: Tensor) -> Tensor:
         """Return the height of a matrix, a scalar."""
@@ -67,9 +67,8 @@ class Rosenbrock(Landscape):
     """Σ (1 - x)² + 10·(y - x²)², where x and y are the halves of the matrix."""
 
     def __init__(self) -> None:
-        super().__init__(torch.tensor([-1.0, 1.0]).repeat_interleave(SIZE // 2).repeat(SIZE, 1))
-        with torch.no_grad():
-            self.point.weight.add_(0.1 * torch.randn(SIZE, SIZE))
+        x, y = -torch.ones(SIZE, SIZE // 2), torch.ones(SIZE, SIZE // 2)
+        super().__init__(torch.cat([x, y], dim=1) + 0.1 * torch.randn(SIZE, SIZE))
 
     def height(self, point: Tensor) -> Tensor:
         """Return the height of a matrix."""
@@ -136,9 +135,9 @@ PROBLEMS = (
         solved="1 % of the loss at the saddle: every direction of an orthogonal matrix is found",
         model=Saddle,
         batches=nothing,
-        target=0.04,
-        solved_by="adamw_torch:lr=0.03",
-        not_by="sgd:lr=0.01",
+        target=0.002,
+        solved_by="adamw_torch:lr=0.002",
+        not_by="sgd:lr=0.0005",
     ),
     Problem(
         name="flat_saddle",
@@ -146,9 +145,9 @@ PROBLEMS = (
         solved="1 % of the loss at the start: every number is near 1 or -1",
         model=FlatSaddle,
         batches=nothing,
-        target=0.16,
-        solved_by="adamw_torch:lr=0.1",
-        not_by="sgd:lr=1",
+        target=0.008,
+        solved_by="adamw_torch:lr=0.005",
+        not_by="sgd:lr=0.05",
     ),
     Problem(
         name="rosenbrock",
@@ -156,9 +155,9 @@ PROBLEMS = (
         solved="1 % of the loss at the start; at the bend of the valley it is a fifth",
         model=Rosenbrock,
         batches=nothing,
-        target=5.7,
-        solved_by="adamw_torch:lr=0.1",
-        not_by="sgd:lr=0.001",
+        target=0.285,
+        solved_by="adamw_torch:lr=0.005",
+        not_by="sgd:lr=5e-5",
     ),
     Problem(
         name="plateau",
@@ -166,9 +165,9 @@ PROBLEMS = (
         solved="1 % of the loss on the plateau: every number is in the hole",
         model=Plateau,
         batches=nothing,
-        target=2.5,
-        solved_by="adamw_torch:lr=0.1",
-        not_by="sgd:lr=1",
+        target=0.125,
+        solved_by="adamw_torch:lr=0.005",
+        not_by="sgd:lr=0.05",
     ),
     Problem(
         name="depth",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SEED = 15
 """Of what is the same for every training: answers and held-out data."""
+SCALE = 0.05
+"""About the size of weights in networks. Problems whose answers are numbers of about 1 divide their
+weights by it, and multiply their losses: gradients stay, and learning rates for networks fit."""
 
 
 class Model(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hub.compare.tasks.problems.problem import Model, Problem, fixed, nothing, product
+from hub.compare.tasks.problems.problem import SCALE, Model, Problem, fixed, nothing, product
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,28 +25,32 @@ HIDDEN = 16
 
 
 class Regression(Model):
-    """Learns a matrix from inputs and what the matrix makes of them."""
+    """Learns a matrix W from inputs and what W makes of them."""
 
     answer: Tensor
     moments: Tensor
 
-    def __init__(self, net: nn.Module, answer: Tensor, moments: Tensor) -> None:
-        """Take the linear model, the matrix it is to become, and E[x xᵀ] of the inputs."""
+    def __init__(self, net: nn.Module, answer: Tensor, moments: Tensor, scale: float = 1.0) -> None:
+        """Take the linear model, what W is to become, E[x xᵀ] of the inputs, and the model's scale.
+
+        W is the model's matrix divided by the scale, which losses are multiplied with.
+        """
         super().__init__()
         self.net = net
+        self.scale = scale
         self.constant("answer", answer)
         self.constant("moments", moments)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return half the mean squared distance."""
+        """Return half the mean squared distance, times the scale."""
         inputs, wanted = (one.to(self.answer.dtype) for one in batch)
-        error: Tensor = self.net(inputs) - wanted
-        return error.square().sum(1).mean() / 2
+        error: Tensor = self.net(inputs) / self.scale - wanted
+        return self.scale * error.square().sum(1).mean() / 2
 
     def held_out(self) -> Tensor:
-        """Return ½ E‖(W - answer)·x‖², the expected loss without noise."""
-        error = product(self.net, len(self.moments), self.answer) - self.answer
-        return ((error @ self.moments) * error).sum() / 2
+        """Return ½ E‖(W - answer)·x‖² times the scale, the expected loss without noise."""
+        error = product(self.net, len(self.moments), self.answer) / self.scale - self.answer
+        return self.scale * ((error @ self.moments) * error).sum() / 2
 
 
 @cache
@@ -99,7 +103,7 @@ def sparse() -> Regression:
     nn.init.zeros_(net.weight)
     mean = frequencies()
     moments = mean[:, None] * mean + (mean * (1 - mean)).diag()
-    return Regression(net, sparse_answer(), moments)
+    return Regression(net, sparse_answer(), moments, SCALE)
 
 
 def sparse_samples(generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -118,7 +122,8 @@ class Logistic(Model):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Linear(WIDTH, CLASSES)
-        inputs = torch.randn(512, WIDTH, generator=fixed()) * input_sizes()
+        nn.init.normal_(self.net.weight, std=0.01)
+        inputs = torch.randn(512, WIDTH, generator=fixed()) * 4 * input_sizes()
         self.constant("inputs", inputs)
         truth = functional.log_softmax(inputs @ class_answer().T, -1)
         self.constant("truth", truth)
@@ -137,13 +142,13 @@ class Logistic(Model):
 @cache
 def class_answer() -> Tensor:
     """Return the weights that the true probabilities come from."""
-    return torch.randn(CLASSES, WIDTH, generator=fixed())
+    return torch.randn(CLASSES, WIDTH, generator=fixed()) / 4
 
 
 def labelled_samples(generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw inputs, and a label for each by the true probabilities."""
     while True:
-        inputs = torch.randn(4 * BATCH, WIDTH, generator=generator) * input_sizes()
+        inputs = torch.randn(4 * BATCH, WIDTH, generator=generator) * 4 * input_sizes()
         probabilities = torch.softmax(inputs @ class_answer().T, -1)
         yield inputs, torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
@@ -189,9 +194,9 @@ PROBLEMS = (
         solved="1 % of the expected loss at the start; the rare features alone are 9 %",
         model=sparse,
         batches=sparse_samples,
-        target=0.29,
-        solved_by="adamw_torch:lr=0.1",
-        not_by="sgd:lr=0.1",
+        target=0.0145,
+        solved_by="adamw_torch:lr=0.005",
+        not_by="sgd:lr=0.005",
     ),
     Problem(
         name="logistic",
@@ -200,8 +205,8 @@ PROBLEMS = (
         model=Logistic,
         batches=labelled_samples,
         target=0.06,
-        solved_by="adamw_torch:lr=0.03",
-        not_by="sgd:lr=0.1",
+        solved_by="adamw_torch:lr=0.01",
+        not_by="sgd:lr=0.005",
     ),
     Problem(
         name="xor",
