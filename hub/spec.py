@@ -218,7 +218,7 @@ class Sharding:
     do not allow "rows"."""
     elementwise: bool = False
     """Whether an element's update depends on no other element, so that it also trains the flat
-    shards of FSDP1."""
+    shards of FSDP1, and large weights with `rounding` in pieces."""
     block: int | str = 1
     """For "rows": of how many elements each block of quantized state is, as a number or as the
     argument that has it. Rows of whole blocks are quantized like the whole parameter."""

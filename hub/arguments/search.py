@@ -79,7 +79,7 @@ def usual(key: str, kind: Any, default: object) -> Any:
         default: Its default.
     """
     if key == "betas" and isinstance(default, tuple) and len(default) == len(BETAS):
-        parts = get_args(kind) or (Any, Any)
+        parts = get_args(kind) or (float, float)
         pairs = zip(parts, BETAS, strict=True)
         return tuple.__class_getitem__(tuple(Annotated[part, one] for part, one in pairs))
     ranges = {"lr": RATE, "weight_decay": DECAY}

@@ -15,7 +15,7 @@ from hub.compare.result import Purpose, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hub.compare.result import Outcome, Results, TaskRecord
+    from hub.compare.result import Results, TaskRecord
 
 EACH = 3
 """Up to so many pairs, there is a sentence for each."""
@@ -90,7 +90,9 @@ class Trouble:
     contender: str
     status: Status
     count: int
-    seeds: int
+    total: int
+    trials: bool = False
+    """Whether they are trials of tuning: without a good one, there are no others."""
 
     def sentence(self, name: Callable[[str], str] = str) -> str:
         """Say it, with the contender as `name` writes it."""
@@ -100,7 +102,8 @@ class Trouble:
             Status.INTERRUPTED: "was interrupted",
             Status.NOT_STARTED: "was not started",
         }[self.status]
-        where = f" in {self.count} of {self.seeds} seeds" if self.seeds > 1 else ""
+        what = "trials" if self.trials else "seeds"
+        where = f" in {self.count} of {self.total} {what}" if self.total > 1 else ""
         return f"{name(self.contender)} {verb}{where}."
 
 
@@ -225,10 +228,17 @@ def _silence(able: dict[str, dict[int, float]]) -> Silence:
 def _troubles(results: Results, task: str) -> tuple[Trouble, ...]:
     found = []
     for contender in results.contenders:
-        outcomes: tuple[Outcome, ...] = results.of(contender, task, Purpose.FINAL)
+        finals = results.of(contender, task)
+        outcomes = finals or results.of(contender, task, Purpose.TUNING)
         counts = Counter(outcome.status for outcome in outcomes)
         found += [
-            Trouble(contender=contender, status=status, count=counts[status], seeds=len(outcomes))
+            Trouble(
+                contender=contender,
+                status=status,
+                count=counts[status],
+                total=len(outcomes),
+                trials=not finals,
+            )
             for status in Status
             if status is not Status.DONE and counts[status]
         ]

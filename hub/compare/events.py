@@ -73,6 +73,8 @@ class Ended:
     error: str = ""
     details: str = ""
     """The traceback."""
+    diverged_at: int | None = None
+    """The step whose loss, or after which the held-out loss, was not a finite number."""
 
 
 Event = Started | Evaluated | Stepped | Warned | Measured | Ended

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.compare import worker
+from hub.compare import tasks, worker
 from hub.compare.events import Ended
 from hub.compare.recorder import Recorder
 from hub.compare.result import Status
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hub.compare.settings import Settings
     from hub.experiments.contender import Contender
 
-PRELOADED = ["hub.compare.preloaded"]
 LOG_TAIL = 4000
 """How many of the last printed characters explain a crash."""
 
@@ -36,7 +35,8 @@ class Process:
         """Whether it ended before its work was done."""
         self._folder = tempfile.TemporaryDirectory(prefix="hub-compare-")
         self._log = Path(self._folder.name) / "output.txt"
-        context = processes.context(PRELOADED)
+        names = tasks.expanded(settings.tasks)
+        context = processes.context(["hub.compare.preloaded", *tasks.preloaded(names)])
         self.receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=worker.main, args=(settings, jobs, sender, self._log), daemon=True

@@ -85,6 +85,8 @@ class Outcome:
     status: Status
     error: str = ""
     """Why it failed, or where it diverged or was interrupted."""
+    diverged_at: int | None = None
+    """The step whose loss, or after which the held-out loss, was not a finite number."""
     details: str = ""
     """The traceback, or the last lines that its process printed."""
     device: str = ""

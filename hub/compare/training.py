@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 class DivergedError(Exception):
     """A loss is not a finite number."""
 
+    def __init__(self, loss: float, place: str, step: int) -> None:
+        super().__init__(f"its loss is {loss} {place} step {step}")
+        self.step = step
+
 
 def train(settings: Settings, contender: Contender, run: Run) -> Iterator[Event]:
     """Train a task with one optimizer, and yield each event as soon as it happens.
@@ -52,7 +56,7 @@ def train(settings: Settings, contender: Contender, run: Run) -> Iterator[Event]
         try:
             yield from _events(settings, contender, run)
         except DivergedError as error:
-            ended = Ended(Status.DIVERGED, str(error))
+            ended = Ended(Status.DIVERGED, str(error), diverged_at=error.step)
     yield from (Warned(message) for message in dict.fromkeys(str(one.message) for one in caught))
     yield ended
 
@@ -168,7 +172,7 @@ class Trainer:
         if self.own_step:
             self.own_step.read()
         self._step_schedule(value)
-        return Stepped(step, _finite(value, f"at step {step}"), seconds)
+        return Stepped(step, _finite(value, "at", step), seconds)
 
     def evaluate(self, step: int) -> Evaluated:
         """Return the held-out loss, with the optimizer's evaluation weights."""
@@ -176,7 +180,7 @@ class Trainer:
         with hub.eval_mode(self.optimizer), torch.no_grad(), self._autocast():
             loss = float(self.task.evaluate(self.model))
         self.model.train()
-        return Evaluated(step, _finite(loss, f"on held-out data after step {step}"))
+        return Evaluated(step, _finite(loss, "on held-out data after", step))
 
     def measured(self, gradient_bytes: int, peak: int | None) -> Measured:
         """Say what the training took, now that it is done."""
@@ -210,9 +214,9 @@ class Trainer:
             self.scheduler.step()
 
 
-def _finite(loss: float, where: str) -> float:
+def _finite(loss: float, place: str, step: int) -> float:
     if not math.isfinite(loss):
-        raise DivergedError(f"its loss is {loss} {where}")
+        raise DivergedError(loss, place, step)
     return loss
 
 

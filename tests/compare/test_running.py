@@ -1,4 +1,5 @@
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -96,14 +97,14 @@ def _listening():
 
 @pytest.mark.usefixtures("_listening")
 def test_interruption_keeps_what_is_done(settings, tmp_path):
-    console = Console(file=Interrupting("step 400/"), width=100)
-    chosen = settings("adamw_torch", "sgd", steps=2000, out=tmp_path)
+    console = Console(file=Interrupting("step 40/"), width=100)
+    chosen = settings("adamw_torch", "sgd", steps=200, out=tmp_path)
     results = run(chosen, console)
     stopped, waiting = results.outcomes
     assert results.interrupted
     assert stopped.status is Status.INTERRUPTED
-    assert 400 <= len(stopped.curve) < 2000
-    assert stopped.error == f"interrupted at step {len(stopped.curve)} of 2000"
+    assert 40 <= len(stopped.curve) < 200
+    assert stopped.error == f"interrupted at step {len(stopped.curve)} of 200"
     assert stopped.step_seconds is not None
     assert waiting.status is Status.NOT_STARTED
     assert "interrupted" in (tmp_path / "report.html").read_text()
@@ -160,6 +161,13 @@ def test_several_jobs_train_the_same_on_as_many_threads(settings):
     assert together.machines[0].endswith("1 thread")
 
 
+STUDY = """
+contenders: [adamw_torch, sgd, "schedule_free_adamw:lr=0.01"]
+tasks: [problems/logistic, problems/saddle]
+tune: 4
+seeds: 3
+steps: 150
+"""
 KILLED = """
 import sys
 from pathlib import Path
@@ -169,32 +177,26 @@ from rich.console import Console
 from hub.compare import run, study_file
 
 if __name__ == "__main__":
-    run(study_file.read(Path(sys.argv[1]), out=Path(sys.argv[2])), Console())
+    run(study_file.read(Path("study.yaml"), out=Path("killed")), Console())
 """
+KILLS = 3
 
 
-def test_a_killed_study_equals_one_that_was_not(settings, tmp_path, model_folder):
-    chosen = settings("adamw_torch:weight_decay=0", "sgd", tune=3, seeds=2, steps=30)
-    file = tmp_path / "study.yaml"
-    file.write_text(study_file.text(study_file.to_dict(chosen)))
-    script = tmp_path / "script.py"
-    script.write_text(KILLED)
-    for kills in range(3):
-        command = [sys.executable, str(script), str(file), str(tmp_path / "killed")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        seen = 0
-        for line in process.stdout:
-            seen += "done" in line
-            if kills < 2 and seen > kills:  # in the middle of the next one
-                process.kill()
-                break
-        process.wait()
-        process.stdout.close()
-    whole = run(replace(chosen, out=tmp_path / "whole"), SILENT)
+def test_a_study_killed_again_and_again_equals_one_that_was_not(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "script.py").write_text(KILLED)
+    for kills in range(KILLS + 1):
+        command = [sys.executable, "script.py"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        ends = (number for number, line in enumerate(process.stdout, 1) if "done" in line)
+        if kills < KILLS and sum(1 for _ in itertools.islice(ends, 3)) == 3:
+            process.kill()  # in the middle of the next training
+        process.communicate()
+    whole = run(study_file.read(tmp_path / "study.yaml"), SILENT)
     resumed = results_file.load(tmp_path / "killed")
     assert process.returncode == 0
     assert losses(resumed) == losses(whole)
-    assert len(whole.outcomes) == 2 * (3 + 2)
+    assert len(whole.outcomes) == 2 * 3 * (4 + 3)
 
 
 @pytest.mark.parametrize(

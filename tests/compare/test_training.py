@@ -161,6 +161,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_as_diverged(settings):
     told = train(settings("sgd:lr=1e30"))
     assert told[-1].status is Status.DIVERGED
     assert told[-1].error in ("its loss is nan at step 2", "its loss is inf at step 2")
+    assert told[-1].diverged_at == 2
     assert [event.step for event in of(events.Stepped, told)] == [1]
 
 

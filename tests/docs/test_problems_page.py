@@ -58,9 +58,15 @@ def test_the_table_of_tasks_is_whole():
         ]
 
 
-def test_its_programs_run():
+def test_its_programs_run(tmp_path):
     found = dict.fromkeys(("model", "batches", "loss", "evaluate"))
-    for block in blocks(COMPARE):
+    *parts, program = blocks(COMPARE)
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "program.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1].startswith("sgd:lr=0.1 1 ")
+    assert (tmp_path / "study" / "report.html").exists()
+    for block in parts:
         exec(compile(block, "compare.md", "exec"), found)
     assert isinstance(found["make"](), Task)
 

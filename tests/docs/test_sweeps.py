@@ -1,6 +1,7 @@
 """What the page of sweeps shows is what happens."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -39,6 +40,23 @@ def printed(*arguments):
     result = CliRunner().invoke(app, ["search-space", *arguments])
     assert result.exit_code == 0, result.output
     return result.output
+
+
+@pytest.mark.parametrize("line", blocks(TEXT, "sh")[0].splitlines())
+def test_commands_run(line):
+    program, command, *arguments = line.split()
+    assert (program, command) == ("hub", "search-space")
+    assert json.loads(printed(*arguments))["dimensions"]
+
+
+def test_the_study_is_one_that_hub_compare_takes():
+    (line,) = blocks(TEXT, "sh")[1].splitlines()
+    program, command, *arguments = line.split()
+    assert (program, command) == ("hub", "compare")
+    options = {word for word in arguments if word.startswith("--")}
+    options |= set(re.findall(r"`?(--[a-z-]+)", TEXT)) - {"--argument", "--optim-args", "--format"}
+    helped = CliRunner().invoke(app, ["compare", "-h"], env={"COLUMNS": "200"}).output
+    assert {one for one in options if f"{one} " not in helped} == set()
 
 
 def test_the_sweep_is_what_the_command_prints():

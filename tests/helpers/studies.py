@@ -65,8 +65,9 @@ def outcome(
     points = curve(loss, steps, seed)
     if status is not Status.DONE:
         points = points[: 0 if status is Status.NOT_STARTED else done or 3]
+    last = len(points)
     if status is Status.DIVERGED:
-        points = (*points[:-1], points[-1]._replace(loss=math.nan))
+        points = points[:-1]
     evaluations = evaluated(points, every, loss) if points else ()
     if status is not Status.DONE:
         evaluations = evaluations[:1]
@@ -97,7 +98,8 @@ def outcome(
                 arguments=chosen or {},
             ),
             "status": status,
-            "error": "" if status is Status.DONE else ENDED[status].format(len(points)),
+            "error": "" if status is Status.DONE else ENDED[status].format(last),
+            "diverged_at": last if status is Status.DIVERGED else None,
             "details": "Traceback:\n  here" if status is Status.FAILED else "",
             "curve": points,
             "evaluations": evaluations,

@@ -1,6 +1,6 @@
 """What people and programs read of a study's results: a folder of files, and a table."""
 
 from hub.compare.report.table import show
-from hub.compare.report.writing import make_directory, write
+from hub.compare.report.writing import write
 
-__all__ = ["make_directory", "show", "write"]
+__all__ = ["show", "write"]

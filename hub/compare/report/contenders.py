@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hub.compare import formatting
 from hub.compare.report.markup import folded, notes, pairs, row, table, text
-from hub.compare.report.rows import diverged_step
 from hub.compare.result import Purpose, Status
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _value(one: Outcome, name: str) -> str:
 
 def _trial_end(one: Outcome, best: float | None) -> str:
     if one.status is Status.DIVERGED:
-        return f"diverged at step {diverged_step(one)}"
+        return f"diverged at step {one.diverged_at}"
     if one.loss is None:
         return one.status.value
     return f"{formatting.loss(one.loss)}{' (best)' if one.loss == best else ''}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from hub.compare import formatting
 from hub.compare.report import picture
 from hub.compare.report.looks import MUTED
-from hub.compare.report.rows import diverged_step, finite
 from hub.compare.result import Status
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from hub.compare.report.looks import Look
     from hub.compare.report.picture import Picture
     from hub.compare.report.rows import Row
-    from hub.compare.result import Evaluation, Outcome, TaskRecord
+    from hub.compare.result import Outcome, TaskRecord
 
 SMOOTHING = 0.1
 """A drawn loss is the mean of this part of the steps, up to its own: batches differ."""
@@ -60,13 +59,15 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
         HubError: matplotlib is missing.
     """
     start = [one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations]
-    start = [loss for loss in start if math.isfinite(loss)]
     training = lines(rows, trained)
+    ended = all(one.status is Status.DONE for row in rows for one in row.outcomes)
+    alone = "" if ended else " A training that is not done has a line to itself."
     made = []
-    if training:
+    if any(one.steps for one in training):
         smooth = (
-            f"Each line is the mean of a contender's seeds, smoothed over {SMOOTHING:.0%} of the "
-            "steps; its band reaches from the lowest seed to the highest. Lower is better."
+            "Each line is the mean of a contender's seeds, smoothed over "
+            f"{formatting.percent(SMOOTHING)} of the steps; its band reaches from the lowest seed "
+            f"to the highest. Lower is better.{alone}"
         )
         made += [
             _picture(
@@ -84,8 +85,8 @@ def pictures(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> t
             )
         ]
     several = any(len(one.evaluations) > BEFORE_AND_AFTER for row in rows for one in row.outcomes)
-    held_out = lines(rows, held_out_losses) if several else ()
-    if held_out:
+    if several:
+        held_out = lines(rows, held_out_losses)
         goal = "" if task.target is None else " The dashed gray line is the target."
         made.append(
             _picture(
@@ -114,14 +115,14 @@ def lines(rows: Iterable[Row], track: Any) -> tuple[Line, ...]:
         found += [
             replace(_line(row.contender, [track(one)]), diverged=_diverged(one))
             for one in others
-            if track(one)
+            if track(one) or _diverged(one)
         ]
     return tuple(found)
 
 
 def trained(outcome: Outcome) -> Track | None:
-    """Return the smoothed training losses, as far as they are numbers, thinned out."""
-    curve = finite(outcome.curve)
+    """Return the smoothed training losses, thinned out."""
+    curve = outcome.curve
     if not curve:
         return None
     seconds = list(accumulate(point.seconds for point in curve))
@@ -134,11 +135,10 @@ def trained(outcome: Outcome) -> Track | None:
 
 
 def held_out_losses(outcome: Outcome) -> Track | None:
-    """Return the evaluations, as far as they are numbers."""
-    found: list[Evaluation] = [one for one in outcome.evaluations if math.isfinite(one.loss)]
-    if not found:
+    """Return the evaluations."""
+    if not outcome.evaluations:
         return None
-    steps, losses, seconds = zip(*found, strict=True)
+    steps, losses, seconds = zip(*outcome.evaluations, strict=True)
     return Track(steps=steps, seconds=seconds, losses=losses)
 
 
@@ -162,19 +162,19 @@ def smoothed(losses: Sequence[float], places: Iterable[int], steps: int) -> list
 
 
 def _diverged(outcome: Outcome) -> tuple[int, float] | None:
-    if outcome.status is not Status.DIVERGED:
+    if outcome.diverged_at is None:
         return None
-    return diverged_step(outcome), sum(point.seconds for point in outcome.curve)
+    return outcome.diverged_at, sum(point.seconds for point in outcome.curve)
 
 
 def _line(contender: str, tracks: Sequence[Track | None]) -> Line:
     whole = [one for one in tracks if one is not None]
-    length = min(len(one.steps) for one in whole)
+    length = min((len(one.steps) for one in whole), default=0)
     losses = list(zip(*(one.losses[:length] for one in whole), strict=True))
     seconds = zip(*(one.seconds[:length] for one in whole), strict=True)
     return Line(
         contender=contender,
-        steps=whole[0].steps[:length],
+        steps=whole[0].steps[:length] if whole else (),
         seconds=tuple(map(fmean, seconds)),
         middle=tuple(map(fmean, losses)),
         low=tuple(map(min, losses)),
@@ -216,6 +216,9 @@ def _picture(
 def _draw(axes: Any, line: Line, look: Look, top: float, *, over_time: bool) -> bool:
     """Draw a line, and a mark if it ends above the picture or nowhere."""
     xs = line.seconds if over_time else line.steps
+    if line.diverged and not xs:  # at its first step
+        picture.leaves(axes, look, line.diverged[over_time], top)
+        return False
     marker = look.marker if len(xs) == 1 else ""
     axes.plot(xs, line.middle, **look.line, marker=marker)
     if any(low != high for low, high in zip(line.low, line.high, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from hub.compare import formatting
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 ROW_INCHES = 0.42
 """Of a contender in the picture of losses at the end."""
 WIDE = 20
-"""A ratio of memory from which its axis is logarithmic."""
+"""A ratio of memory or steps from which their axis is logarithmic."""
 
 
 def at_the_end(rows: Sequence[Row], task: TaskRecord, looks: dict[str, Look]) -> Picture | None:
@@ -80,7 +79,7 @@ def sensitivity(results: Results, task: TaskRecord, looks: dict[str, Look]) -> P
     starts = [
         one.evaluations[0].loss for found in trials.values() for one in found[:1] if one.evaluations
     ]
-    bottom, top = picture.limits(done, [*filter(math.isfinite, starts)], whole=False)
+    bottom, top = picture.limits(done, starts, whole=False)
     left = [_trials(axes, found, looks[contender], top) for contender, found in trials.items()]
     picture.logarithmic(axes.xaxis)
     axes.set_ylim(bottom, top)
@@ -147,7 +146,7 @@ def profile(by_task: Mapping[str, Sequence[Row]], looks: dict[str, Look]) -> Pic
     if len(steps) < 2 or not reached:  # noqa: PLR2004 - a profile of one task is its table
         return None
     ratios = profiles(reached, list(looks))
-    widest = 1.1 * max(one for found in ratios.values() for one in found)
+    widest = max(1.5, 1.1 * max(one for found in ratios.values() for one in found))
     drawn, axes = picture.axes_of(
         "steps, as a multiple of the fewest", "tasks whose target is reached"
     )
@@ -155,10 +154,11 @@ def profile(by_task: Mapping[str, Sequence[Row]], looks: dict[str, Look]) -> Pic
         heights = [0.0, *((n + 1) / len(steps) for n in range(len(found)))]
         xs = [1.0, *found, widest]
         axes.plot(xs, [*heights, heights[-1]], **looks[contender].line, drawstyle="steps-post")
-    picture.logarithmic(axes.xaxis)
-    axes.set_xlim(1, max(widest, 1.5))
+    if widest > WIDE:
+        picture.logarithmic(axes.xaxis)
+    axes.set_xlim(1, widest)
     axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(lambda value, _: formatting.percent(value))
     return Picture(
         "performance-profile",
         "Performance profile",
@@ -253,5 +253,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 def _starts(rows: Sequence[Row]) -> list[float]:
     """Return the held-out losses before training."""
-    found = (one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations)
-    return [loss for loss in found if math.isfinite(loss)]
+    return [one.evaluations[0].loss for row in rows for one in row.outcomes if one.evaluations]

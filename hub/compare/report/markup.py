@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BREAKS, BREAK = re.compile(r"([,:+_]|(?<=[a-z])\.)(?=\w)"), r"\1<wbr>"
 """Where a name may go on in a new line."""
+P_VALUE = re.compile(r"\bp (=|&lt;|≤|≥) ")
+"""In HTML, where a line must not break."""
 
 
 def text(value: object) -> str:
@@ -31,10 +33,10 @@ def sentence(say: Callable[[Callable[[str], str]], str]) -> str:
     Args:
         say: Takes how to write a name. No name has the marks around it: `clean` escapes them.
     """
-    marked = escape(say(lambda name: f"\ue000{clean(name)}\ue001"))
+    marked = say(lambda name: f"\ue000{clean(name)}\ue001")
     parts = re.split("\ue000(.*?)\ue001", marked, flags=re.DOTALL)
     return "".join(
-        f"<b>{BREAKS.sub(BREAK, part)}</b>" if place % 2 else part
+        f"<b>{label(part)}</b>" if place % 2 else P_VALUE.sub(r"p&nbsp;\1&nbsp;", text(part))
         for place, part in enumerate(parts)
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hub.arguments.values import to_json
-from hub.compare import formatting
+from hub.compare import formatting, study_file
 from hub.compare.claims import Claim, Lead, Trouble, claims
 from hub.compare.report import contenders, markup, tables
 from hub.compare.report.looks import looks, variables
@@ -36,7 +34,7 @@ def html(results: Results, drawn: Pictures) -> str:
     """Return the page.
 
     Raises:
-        HubError: SciPy is missing.
+        HubError: SciPy or PyYAML is missing.
     """
     style = files("hub.compare.report").joinpath("style.css").read_text(encoding="utf-8")
     look = looks(results.contenders)
@@ -170,17 +168,6 @@ def _how(results: Results) -> str:
             PROTOCOL,
             pairs({key: value for key, value in facts.items() if value}),
             "<h3>The study as a file</h3>",
-            f"<pre>{text(study_text(results))}</pre>\n</section>",
+            f"<pre>{text(study_file.text(to_json(results.study)))}</pre>\n</section>",
         )
     )
-
-
-def study_text(results: Results) -> str:
-    """Return the study as YAML; JSON, which is YAML too, where its package is missing."""
-    plain = to_json(results.study)
-    if find_spec("yaml") is None:
-        return json.dumps(plain, indent=1, default=str)
-    import yaml
-
-    dumped: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=80)
-    return dumped

@@ -81,14 +81,16 @@ class Picture:
             lines([], [], **look.line, marker=look.marker, label=label_text(label))
             for label, look in self.looks.items()
         ]
+        width, height = self.drawn.get_size_inches()
         file = io.BytesIO()
         with _style(self.name):
-            self.drawn.set_size_inches(INCHES[0], INCHES[1] + LEGEND_LINE * (len(handles) + 1))
-            if handles:
-                self.drawn.legend(
-                    handles=handles, loc="outside lower left", fontsize="small", handlelength=3
-                )
+            self.drawn.set_size_inches(width, height + LEGEND_LINE * (len(handles) + 1))
+            legend = self.drawn.legend(
+                handles=handles, loc="outside lower left", fontsize="small", handlelength=3
+            )
             self.drawn.savefig(file, format="png", dpi=DPI)
+        legend.remove()
+        self.drawn.set_size_inches(width, height)
         return file.getvalue()
 
 
@@ -161,7 +163,7 @@ def marks(diverged: bool, left: bool) -> str:
 
 def unit_label(kind: str, unit: str) -> str:
     """Label an axis of losses."""
-    return f"{kind} ({unit})" if unit else kind
+    return f"{kind} ({label_text(unit)})" if unit else kind
 
 
 @contextmanager

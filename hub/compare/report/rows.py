@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.compare import formatting
 from hub.compare.claims import losses
-from hub.compare.result import Status
+from hub.compare.result import Purpose, Status
 from hub.compare.statistics import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hub.compare.result import Evaluation, Outcome, Point, Results, TaskRecord
+    from hub.compare.result import Evaluation, Outcome, Results, TaskRecord
     from hub.compare.statistics import Summary
 
 
@@ -33,6 +33,8 @@ class Row:
 
     contender: str
     outcomes: tuple[Outcome, ...]
+    trials: tuple[Outcome, ...]
+    """Of its tuning."""
     loss: Summary | None
     """Of the seeds that are done."""
     reached: tuple[Evaluation | None, ...]
@@ -66,7 +68,12 @@ class Row:
 
     @property
     def ended(self) -> tuple[str, ...]:
-        """How each seed ended that is not done."""
+        """How each seed ended that is not done; without seeds, how the trials ended."""
+        if not self.outcomes:
+            counts = Counter(one.status for one in self.trials)
+            return tuple(
+                f"{count} of {len(self.trials)} trials {status}" for status, count in counts.items()
+            )
         return tuple(
             f"seed {one.run.seed}: {_ended(one)}" if len(self.outcomes) > 1 else _ended(one)
             for one in self.outcomes
@@ -100,18 +107,6 @@ def columns(shown: Sequence[Row]) -> tuple[Column, ...]:
     return (first, *known)
 
 
-def diverged_step(outcome: Outcome) -> int:
-    """Return the step whose loss was not a finite number, or the last one if none was."""
-    odd = (point.step for point in outcome.curve if not math.isfinite(point.loss))
-    return next(odd, len(outcome.curve))
-
-
-def finite(curve: Sequence[Point]) -> tuple[Point, ...]:
-    """Return the points before the first one whose loss is not a finite number."""
-    end = next((n for n, point in enumerate(curve) if not math.isfinite(point.loss)), len(curve))
-    return tuple(curve[:end])
-
-
 def _row(results: Results, contender: str, task: TaskRecord) -> Row:
     outcomes = results.of(contender, task.name)
     found = losses(results, contender, task.name)
@@ -119,6 +114,7 @@ def _row(results: Results, contender: str, task: TaskRecord) -> Row:
     return Row(
         contender=contender,
         outcomes=outcomes,
+        trials=results.of(contender, task.name, Purpose.TUNING),
         loss=summarize(list(found.values())) if found else None,
         reached=() if target is None else tuple(one.reached(target) for one in outcomes),
         tokens=task.tokens,
@@ -128,9 +124,9 @@ def _row(results: Results, contender: str, task: TaskRecord) -> Row:
 def _ended(outcome: Outcome) -> str:
     if outcome.status is not Status.DIVERGED:
         return outcome.status.value
-    before = finite(outcome.curve)
-    so_far = f", loss {formatting.loss(before[-1].loss)} until then" if before else ""
-    return f"diverged at step {diverged_step(outcome)}{so_far}"
+    curve = outcome.curve
+    so_far = f", loss {formatting.loss(curve[-1].loss)} until then" if curve else ""
+    return f"diverged at step {outcome.diverged_at}{so_far}"
 
 
 def _steps_to_target(row: Row) -> str:

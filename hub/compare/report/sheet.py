@@ -8,8 +8,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from hub.arguments.values import to_json
-from hub.compare.report.rows import diverged_step, finite
-from hub.compare.result import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +31,6 @@ def csv(results: Results) -> str:
 
 
 def _line(one: Outcome, task: TaskRecord) -> dict[str, Any]:
-    last = (finite(one.curve) or (None,))[-1]
     return {
         "contender": one.run.contender,
         "task": one.run.task,
@@ -44,10 +41,10 @@ def _line(one: Outcome, task: TaskRecord) -> dict[str, Any]:
         "held_out_loss": one.loss,
         "unit": task.unit,
         "held_out_loss_before": one.evaluations[0].loss if one.evaluations else None,
-        "last_training_loss": last.loss if last else None,
+        "last_training_loss": one.curve[-1].loss if one.curve else None,
         "steps": one.run.steps,
-        "steps_done": len(finite(one.curve)),
-        "diverged_at_step": diverged_step(one) if one.status is Status.DIVERGED else None,
+        "steps_done": len(one.curve),
+        "diverged_at_step": one.diverged_at,
         "training_seconds": sum(point.seconds for point in one.curve) if one.curve else None,
         **_target(one, task),
         "step_seconds": one.step_seconds,

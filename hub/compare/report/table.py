@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from hub.compare import formatting
-from hub.compare.claims import claims
-from hub.compare.report.rows import columns, diverged_step, rows
+from hub.compare.claims import Lead, claims, pairs, shared
+from hub.compare.report.rows import columns, rows
 from hub.compare.result import Status
+from hub.compare.statistics import LEVEL
 from hub.terminal import literal
 from hub.text import clean
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from hub.compare.claims import Claim
     from hub.compare.report.rows import Column, Row
     from hub.compare.result import Results, TaskRecord
 
 GAP = "  "
+P_WIDTH, LEAST_LABEL = 9, 12
+"""Of a p value and of a label in a table of pairs."""
 EXTRA = (
     "tokens to",
     "bandw.",
@@ -51,8 +55,12 @@ def show(results: Results, console: Console, say: Callable[[str], str] = str) ->
         console.print(literal(f"{task.name}: {_what(task)}", "bold"))
         for line, style in _table(rows(results, task), console.width):
             console.print(literal(line, style), soft_wrap=True)
-        for claim in claims(results, task):
+        said = claims(results, task)
+        for claim in said:
             console.print(literal(claim.sentence()))
+        if any(isinstance(claim, Lead) for claim in said):  # not every pair has a sentence
+            for line in _matrix(results, task, console.width):
+                console.print(literal(line), soft_wrap=True)
         console.print()
     for text in _messages(results, say):
         console.print(literal(text))
@@ -108,10 +116,36 @@ def _cell(column: Column, row: Row) -> str:
     if row.loss is not None:
         part = f" ({row.loss.count}/{len(row.outcomes)})" if row.ended else ""
         return f"{column.text(row)}{part}"
-    if all(one.status is Status.DIVERGED for one in row.outcomes):
-        steps = sorted({diverged_step(one) for one in row.outcomes})
-        return f"diverged at {steps[0]}{'+' if steps[1:] else ''}" if steps else "–"
+    outcomes = row.outcomes or row.trials
+    if all(one.status is Status.DIVERGED for one in outcomes):
+        steps = sorted({one.diverged_at or 0 for one in outcomes})
+        return f"diverged at {steps[0]}{'+' if steps[1:] else ''}" if steps else formatting.UNKNOWN
     return next((one.status.value for one in row.outcomes), formatting.UNKNOWN)
+
+
+def _matrix(results: Results, task: TaskRecord, width: int) -> Iterator[str]:
+    """Return the p values of all pairs as lines; none where they are too wide."""
+    names = [*shared(results, task.name)]
+    by_pair = {(one.winner, one.loser): one for one in pairs(results, task)}
+    cells = [[_p(by_pair, name, other) for other in names] for name in names]
+    room = width - P_WIDTH * len(names)
+    if room < LEAST_LABEL:
+        return
+    yield "p values, * where the optimizer of the line is better than that of the column"
+    labels = [f"{number} {clean(name)}" for number, name in enumerate(names, start=1)]
+    longest = min(room, max(map(cell_len, labels)))
+    yield " " * longest + "".join(f"{n:>{P_WIDTH - 1}} " for n in range(1, len(names) + 1))
+    for label, line in zip(labels, cells, strict=True):
+        fitted = set_cell_size(label, longest)
+        yield fitted + "".join(f"{cell:>{P_WIDTH}}" for cell in line)
+
+
+def _p(by_pair: dict[tuple[str, str], Claim], name: str, other: str) -> str:
+    claim = by_pair.get((name, other)) or by_pair.get((other, name))
+    if claim is None:
+        return ""
+    text = formatting.p(claim.p, LEVEL).removeprefix("p ").removeprefix("= ").replace("< ", "<")
+    return f"{text}{'*' if claim.told_apart and claim.winner == name else ' '}"
 
 
 def _messages(results: Results, say: Callable[[str], str]) -> Iterator[str]:

@@ -23,7 +23,7 @@ BUILT_IN = {
     "lora": "hub.compare.tasks.lora",
 }
 """Modules with `check(options)`, which imports nothing heavy, `make(options)`, and `TAKES`, the
-names of the options that count."""
+names of the options that count, and `PRELOADED`, modules that take seconds to import."""
 ALL_PROBLEMS = "problems"
 """Stands for all of them."""
 
@@ -44,6 +44,7 @@ class _Source(NamedTuple):
     check: Callable[[Options], object]
     make: Callable[[Options], Task]
     takes: tuple[str, ...] = ()
+    preloaded: tuple[str, ...] = ()
 
 
 def expanded(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,6 +81,15 @@ def check_options(names: tuple[str, ...], options: Options) -> None:
             )
 
 
+def preloaded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the modules that are worth importing once for all trainings of these tasks.
+
+    Raises:
+        HubError: There is no such task.
+    """
+    return tuple(dict.fromkeys(one for name in names for one in _source(name).preloaded))
+
+
 def load(name: str, options: Options) -> Task:
     """Return a task, named as asked. Its data and models are loaded when its functions are called.
 
@@ -92,7 +102,7 @@ def load(name: str, options: Options) -> Task:
 def _source(name: str) -> _Source:
     if name in BUILT_IN:
         module = import_module(BUILT_IN[name])
-        return _Source(module.check, module.make, module.TAKES)
+        return _Source(module.check, module.make, module.TAKES, module.PRELOADED)
     if name in problems.NAMES:
         return _Source(lambda _: None, lambda _: problems.make(name))
     if ":" in name:
@@ -113,5 +123,6 @@ __all__ = [
     "dry_run",
     "expanded",
     "load",
+    "preloaded",
     "to_device",
 ]

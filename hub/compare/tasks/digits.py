@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 TAKES = ("batch_size",)
+PRELOADED = ()
 HELD_OUT = 6
 """Every sixth image is only evaluated on."""
 VERSION = 1

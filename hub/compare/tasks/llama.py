@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE, LENGTH = 8, 128
 TAKES = ("batch_size", "sequence_length", "data", "model")
+PRELOADED = ("hub.compare.tasks.preloaded_llama",)
 
 
 def check(options: Options) -> None:

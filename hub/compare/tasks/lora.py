@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE, LENGTH = 8, 64
 TAKES = llama.TAKES
+PRELOADED = ("hub.compare.tasks.preloaded_llama",)
 ADAPTERS = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 MODULES = (
     "argparse",

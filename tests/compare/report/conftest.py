@@ -37,8 +37,8 @@ def _trials(name: str, level: float) -> list:
 def _blown_up(name: str, seed: int) -> studies.Outcome:
     """A training whose loss grows for a few steps before it is no number."""
     one = studies.outcome(name, seed, status=Status.DIVERGED, done=9)
-    grown = [point._replace(loss=5.5 * 10**point.step) for point in one.curve[:-1]]
-    return replace(one, curve=(*grown, one.curve[-1]))
+    grown = (point._replace(loss=5.5 * 10**point.step) for point in one.curve)
+    return replace(one, curve=tuple(grown))
 
 
 @pytest.fixture(scope="session")

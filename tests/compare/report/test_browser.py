@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from hub.compare import report
+from hub.compare.report import page as pages
+from hub.compare.report.pictures import Pictures
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -113,7 +114,7 @@ def folders(everything, odd, tmp_path_factory) -> dict[str, Path]:
     made = {"everything": everything, "odd": odd}
     folders = {name: tmp_path_factory.mktemp(name) for name in made}
     for name, results in made.items():
-        report.write(results, folders[name])
+        (folders[name] / "report.html").write_text(pages.html(results, Pictures.of(results)))
     return folders
 
 
