@@ -202,7 +202,7 @@ PROBLEMS = (
     ),
     Problem(
         name="scales",
-        hard="three layers of the same importance, with weights ten times smaller from one to the next",
+        hard="three layers that matter alike, each with weights ten times smaller than the last",
         solved="1 % of the loss at the start; each layer alone is a third of it",
         model=scales,
         batches=still,
