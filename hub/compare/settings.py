@@ -127,10 +127,15 @@ class Settings:
             model=self.model,
         )
 
-    def evaluated_after(self, steps: int) -> range:
-        """Return the steps after which a training is evaluated, besides its last one."""
+    def evaluated_after(self, steps: int, target: float | None = None) -> range:
+        """Return the steps after which a training is evaluated, besides its last one.
+
+        Args:
+            steps: How many it has.
+            target: Of its task, which counts if the study has none.
+        """
         every = self.evaluate_every
-        if every is None and self.target is not None:
+        if every is None and (self.target is not None or target is not None):
             every = max(1, steps // EVALUATIONS)
         return range(every, steps, every) if every else range(0)
 

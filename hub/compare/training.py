@@ -68,7 +68,7 @@ def _events(settings: Settings, contender: Contender, run: Run) -> Iterator[Even
     meter = memory.meter(trainer.device)
     meter.start(trainer.held_bytes())
     yield trainer.evaluate(0)
-    moments = set(settings.evaluated_after(run.steps))
+    moments = set(settings.evaluated_after(run.steps, task.target))
     gradients = GradientMeter(trainer.model.parameters())
     for step, batch in enumerate(itertools.islice(task.batches(run.seed), run.steps), 1):
         with gradients if step == 1 else nullcontext():

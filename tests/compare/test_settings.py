@@ -61,3 +61,8 @@ def test_evaluations_are_spread_over_a_training_with_a_target():
     assert after(target=2.0) == list(range(5, 100, 5))
     assert after(evaluate_every=40) == [40, 80]
     assert list(Settings(contenders=ADAMW, target=1.0).evaluated_after(3)) == [1, 2]
+
+
+def test_a_target_of_the_task_counts_if_the_study_has_none():
+    assert list(Settings(contenders=ADAMW).evaluated_after(3, 1.0)) == [1, 2]
+    assert list(Settings(contenders=ADAMW, evaluate_every=2).evaluated_after(3, 1.0)) == [2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -55,7 +55,8 @@ def _current_folder_first() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        with suppress(ValueError):  # the module may have removed it
+            sys.path.remove(folder)
 
 
 def _imported(name: str, path: str) -> ModuleType:

@@ -63,7 +63,7 @@ class Problem:
         return Task(
             name=f"problems/{self.name}",
             summary=self.hard,
-            unit="above the known minimum",
+            unit="arbitrary units",
             model=lambda _: self.model(),
             batches=lambda seed: self.batches(torch.Generator().manual_seed(seed)),
             loss=_loss,
