@@ -18,9 +18,9 @@ import torch
 
 import hub
 from hub.compare import Contender, Run, Settings
-from hub.compare.events import Evaluated
+from hub.compare.execution.events import Evaluated
+from hub.compare.execution.training import train
 from hub.compare.tasks import problems
-from hub.compare.training import train
 
 TABLE = DOCS / "problems.json"
 FACTORS = (10, 3, 30, 1, 0.3, 0.1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from hub.compare.recorder import Recorder
+    from hub.compare.execution.recorder import Recorder
     from hub.compare.result import Outcome, Run
 
 LINES = 5

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import hub
 from hub.compare import progress, report, study_file, tasks
-from hub.compare.executing import Execution, Watcher
+from hub.compare.execution.executing import Execution, Watcher
+from hub.compare.execution.series import Series
+from hub.compare.execution.store import Store
 from hub.compare.result import Results, TaskRecord
-from hub.compare.series import Series
-from hub.compare.store import Store
 from hub.compare.writing import make_directory
 from hub.errors import HubError
 from hub.experiments import extra, versions

@@ -3,8 +3,8 @@ import io
 from rich.console import Console
 
 from hub.compare import Outcome, Purpose, Run, Status, progress
-from hub.compare.events import Ended, Stepped, Warned
-from hub.compare.recorder import Recorder
+from hub.compare.execution.events import Ended, Stepped, Warned
+from hub.compare.execution.recorder import Recorder
 
 
 def run_of(label="adamw_torch", **changes) -> Run:

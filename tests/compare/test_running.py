@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hub.compare import Status, executing, results_file, run, study_file
+from hub.compare import Status, results_file, run, study_file
+from hub.compare.execution import executing
 from hub.errors import HubError, UnknownOptimizerError
 from hub.experiments import processes
 

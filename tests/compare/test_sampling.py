@@ -5,7 +5,8 @@ import sys
 import pytest
 
 import hub
-from hub.compare import Settings, sampling
+from hub.compare import Settings
+from hub.compare.execution import sampling
 from hub.compare.result import Evaluation, Outcome, Purpose, Run, Status
 from hub.experiments.contender import Contender
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from helpers import studies
 
 from hub.compare import Settings, Status
+from hub.compare.execution.store import Store
 from hub.compare.result import to_json
-from hub.compare.store import Store
 from hub.experiments.contender import Contender
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hub.compare import Purpose, Run, Status, events, tasks, training
+from hub.compare import Purpose, Run, Status, tasks
+from hub.compare.execution import events, training
 
 
 def run_of(settings, **changes) -> Run:

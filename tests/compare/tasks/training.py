@@ -1,9 +1,9 @@
 """Trains a task as a study does, in this process."""
 
 from hub.compare import Contender, Run, Settings
-from hub.compare.events import Ended, Evaluated
+from hub.compare.execution.events import Ended, Evaluated
+from hub.compare.execution.training import train
 from hub.compare.result import Status
-from hub.compare.training import train
 
 
 def trained(contender, task, *, seed=0, steps=200, **settings):

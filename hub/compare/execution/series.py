@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.compare import sampling
+from hub.compare.execution import sampling
 from hub.compare.result import Purpose, Run
 
 if TYPE_CHECKING:

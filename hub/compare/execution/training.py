@@ -16,7 +16,7 @@ import torch
 
 import hub
 from hub.compare import tasks
-from hub.compare.events import Ended, Evaluated, Event, Measured, Started, Stepped, Warned
+from hub.compare.execution.events import Ended, Evaluated, Event, Measured, Started, Stepped, Warned
 from hub.compare.result import WARM_UP_STEPS, Purpose, Status
 from hub.errors import HubWarning
 from hub.experiments import clock, memory

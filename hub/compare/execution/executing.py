@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from hub.compare.process import Process
+from hub.compare.execution.process import Process
 from hub.compare.result import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hub.compare.recorder import Recorder
+    from hub.compare.execution.recorder import Recorder
+    from hub.compare.execution.series import Series
+    from hub.compare.execution.store import Store
     from hub.compare.result import Run
-    from hub.compare.series import Series
     from hub.compare.settings import Settings
-    from hub.compare.store import Store
     from hub.experiments.contender import Contender
 
 

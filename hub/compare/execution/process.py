@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.compare import tasks, worker
-from hub.compare.events import Ended
-from hub.compare.recorder import Recorder
+from hub.compare import tasks
+from hub.compare.execution import worker
+from hub.compare.execution.events import Ended
+from hub.compare.execution.recorder import Recorder
 from hub.compare.result import Status
 from hub.experiments import processes
 
@@ -36,7 +37,7 @@ class Process:
         self._folder = tempfile.TemporaryDirectory(prefix="hub-compare-")
         self._log = Path(self._folder.name) / "output.txt"
         names = tasks.expanded(settings.tasks)
-        context = processes.context(["hub.compare.preloaded", *tasks.preloaded(names)])
+        context = processes.context(["hub.compare.execution.preloaded", *tasks.preloaded(names)])
         self.receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=worker.main, args=(settings, jobs, sender, self._log), daemon=True

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hub.compare.events import Ended, Evaluated, Measured, Started, Stepped, Warned
+from hub.compare.execution.events import Ended, Evaluated, Measured, Started, Stepped, Warned
 from hub.compare.result import Evaluation, Outcome, Point, Status
 
 if TYPE_CHECKING:
-    from hub.compare.events import Event
+    from hub.compare.execution.events import Event
     from hub.compare.result import Run
 
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from hub.compare.events import Ended
+from hub.compare.execution.events import Ended
 from hub.compare.result import Status
 from hub.errors import HubError
 
@@ -44,7 +44,7 @@ def main(
         torch.set_num_threads(max(1, torch.get_num_threads() // settings.jobs))
     for contender, run in jobs:
         try:
-            from hub.compare.training import train
+            from hub.compare.execution.training import train
 
             for event in train(settings, contender, run):
                 sender.send(event)
