@@ -29,7 +29,7 @@ _SMALL = 2**15
 _SINGLE, _LANES, _TINY = 1, 4, 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take as long to make as an operation on a small tensor
 class Bucket:
     """Parameters of one group with the same shape, dtype and device, that took as many steps."""
 
@@ -214,6 +214,8 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     scale(second, [beta2] * len(second))
     # Also of a lone one: compiled, `addcmul_` (torch 2.13) rounds otherwise.
     torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
+    if len(first) == _SINGLE:
+        return (first[0] / second[0].sqrt().add_(bucket.group["eps"])).unsqueeze(0)
     return in_stack(first) / in_stack(second).sqrt().add_(bucket.group["eps"])
 
 
