@@ -215,7 +215,8 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     # Also of a lone one: compiled, `addcmul_` (torch 2.13) rounds otherwise.
     torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
     if len(first) == _SINGLE:
-        return (first[0] / second[0].sqrt().add_(bucket.group["eps"])).unsqueeze(0)
+        lone: Tensor = first[0] / second[0].sqrt().add_(bucket.group["eps"])
+        return lone.unsqueeze(0)
     return in_stack(first) / in_stack(second).sqrt().add_(bucket.group["eps"])
 
 
