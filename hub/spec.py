@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from hub import errors
 from hub.errors import HubError, PrecisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from pydantic import BaseModel
     from pydantic_core import CoreSchema
@@ -160,7 +161,8 @@ MODES: dict[str, str] = {
 """Every mode, and the dtype of its parameters. "-mixed" is autocast with fp32 parameters."""
 
 
-def dtype_name(dtype: object) -> str:
+@cache
+def dtype_name(dtype: Hashable) -> str:
     """Return the short name of a torch dtype: "fp32", "bf16", "fp16", "fp64", or torch's own."""
     name = str(dtype).removeprefix("torch.")
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
