@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub.compiling import refuse_without_compiler
 from hub.errors import UnsupportedError
 from hub.spec import Finding
+from hub.updates.compiling import refuse_without_compiler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

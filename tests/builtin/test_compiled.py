@@ -7,10 +7,10 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 import hub
-from hub import compiling
 from hub.builtin import compiled
 from hub.testing.comparing import assert_same
 from hub.testing.upstream import continues, gradients, groups_of, small_model, train
+from hub.updates import compiling
 
 OWN = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
 build = partial(hub.build, "adamw_torch", **OWN, compile=True)
