@@ -2,5 +2,5 @@
 
 `stacking` computes on many small tensors of one shape as one tensor. `same_shapes` steps parameters
 of equal shape together. `low_rank` finds the bases of low-rank projections, and `findings` says
-what they cost. `compiling` refuses updates that could not be compiled here.
+what they cost. `kernel` compiles an update into one kernel, and `compiling` says where that fails.
 """

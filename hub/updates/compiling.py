@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hub.backend import load
 from hub.errors import UnsupportedError
@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from hub.spec import BuildContext
+
+
+def compiles(name: str, optim_args: Any, context: BuildContext) -> Iterator[Finding]:
+    """Say what a compiled update costs, and turn it off or refuse it where it does not work."""
+    if not getattr(optim_args, "compile", False):
+        return
+    if any(hasattr(parameter, "device_mesh") for parameter in context.parameters()):
+        yield Finding.adjust(
+            "compile=True is turned off for sharded parameters (DTensors)",
+            "leave it out",
+            instead={"compile": False},
+        )
+        return
+    yield from refuse_without_compiler(name, context, "leave out compile=True")
+    count = len(set(context.precision.dtypes))
+    yield Finding.note(
+        f"the first step compiles {count} kernel{'s' if count > 1 else ''}, one for each dtype of "
+        "weights, which takes seconds for each; no other shape or learning rate compiles again"
+    )
 
 
 def refuse_without_compiler(name: str, context: BuildContext, instead: str) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from helpers import studies
+from helpers.true_claims import check_claims
 
 from hub.compare.claims import claims
 from hub.compare.report.rows import rows
@@ -38,6 +39,11 @@ def test_the_page_is_what_is_generated():
     command = [sys.executable, DOCS / "generate_gallery.py", "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_what_is_claimed_follows_from_the_numbers(entry):
+    check_claims(load(entry))
 
 
 def test_a_changed_number_changes_the_page(study):
