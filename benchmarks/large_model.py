@@ -1,4 +1,4 @@
-"""Time a whole `hub.build` on 18,432 parameters with two regular expressions."""
+"""Time a whole `hub.build` on 18,432 parameters with two regular expressions, on the processor."""
 
 import gc
 import statistics
@@ -21,9 +21,9 @@ class Block(nn.Module):
 
 def seconds(build: object) -> float:
     gc.collect()
-    start = time.perf_counter()
+    start = time.process_time()
     build()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

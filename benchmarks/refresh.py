@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 import hub
-from hub.compare import corpus
+from hub.compare.execution.training import Trainer
 from hub.compare.settings import Contender, Settings
-from hub.compare.training import Trainer
+from hub.compare.tasks import corpus
 from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions
 
 STEPS = 100

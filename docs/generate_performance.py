@@ -19,7 +19,7 @@ from generating import DOCS, between_marks, code, finish
 import hub
 from hub.bench import Report, Row, Settings, run
 from hub.bench.table import cells
-from hub.compare.settings import Contender
+from hub.experiments.contender import Contender
 
 PAGE = DOCS / "performance.md"
 FIGURES = DOCS / "performance.json"

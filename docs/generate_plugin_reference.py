@@ -116,7 +116,7 @@ def _blocks() -> str:
     rows = [
         f"| `{name}` | {_summary(value)} |"
         for name, value in vars(arguments).items()
-        if isinstance(value, type) and value.__module__ == arguments.__name__
+        if isinstance(value, type) and value.__module__.startswith(arguments.__name__)
     ]
     types = [
         f"| `{name}` | {_of_annotated(value)} |"
@@ -128,14 +128,22 @@ def _blocks() -> str:
 
 
 def _of_annotated(kind: object) -> str:
-    (field,) = kind.__metadata__  # type: ignore[attr-defined]
+    metadata = kind.__metadata__  # type: ignore[attr-defined]
+    (field,) = (one for one in metadata if not isinstance(one, arguments.Search))
     bounds = ", ".join(
         f"{sign} {getattr(bound, key)}"
         for bound in field.metadata
         for key, sign in (("ge", "at least"), ("gt", "above"), ("lt", "below"), ("le", "at most"))
         if hasattr(bound, key)
     )
-    return " ".join(filter(None, [field.description, f"A number {bounds}." if bounds else ""]))
+    ranges = [_range(one) for one in metadata if isinstance(one, arguments.Search)]
+    number = f"A number {bounds}." if bounds else ""
+    return " ".join(filter(None, [field.description, number, *ranges[-1:]]))
+
+
+def _range(search: arguments.Search) -> str:
+    of_default = " times the default" if search.times_default else ""
+    return f"Tuned from {search.low:g} to {search.high:g}{of_default}, on a {search.scale} scale."
 
 
 def _checks() -> Iterator[str]:

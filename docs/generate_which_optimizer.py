@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import hub
 from hub.bench.result import Report
-from hub.compare.model import skeleton
+from hub.experiments.model import skeleton
 from hub.spec import Trait
 
 PAGE = DOCS / "which-optimizer.md"

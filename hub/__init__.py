@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from hub.hookspecs import hookimpl
     from hub.names import describe, list_optimizers, list_schedulers
+    from hub.names.searching import SearchSpace, search_space
     from hub.planning.describe_groups import describe_groups
     from hub.planning.estimate import Estimate, estimate
     from hub.planning.prepare import plan
@@ -57,6 +58,7 @@ __all__ = [
     "PluginError",
     "PrecisionError",
     "SchedulerSpec",
+    "SearchSpace",
     "TargetModulesError",
     "TrainingConfig",
     "Trait",
@@ -77,6 +79,7 @@ __all__ = [
     "list_optimizers",
     "list_schedulers",
     "plan",
+    "search_space",
 ]
 
 # Modules are named so that none shadows a public function (`hub.plan` lives below `hub.planning`):
@@ -93,6 +96,7 @@ _HOMES = {
     "builtin.adafactor": ("Adafactor",),
     "hookspecs": ("hookimpl",),
     "names": ("describe", "list_optimizers", "list_schedulers"),
+    "names.searching": ("SearchSpace", "search_space"),
     "planning.describe_groups": ("describe_groups",),
     "planning.estimate": ("Estimate", "estimate"),
     "planning.prepare": ("plan",),

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from hub import errors
 from hub.errors import HubError, PrecisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from pydantic import BaseModel
     from pydantic_core import CoreSchema
@@ -160,7 +161,8 @@ MODES: dict[str, str] = {
 """Every mode, and the dtype of its parameters. "-mixed" is autocast with fp32 parameters."""
 
 
-def dtype_name(dtype: object) -> str:
+@cache
+def dtype_name(dtype: Hashable) -> str:
     """Return the short name of a torch dtype: "fp32", "bf16", "fp16", "fp64", or torch's own."""
     name = str(dtype).removeprefix("torch.")
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
@@ -218,7 +220,7 @@ class Sharding:
     do not allow "rows"."""
     elementwise: bool = False
     """Whether an element's update depends on no other element, so that it also trains the flat
-    shards of FSDP1."""
+    shards of FSDP1, and large weights with `rounding` in pieces."""
     block: int | str = 1
     """For "rows": of how many elements each block of quantized state is, as a number or as the
     argument that has it. Rows of whole blocks are quantized like the whole parameter."""

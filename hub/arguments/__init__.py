@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hub.arguments.patterns import closest_names as closest_names
 from hub.arguments.patterns import name_matcher as name_matcher
+from hub.arguments.search import BETAS, DECAY, RATE
+from hub.arguments.search import Search as Search
+from hub.arguments.search import usual as usual
 from hub.spec import Contrast
 
 
@@ -40,15 +43,24 @@ class Arguments(BaseModel):
         return validate_arguments(name, cls, values)
 
 
-LearningRate = Annotated[float, Field(ge=0, description="Learning rate.")]
-WeightDecay = Annotated[float, Field(ge=0, description="Decoupled weight decay coefficient.")]
-L2Penalty = Annotated[float, Field(ge=0, description="L2 penalty, added to the gradient.")]
+LearningRate = Annotated[float, Field(ge=0, description="Learning rate."), RATE]
+WeightDecay = Annotated[
+    float, Field(ge=0, description="Decoupled weight decay coefficient."), DECAY
+]
+L2Penalty = Annotated[
+    float, Field(ge=0, description="L2 penalty, added to the gradient."), Search(1e-6, 1e-2)
+]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+BetaOfGradient = Annotated[Beta, BETAS[0]]
+BetaOfSquare = Annotated[Beta, BETAS[1]]
 Betas = Annotated[
-    tuple[Beta, Beta],
+    tuple[BetaOfGradient, BetaOfSquare],
     Field(description="Decay rates of the running averages of the gradient and of its square."),
 ]
-Eps = Annotated[float, Field(ge=0, description="Added to the denominator for stability.")]
+Eps = Annotated[
+    float, Field(ge=0, description="Added to the denominator for stability."), Search(1e-10, 1e-6)
+]
+PlainRate = Annotated[LearningRate, Search(1e-3, 1.0)]
 
 
 class AdamLike(Arguments):
@@ -63,8 +75,8 @@ class AdamLike(Arguments):
 class SgdLike(Arguments):
     """Arguments of SGD, with the defaults of `torch.optim.SGD` (2.13)."""
 
-    lr: LearningRate = 1e-3
-    momentum: float = Field(default=0.0, ge=0)
+    lr: PlainRate = 1e-3
+    momentum: Annotated[float, Field(ge=0), Search(0.8, 0.99, "linear")] = 0.0
     """Momentum factor."""
     dampening: float = 0.0
     """Dampening of the momentum."""
@@ -132,7 +144,7 @@ class AdafactorBase(Arguments):
     """Maximum root mean square of an update, before the learning rate is applied."""
     decay_rate: float = Field(default=-0.8, le=0)
     """Power of the step number in the decay rate of the running averages."""
-    beta1: Beta | None = None
+    beta1: BetaOfGradient | None = None
     """Decay rate of the running average of updates; None keeps no average and saves its memory."""
     weight_decay: WeightDecay = 0.0
     scale_parameter: bool = False

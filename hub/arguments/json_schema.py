@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticOmit, to_jsonable_python
+
+from hub.arguments.search import resolved
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,7 +29,7 @@ def arguments_schema(arguments: type[BaseModel]) -> Schema:
     Args:
         arguments: A model of arguments. Other keys than its fields are refused.
     """
-    schema = arguments.model_json_schema(schema_generator=_Generator)
+    schema = resolved(arguments.model_json_schema(schema_generator=_Generator), None)
     return {**_draft_7(schema, schema.get("$defs", {})), "additionalProperties": False}
 
 
@@ -54,6 +56,10 @@ class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Return a default as JSON has it, with inf as it is."""
         return to_jsonable_python(dft, inf_nan_mode="constants")
+
+    def default_schema(self, schema: Any) -> Schema:
+        """Write the ranges to search in as numbers, where they are factors on the default."""
+        return cast("Schema", resolved(super().default_schema(schema), schema.get("default")))
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> NoReturn:  # noqa: ARG002
         """Leave out an argument, or one of its types."""

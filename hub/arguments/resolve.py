@@ -86,7 +86,7 @@ def resolve_arguments(
         for key, value in as_mapping(name, "defaults", defaults).items()
         if key in known
         and not _has_wrong_shape(arguments, key, value)
-        and not _contradicts(arguments, {key: value}, {**asked, **keywords})
+        and not contradicts(arguments, {key: value}, {**asked, **keywords})
     }
     origins: dict[str, Origin] = {
         **dict.fromkeys(trainer, "trainer"),
@@ -155,23 +155,24 @@ def _equal(a: object, b: object) -> bool:
 
 
 def _has_wrong_shape(arguments: type[BaseModel], key: str, value: Any) -> bool:
-    errors = _errors(arguments, {key: value})
+    errors = errors_of(arguments, {key: value})
     kinds = {details["type"] for details in errors if details["loc"][:1] == (key,)}
     return bool(kinds & {"tuple_type", "too_long", "missing"})
 
 
-def _contradicts(
+def contradicts(
     arguments: type[BaseModel], default: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> bool:
     """Whether a trainer's value is valid alone, but not with the user's arguments."""
     by_itself, beside = (
-        any(not details["loc"] for details in _errors(arguments, values))
+        any(not details["loc"] for details in errors_of(arguments, values))
         for values in (default, {**default, **asked})
     )
     return beside and not by_itself
 
 
-def _errors(arguments: type[BaseModel], values: Mapping[str, Any]) -> list[ErrorDetails]:
+def errors_of(arguments: type[BaseModel], values: Mapping[str, Any]) -> list[ErrorDetails]:
+    """Return what pydantic says against values, read as hub reads them."""
     try:
         arguments.model_validate({key: _read(value) for key, value in values.items()}, strict=True)
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hub.bench.table import title
-from hub.compare import extra
+from hub.experiments import extra
 
 if TYPE_CHECKING:
     from hub.bench.result import Report

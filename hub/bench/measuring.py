@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.bench import clock
 from hub.bench.result import Row
 from hub.bench.subject import GAP, Subject
-from hub.compare import memory
+from hub.experiments import clock, memory
+from hub.experiments.traffic import step_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import nn
     from torch.optim import Optimizer
 
-    from hub.bench.clock import Time
     from hub.bench.settings import Settings
-    from hub.compare.settings import Contender
+    from hub.experiments.clock import Time
+    from hub.experiments.contender import Contender
 
 SECONDS = 0.6
 LEAST, MOST = 3, 50
@@ -69,20 +68,6 @@ def measure(settings: Settings, contender: Contender) -> Row:
         **_figures(first, own, alone, _gap(optimizer)),
         refresh_gap=subject.usual_gap or _gap(optimizer),
     )
-
-
-def step_bytes(model: nn.Module, state: int) -> int:
-    """Return the bytes that a step has to move.
-
-    Each parameter is read and written, each gradient is read, and all state is read and written,
-    once: 28 bytes for a parameter of AdamW in fp32. What is in fact moved is more, where code
-    passes over a tensor several times, or less, where it leaves tensors as they are.
-
-    Args:
-        model: Its parameters have gradients of the same size.
-        state: Bytes of state.
-    """
-    return 3 * sum(parameter.nbytes for parameter in model.parameters()) + 2 * state
 
 
 def _turns(subject: Subject) -> Iterator[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hub.compare.model import dtype_of, skeleton
+from hub.experiments.model import dtype_of, skeleton
 from hub.planning.skeleton import with_tensors
 
 if TYPE_CHECKING:

@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hub.bench.result import Row
-from hub.compare.process import PATIENCE, exit_reason, stop
 from hub.errors import HubError
+from hub.experiments import processes
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from hub.bench.settings import Settings
-    from hub.compare.settings import Contender
+    from hub.experiments.contender import Contender
 
-FORK_SERVER = "forkserver"
-"""A process that has imported torch, and becomes two for each optimizer; not on Windows."""
 PRELOADED = ["hub.bench.measuring", "hub.building.build", "torch._dynamo"]
 
 
 def row_of(settings: Settings, contender: Contender) -> Row:
     """Measure one optimizer in its own process; a failure or a crash is a row too."""
-    context: Any = multiprocessing.get_context(_method())
+    context = processes.context(PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(settings, contender, sender), daemon=True)
     try:
         process.start()
         sender.close()  # or the end of the process would not be the end of the stream
         row: Row = receiver.recv()
-        process.join(PATIENCE)
+        process.join(processes.PATIENCE)
     except EOFError:
-        process.join(PATIENCE)
-        row = Row(label=contender.label, error=exit_reason(process.exitcode))
+        process.join(processes.PATIENCE)
+        row = Row(label=contender.label, error=processes.exit_reason(process.exitcode))
     finally:
-        stop(process)
+        processes.stop(process)
         receiver.close()
     return row
-
-
-def _method() -> str:
-    if FORK_SERVER not in multiprocessing.get_all_start_methods():
-        return "spawn"
-    multiprocessing.set_forkserver_preload(PRELOADED)
-    return FORK_SERVER
 
 
 def _main(settings: Settings, contender: Contender, sender: Connection) -> None:

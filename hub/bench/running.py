@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import hub
 from hub.bench import process
 from hub.bench.result import Report
-from hub.compare import extra, versions
-from hub.compare.model import read_configuration
-from hub.compare.running import check_device
+from hub.experiments import extra, versions
+from hub.experiments.devices import check_device
+from hub.experiments.model import read_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,6 @@ def _described(settings: Settings) -> dict[str, Any]:
 def _device(settings: Settings) -> str:
     import torch
 
-    from hub.compare.training import device_in_words
+    from hub.experiments.devices import device_in_words
 
     return device_in_words(torch.device(settings.device), settings.threads)

@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hub.compare.settings import DEVICE, PRECISIONS, Contender
-from hub.errors import HubError, PrecisionError
+from hub.errors import HubError
+from hub.experiments.contender import check_labels
+from hub.experiments.devices import check_words
 from hub.text import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from hub.experiments.contender import Contender
 
 SHAPE = re.compile(r"[1-9]\d{0,9}(x[1-9]\d{0,9}){1,4}")
 
@@ -40,14 +43,7 @@ class Settings:
     """How many steps are timed after the first; None: those of about half a second, at least 3."""
 
     def __post_init__(self) -> None:
-        labels = [contender.label for contender in self.contenders]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
-            raise HubError(
-                "an optimizer is named twice with the same settings",
-                where=twice,
-                fix="name it once, or with different settings",
-            )
+        check_labels(self.contenders)
         if self.model is not None and self.shapes:
             raise HubError(
                 "both a model and shapes are given", where="shapes", fix="leave one of them out"
@@ -56,18 +52,7 @@ class Settings:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise HubError(f"{key} is {value}", where=key, fix="1 or more")
-        if self.precision not in PRECISIONS:
-            raise PrecisionError(
-                f"{self.precision!r} is not a precision for measurements",
-                where="precision",
-                fix=f"one of {', '.join(PRECISIONS)}",
-            )
-        if not DEVICE.fullmatch(self.device):
-            raise HubError(
-                f"{self.device!r} is not a device for measurements",
-                where="device",
-                fix="cpu, cuda or cuda:N",
-            )
+        check_words(self.precision, self.device)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

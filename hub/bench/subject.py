@@ -10,7 +10,7 @@ import torch
 
 import hub
 from hub.bench import problem
-from hub.bench.clock import Timed
+from hub.experiments.clock import Timed
 from hub.measuring import tensor_bytes
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.bench.settings import Settings
-    from hub.compare.settings import Contender
+    from hub.experiments.contender import Contender
     from hub.spec import OptimizerSpec
 
 GAP = "update_proj_gap"

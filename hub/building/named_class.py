@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from hub.building.from_parameters import OPTIONS, build_from_parameters
 from hub.errors import UnknownOptimizerError, UnsupportedError
 from hub.names.registry import default_registry
-from hub.planning.requests import REST
+from hub.names.rest import REST
 from hub.spec import Trait
 
 if TYPE_CHECKING:

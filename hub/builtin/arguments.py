@@ -6,7 +6,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hub.arguments import AdafactorBase, AdamLike, Arguments, Eps, L2Penalty, LearningRate, SgdLike
+from hub.arguments import (
+    AdafactorBase,
+    AdamLike,
+    Arguments,
+    Eps,
+    L2Penalty,
+    LearningRate,
+    Search,
+    SgdLike,
+)
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -97,12 +106,12 @@ class AdagradArguments(Fused):
 class RMSpropArguments(TorchArguments):
     """Arguments of `torch.optim.RMSprop`."""
 
-    lr: LearningRate = 1e-2
-    alpha: NonNegative = 0.99
+    lr: Annotated[LearningRate, Search(3e-5, 1e-2)] = 1e-2
+    alpha: Annotated[NonNegative, Search(0.9, 0.999, "linear")] = 0.99
     """Smoothing constant of the running average of squared gradients."""
     eps: Eps = 1e-8
     weight_decay: L2Penalty = 0.0
-    momentum: NonNegative = 0.0
+    momentum: Annotated[NonNegative, Search(0.8, 0.99, "linear")] = 0.0
     """Momentum factor."""
     centered: bool = False
     """Normalize by the estimated variance of the gradient."""

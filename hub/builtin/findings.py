@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hub.compiling import refuse_without_compiler
 from hub.errors import UnsupportedError
 from hub.spec import Finding
 
@@ -108,22 +107,3 @@ def narrow_state(optim_args: Any, context: BuildContext) -> Iterator[Finding]:
         )
     else:
         yield Finding.note("moments of fp32 weights are rounded to bf16 after each step")
-
-
-def compiles(name: str, optim_args: Any, context: BuildContext) -> Iterator[Finding]:
-    """Say what a compiled update costs, and turn it off or refuse it where it does not work."""
-    if not getattr(optim_args, "compile", False):
-        return
-    if any(hasattr(parameter, "device_mesh") for parameter in context.parameters()):
-        yield Finding.adjust(
-            "compile=True is turned off: sharded parameters (DTensors) have a fused update",
-            "leave it out",
-            instead={"compile": False},
-        )
-        return
-    yield from refuse_without_compiler(name, context, "leave out compile=True")
-    count = len(set(context.precision.dtypes))
-    yield Finding.note(
-        f"the first step compiles {count} kernel{'s' if count > 1 else ''}, one for each dtype of "
-        "weights, which takes seconds for each; no other shape or learning rate compiles again"
-    )

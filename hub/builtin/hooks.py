@@ -16,6 +16,7 @@ from hub.builtin.arguments import (
 )
 from hub.hookspecs import hookimpl
 from hub.spec import Contrast, OptimizerSpec, Sharding, Trait
+from hub.updates.compiling import compiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -157,5 +158,5 @@ def hub_validate_precision(
         *findings.fused_slices(optim_args, context),
         *findings.sharded(name, optim_args, context),
         *findings.narrow_state(optim_args, context),
-        *findings.compiles(name, optim_args, context),
+        *compiles(name, optim_args, context),
     ]

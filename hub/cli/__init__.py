@@ -8,6 +8,7 @@ from hub.cli import (
     bench,
     check,
     compare,
+    compare_merge,
     convert,
     doctor,
     estimate,
@@ -17,6 +18,7 @@ from hub.cli import (
     new_plugin,
     plan,
     schema,
+    search_space,
     show,
 )
 from hub.cli.command import Command
@@ -32,12 +34,13 @@ app.command("plan", cls=Command)(plan.plan)
 app.command("estimate", cls=Command)(estimate.estimate)
 app.command("fit", cls=Command)(fit.fit)
 app.command("lr", cls=Command)(lr.lr)
-app.command("compare", cls=Command)(compare.compare)
+app.command("compare", cls=compare_merge.CompareOrMerge)(compare.compare)
 app.command("bench", cls=Command)(bench.bench)
 app.command("check", cls=Command)(check.check)
 app.command("convert-checkpoint", cls=Command)(convert.convert)
 app.command("new-plugin", cls=Command)(new_plugin.new_plugin)
 app.command("schema", cls=Command)(schema.schema)
+app.command("search-space", cls=Command)(search_space.search_space)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 

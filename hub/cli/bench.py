@@ -52,7 +52,7 @@ def bench(
     import hub
     from hub.bench import Settings, run
     from hub.bench.settings import parse_shape
-    from hub.compare.settings import Contender
+    from hub.experiments.contender import Contender
 
     settings = Settings(
         contenders=tuple(Contender.parse(name) for name in names or hub.list_optimizers()),

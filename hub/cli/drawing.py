@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from hub.compare import extra
 from hub.errors import HubError
+from hub.experiments import extra
 
 if TYPE_CHECKING:
     from pathlib import Path

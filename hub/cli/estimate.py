@@ -45,7 +45,7 @@ def estimate(
 
     Of one process, or with --mesh of the busiest rank. Activations come on top.
     """
-    from hub.compare.model import dtype_of, skeleton
+    from hub.experiments.model import dtype_of, skeleton
     from hub.planning.estimate import estimate as count
 
     skeletal = skeleton(model, dtype_of(precision))

@@ -50,7 +50,7 @@ def fit(
     What takes the least comes first. The exit status is 1 if nothing fits.
     """
     import hub
-    from hub.compare.model import dtype_of, skeleton
+    from hub.experiments.model import dtype_of, skeleton
     from hub.planning.fit import candidates
 
     most = memory_bytes(memory)

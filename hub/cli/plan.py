@@ -46,7 +46,7 @@ def plan(
     The model is made on the meta device, so its size does not matter. The exit status is 1 if the
     build for the same model on a real device would be refused.
     """
-    from hub.compare.model import dtype_of, skeleton
+    from hub.experiments.model import dtype_of, skeleton
     from hub.planning.prepare import plan as make_plan
 
     skeletal = skeleton(model, dtype_of(precision))

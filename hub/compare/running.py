@@ -1,14 +1,19 @@
-"""Compare optimizers: check, train each in turn, show and write what came out."""
+"""Run a study: check, train, show and write what came out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import hub
-from hub.compare import corpus, extra, model, process, progress, report, table, versions
-from hub.compare.recorder import Recorder
-from hub.compare.result import Comparison
+from hub.compare import progress, report, study_file, tasks
+from hub.compare.execution.executing import Execution, Watcher
+from hub.compare.execution.series import Series
+from hub.compare.execution.store import Store
+from hub.compare.result import Results, TaskRecord
+from hub.compare.writing import make_directory
 from hub.errors import HubError
+from hub.experiments import extra, versions
+from hub.experiments.devices import check_device
 from hub.names.registry import default_registry
 
 if TYPE_CHECKING:
@@ -16,18 +21,19 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from hub.compare.corpus import Corpus
     from hub.compare.settings import Settings
+    from hub.experiments.contender import Contender
+    from hub.names.searching import SearchSpace
 
 
-def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -> Comparison:
-    """Train the same model on the same data with each optimizer, one after the other.
+def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -> Results:
+    """Train the same tasks with each optimizer, as a study asks for.
 
-    A training that fails is a row with its error. Ctrl-C ends the comparison early: it returns
-    and writes the rows so far (`Comparison.interrupted`).
+    A training that fails or diverges is a result. Ctrl-C ends the study early: it returns and
+    writes the results so far (`Results.interrupted`). With `out`, each training that is done is
+    kept there, and the same study goes on from them when it is run again.
 
-    Every training is a spawned process: a script must call this under
-    `if __name__ == "__main__":`.
+    Every training is a process: a script must call this under `if __name__ == "__main__":`.
 
     Args:
         settings: What to compare. With `out`, the report is written there.
@@ -38,59 +44,98 @@ def run(settings: Settings, console: Console, say: Callable[[str], str] = str) -
         HubError: Nothing can be trained: a name is unknown, the data, model or device cannot be
             used, the folder for the report cannot be written, or a package is missing.
     """
-    text = check(settings)
-    recorders = [Recorder(settings, contender) for contender in settings.contenders]
-    try:
-        with progress.shown(recorders, console) as update:
-            for recorder in recorders:
-                process.train(recorder, settings, text, update)
-    except KeyboardInterrupt:
-        console.print("interrupted; the results so far are kept", style="yellow")
-    comparison = Comparison(
-        settings=settings,
-        data=text.source,
-        data_sha256=text.sha256,
+    check(settings)
+    names = tasks.expanded(settings.tasks)
+    loaded = [tasks.load(name, settings.task_options) for name in names]
+    records = [_record(task, settings) for task in loaded]
+    series = [
+        Series(
+            settings, contender.label, record, space=_space(settings, contender), quick=task.quick
+        )
+        for task, record in zip(loaded, records, strict=True)
+        for contender in settings.contenders
+    ]
+    trainings = sum(one.expected for one in series)
+    steps = sum(one.expected * one.task.steps for one in series)
+    with progress.shown(trainings, steps, console) as shown:
+        execution = Execution(
+            settings=settings,
+            series=series,
+            contenders={one.label: one for one in settings.contenders},
+            store=Store(settings.out, settings),
+            versions={one.label: versions.collect((one.name,)) for one in settings.contenders},
+            watcher=Watcher(found=shown.found, progress=shown.event),
+        )
+        try:
+            execution.run()
+        except KeyboardInterrupt:
+            console.print("interrupted; the results so far are kept", style="yellow")
+    outcomes = execution.results()
+    results = Results(
+        study=study_file.to_dict(settings),
+        tasks=tuple(records),
         versions=versions.collect(tuple(one.name for one in settings.contenders)),
-        rows=tuple(recorder.row() for recorder in recorders),
+        machines=tuple(dict.fromkeys(one.device for one in outcomes if one.device)),
+        outcomes=outcomes,
     )
-    table.show(comparison, console, say)
+    report.show(results, console, say)
     if settings.out is not None:
-        report.write(comparison, settings.out)
-    return comparison
+        report.write(results, settings.out)
+    return results
 
 
-def check(settings: Settings) -> Corpus:
-    """Find, before minutes of training, what would make them useless; return the text.
+def check(settings: Settings) -> None:
+    """Find, before minutes of training, what would make them useless.
 
     Raises:
         HubError: As `run`.
     """
     for contender in settings.contenders:
         hub.describe(contender.name)
-    if settings.lr_scheduler is not None:
-        default_registry().source("scheduler", settings.lr_scheduler)
-    model.check(settings)
+        schedule = settings.of(contender, "lr_scheduler")
+        if schedule is not None:
+            default_registry().source("scheduler", schedule)
+        if settings.tune:
+            _space(settings, contender)
+    names = tasks.expanded(settings.tasks)
+    tasks.check_options(names, settings.task_options)
+    for name in names:
+        tasks.check(name, settings.task_options)
+        if name not in tasks.BUILT_IN and ":" in name:
+            tasks.dry_run(tasks.load(name, settings.task_options))
     check_device(settings.device)
     if settings.out is not None:
-        extra.require("matplotlib")
-        report.make_directory(settings.out)
-    return corpus.load(settings.data, settings.sequence_length)
+        extra.require("matplotlib", "scipy", "yaml")
+        make_directory(settings.out)
 
 
-def check_device(device: str) -> None:
-    """Check that torch has a device.
-
-    Raises:
-        HubError: It has not.
-    """
-    if not device.startswith("cuda"):
-        return
-    import torch
-
-    index = torch.device(device).index or 0
-    if index >= torch.cuda.device_count():
+def _space(settings: Settings, contender: Contender) -> SearchSpace | None:
+    """Return what is tuned of a contender: what it does not set itself."""
+    if not settings.tune:
+        return None
+    space = hub.search_space(
+        contender.name,
+        settings.tune_arguments,
+        optim_args=contender.optim_args or None,
+        strict=False,
+    )
+    if not space.dimensions:
         raise HubError(
-            f"{device} is not available: torch sees {torch.cuda.device_count()} CUDA devices",
-            where="device",
-            fix="cpu, or a lower index",
+            f"nothing of {contender.label} can be tuned: it has none of "
+            f"{', '.join(settings.tune_arguments)}, or sets them",
+            where="tune_arguments",
+            fix="name other arguments, or leave this contender's out",
         )
+    return space
+
+
+def _record(task: tasks.Task, settings: Settings) -> TaskRecord:
+    return TaskRecord(
+        name=task.name,
+        summary=task.summary,
+        unit=task.unit,
+        steps=settings.steps or task.steps,
+        tokens=task.tokens,
+        target=task.target if settings.target is None else settings.target,
+        fingerprint=task.fingerprint,
+    )

@@ -1,147 +1,145 @@
-"""What a comparison is asked to do: plain frozen data, checked when it is made."""
+"""What a study is asked to do: plain frozen data, checked when it is made."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from hub.errors import HubError, PrecisionError
+from hub.compare.tasks import Options
+from hub.errors import HubError
+from hub.experiments.contender import Contender, check_labels
+from hub.experiments.devices import check_words
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-PRECISIONS = ("fp32", "bf16", "bf16-mixed", "fp16-mixed")
-"""Parameters in fp32 or bf16; "-mixed" is fp32 parameters under autocast."""
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-IMPORT_PATH = re.compile(r"\s*[\w.]+:[A-Za-z_]\w*\s*(?=:|$)")
-"""Of an optimizer at the beginning of a contender; `key=value` would follow a plain name."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One optimizer with the settings it is to be tried with."""
-
-    name: str
-    optim_args: str = ""
-    """`key=value,…`, handed to `hub.build` as they are."""
-
-    @classmethod
-    def parse(cls, text: str) -> Contender:
-        """Read `NAME` or `NAME:key=value,…`, where a name may be an import path, `module:Class`.
-
-        Raises:
-            HubError: The name is missing.
-        """
-        path = IMPORT_PATH.match(text)
-        end = path.end() if path else text.find(":")
-        name, optim_args = (text[:end], text[end + 1 :]) if end >= 0 else (text, "")
-        if not name.strip():
-            raise HubError(
-                "the name of an optimizer is missing",
-                where=repr(text),
-                fix="NAME or NAME:key=value,key=value",
-            )
-        return cls(name.strip(), optim_args.strip())
-
-    @property
-    def label(self) -> str:
-        """The contender as its user wrote it."""
-        return f"{self.name}:{self.optim_args}" if self.optim_args else self.name
+EVALUATIONS = 20
+"""How many times a training is evaluated that has a target."""
+LEAST = {
+    "steps": 1,
+    "batch_size": 1,
+    "sequence_length": 2,
+    "warmup_steps": 0,
+    "seed": 0,
+    "seeds": 1,
+    "tune": 0,
+    "evaluate_every": 1,
+    "jobs": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a comparison depends on.
+    """Everything that a study depends on. A file of a study has these keys.
 
     Raises:
         HubError: A value makes no sense.
         PrecisionError: The precision is unknown, or the device cannot train in it.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
     contenders: tuple[Contender, ...]
+    tasks: tuple[str, ...] = ("llama",)
+    """Names of built-in tasks, or `module:function`, a function that returns a `Task`."""
+    steps: int | None = None
+    """None: as many as the task says."""
+    seeds: int = 1
+    """How many trainings each contender is judged by."""
+    seed: int = 0
+    """The first seed."""
+    tune: int = 0
+    """How many trials choose each contender's settings, before the trainings that count."""
+    tune_arguments: tuple[str, ...] = ("lr", "weight_decay", "betas")
+    """Which arguments, of those that an optimizer has and a contender does not set."""
+    sampler: Literal["sobol", "optuna"] = "sobol"
+    target: float | None = None
+    """A held-out loss: how many steps, seconds and tokens lead to it?"""
+    evaluate_every: int | None = None
+    """In steps. None: twenty times a training if there is a target, else only at its end."""
+    batch_size: int | None = None
+    """In sequences or images; None: as the task says."""
+    sequence_length: int | None = None
+    """In tokens, which are bytes; None: as the task says."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """For low-rank optimizers only; the others train every parameter alike."""
     lr_scheduler: str | None = None
+    """As long as the training."""
     warmup_steps: int = 0
     """Warm-up of the learning rate; needs a scheduler."""
-    steps: int = 100
-    batch_size: int = 8
-    sequence_length: int = 128
-    """In tokens, which are bytes."""
     max_grad_norm: float | None = None
     precision: str = "fp32"
     device: str = "cpu"
     """"cpu", "cuda" or "cuda:N"."""
-    seed: int = 0
     data: Path | None = None
     """A UTF-8 text; None is the help text that comes with Python."""
     model: Path | None = None
-    """A folder with a Transformers configuration and perhaps weights; None is a small Llama."""
+    """A folder with a Transformers configuration and perhaps weights; None is the task's own."""
+    jobs: int = 1
+    """How many trainings run at the same time."""
     out: Path | None = None
-    """The folder that the report is written to; None is no report."""
+    """The folder of the report, and of each training that is done: a study goes on from there."""
 
     def __post_init__(self) -> None:
-        self._check_contenders()
-        for key, least in (
-            ("steps", 1),
-            ("batch_size", 1),
-            ("sequence_length", 2),
-            ("warmup_steps", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, key) < least:
-                raise HubError(f"{key} is {getattr(self, key)}", where=key, fix=f"{least} or more")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise HubError(
-                f"max_grad_norm is {self.max_grad_norm}",
-                where="max_grad_norm",
-                fix="a number above 0, or leave it out to train without clipping",
-            )
-        if self.warmup_steps and self.lr_scheduler is None:
-            raise HubError(
-                "warmup_steps needs a learning-rate schedule",
-                where="warmup_steps",
-                fix="name an lr_scheduler, such as constant_with_warmup",
-            )
-        if self.warmup_steps > self.steps:
-            raise HubError(
-                f"{self.warmup_steps} warm-up steps do not fit into {self.steps} steps",
-                where="warmup_steps",
-                fix="fewer warm-up steps, or more steps",
-            )
-        self._check_precision()
-
-    def _check_contenders(self) -> None:
         if not self.contenders:
             raise HubError(
                 "there is nothing to compare", where="contenders", fix="name an optimizer"
             )
-        labels = [contender.label for contender in self.contenders]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise HubError(
-                    "an optimizer is named twice with the same settings",
-                    where=label,
-                    fix="name it once, or with different settings",
-                )
+        check_labels(self.contenders)
+        if not self.tasks:
+            raise HubError("there is no task", where="tasks", fix="name one, such as llama")
+        for key, least in LEAST.items():
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise HubError(f"{key} is {value}", where=key, fix=f"{least} or more")
+        for contender in (None, *self.contenders):
+            self._check_training(contender)
+        check_words(self.precision, self.device)
 
-    def _check_precision(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise PrecisionError(
-                f"{self.precision!r} is not a precision for comparisons",
-                where="precision",
-                fix=f"one of {', '.join(PRECISIONS)}",
-            )
-        if not DEVICE.fullmatch(self.device):
+    def _check_training(self, contender: Contender | None) -> None:
+        """Check clipping and the schedule, of the study or of one contender in it."""
+        where = f" of {contender.label}" if contender else ""
+        max_grad_norm = self.of(contender, "max_grad_norm")
+        warmup_steps = self.of(contender, "warmup_steps")
+        if max_grad_norm is not None and not max_grad_norm > 0:
             raise HubError(
-                f"{self.device!r} is not a device for comparisons",
-                where="device",
-                fix="cpu, cuda or cuda:N",
+                f"max_grad_norm{where} is {max_grad_norm}",
+                where="max_grad_norm",
+                fix="a number above 0, or leave it out to train without clipping",
             )
-        if self.precision == "fp16-mixed" and self.device.startswith("cpu"):
-            raise PrecisionError(
-                "fp16-mixed trains on CUDA only",
-                where="precision",
-                fix='bf16-mixed, or device="cuda"',
+        if warmup_steps and self.of(contender, "lr_scheduler") is None:
+            raise HubError(
+                f"warmup_steps{where} needs a learning-rate schedule",
+                where="warmup_steps",
+                fix="name an lr_scheduler, such as constant_with_warmup",
             )
+        if self.steps is not None and warmup_steps > self.steps:
+            raise HubError(
+                f"{warmup_steps} warm-up steps{where} do not fit into {self.steps} steps",
+                where="warmup_steps",
+                fix="fewer warm-up steps, or more steps",
+            )
+
+    @property
+    def task_options(self) -> Options:
+        """What the study says about its tasks."""
+        return Options(
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            data=self.data,
+            model=self.model,
+        )
+
+    def evaluated_after(self, steps: int, target: float | None = None) -> range:
+        """Return the steps after which a training is evaluated, besides its last one.
+
+        Args:
+            steps: How many it has.
+            target: Of its task, which counts if the study has none.
+        """
+        every = self.evaluate_every
+        if every is None and (self.target is not None or target is not None):
+            every = max(1, steps // EVALUATIONS)
+        return range(every, steps, every) if every else range(0)
+
+    def of(self, contender: Contender | None, key: str) -> Any:
+        """Return a setting as it is for a contender: its own one, or the study's."""
+        own = getattr(contender, key, None)
+        return getattr(self, key) if own is None else own

@@ -140,7 +140,7 @@ def _selected(walk: Walk, target_modules: str | Sequence[str], *, stacks: bool) 
     """By name, whether a pattern names the module itself."""
     for pattern in patterns:
         found = _matches(pattern, named)
-        if not selection.take(found):
+        if not selection.takes_any(found):
             raise selection.no_match_error(pattern, found)
         matched |= {name: meant or matched.get(name, False) for name, meant in found.items()}
     return selection.take({name: matched[name] for name in named if name in matched})
@@ -212,6 +212,13 @@ class _Selection:
         findings = tuple(_skipped_finding(*item) for item in skipped.items())
         return Targets(modules, stacks, findings)
 
+    def takes_any(self, names: Mapping[str, bool]) -> bool:
+        """Whether `take` would select one of the named modules and stacks."""
+        return any(
+            self.skip_reason(self.named[name], meant=meant, taken=set()) is None
+            for name, meant in names.items()
+        )
+
     def skip_reason(
         self,
         thing: Module | Stack,
@@ -233,9 +240,10 @@ class _Selection:
         if module in heads:
             return "output head"
         weight = own_matrix(module)
-        could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
-        if not is_linear(module) and not (meant and could_be):
-            return self._kind(module)
+        if not is_linear(module):
+            could_be = weight is not None and weight not in self.embeddings and not is_norm(module)
+            if not (meant and could_be):
+                return self._kind(module)
         if weight is None:
             return f"{_COMPUTED} ({type(module).__name__})"
         if weight in self.embeddings:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, create_model
 
+from hub.arguments.search import usual
 from hub.errors import OptimArgsError
 
 IMPLEMENTATION = dict.fromkeys(
@@ -81,7 +82,8 @@ def _type_of_text(parameter: Parameter) -> Any:
         return Annotated[bool | None, AfterValidator(_boolean_or_none)]
     for kinds, kind, check in _CHECKED:
         if isinstance(default, kinds):
-            return Annotated[kind, SkipValidation, AfterValidator(check)]
+            ranged = usual(parameter.name, kind, default)
+            return Annotated[ranged, SkipValidation, AfterValidator(check)]
     return Any
 
 

@@ -25,6 +25,8 @@ USUAL = frozenset({"lr", "weight_decay"})
 def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
     """Check that a spec's keys are its arguments, and that `low_rank` comes with the trait.
 
+    Arguments must take what the ranges in which they are tuned begin and end with.
+
     Raises:
         PluginError: One is not; the error has the spec, the field and the nearest argument.
     """
@@ -51,6 +53,19 @@ def check_optimizer_spec(spec: OptimizerSpec, distribution: str) -> None:
         ("without_effect", spec.without_effect),
     ):
         _check_keys(spec, field, keys, distribution)
+    _check_ranges(spec, distribution)
+
+
+def _check_ranges(spec: OptimizerSpec, distribution: str) -> None:
+    from hub.arguments.search import refused  # the plugin has imported pydantic by now
+
+    for key, value, reason in refused(spec.arguments):
+        raise PluginError(
+            f"'{key}' of '{spec.name}' refuses {value}, an end of its Search: {reason}",
+            where=f"{spec.arguments.__name__}.{key}",
+            fix=for_author("change the Search, or the argument's bounds", distribution),
+            plugin=distribution,
+        )
 
 
 def check_builds(spec: OptimizerSpec, hooks: HookRelay, distribution: str) -> None:

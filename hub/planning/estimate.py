@@ -16,7 +16,7 @@ from hub.planning.readiness import model_findings
 from hub.planning.shares import share_here, shares_on_mesh
 from hub.planning.state_size import StateSizes
 from hub.running.buckets.rounding import ROUNDED
-from hub.running.buckets.step import bucket_slices
+from hub.running.buckets.sizes import bucket_slices
 from hub.spec import Trait
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.errors import UnsupportedError
-from hub.running.buckets.step import ELEMENTS, bucket_slices
+from hub.running.buckets.sizes import ELEMENTS, bucket_slices
 from hub.spec import Finding, Trait
 
 if TYPE_CHECKING:

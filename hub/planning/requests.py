@@ -9,20 +9,17 @@ from hub.arguments.grammar import parse_arguments
 from hub.arguments.resolve import as_mapping
 from hub.errors import OptimArgsError
 from hub.groups.split import rule_pairs
+from hub.names.rest import REST, without_rest
 from hub.planning.found import find_optimizer
 from hub.planning.routing import OPTIMIZER, Branch, Request, Router
 from hub.spec import Trait
-from hub.text import shown
 
 if TYPE_CHECKING:
     from hub.groups.split import RulePair
     from hub.names.registry import Registry
     from hub.planning.call import BuildCall, OptimArgs
     from hub.planning.found import Found
-    from hub.spec import OptimizerSpec
 
-REST = "rest"
-"""The argument that describes the optimizer of what another does not take."""
 _TARGETS = "target_modules"
 
 
@@ -64,8 +61,8 @@ def _branch(own: Request, registry: Registry) -> Branch:
     if not own.matrices_only:
         return Branch(own)
     spec = own.found.spec
-    asked, rest_asked = _without_rest(spec, _asked(own.found))
-    keywords, rest_keywords = _without_rest(spec, own.hyperparameters)
+    asked, rest_asked = without_rest(spec.name, _asked(own.found))
+    keywords, rest_keywords = without_rest(spec.name, own.hyperparameters)
     twice = sorted(rest_asked.keys() & rest_keywords.keys())
     if twice:
         raise OptimArgsError(
@@ -90,26 +87,10 @@ def own_arguments(found: Found) -> OptimArgs:
     """Return the `optim_args` of an optimizer, without those of its rest."""
     if Trait.MATRICES_ONLY not in found.spec.traits:
         return found.optim_args
-    return _without_rest(found.spec, _asked(found))[0]
+    return without_rest(found.spec.name, _asked(found))[0]
 
 
 def _asked(found: Found) -> dict[str, Any]:
     given = found.optim_args
     given = parse_arguments(given) if isinstance(given, str) else given
     return as_mapping(found.spec.name, "optim_args", given)
-
-
-def _without_rest(
-    spec: OptimizerSpec, given: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the optimizer's own arguments, and those of its rest without their prefix."""
-    own = {k: v for k, v in given.items() if k != REST and not str(k).startswith(f"{REST}.")}
-    whole = given.get(REST, {})
-    if not isinstance(whole, Mapping):
-        raise OptimArgsError(
-            f"{REST}={shown(whole)} is not a mapping of arguments",
-            where=f"{REST} of {spec.name}",
-            fix=f'write {REST}={{"lr": 1e-3}} in Python, or "{REST}.lr=1e-3" in a text',
-        )
-    rest = {str(k).removeprefix(f"{REST}."): v for k, v in given.items() if k not in (*own, REST)}
-    return own, {**whole, **rest}

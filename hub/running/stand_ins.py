@@ -72,7 +72,7 @@ class StandInStep:
     def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
         """Step these parameters; those of one group in its order."""
         if len(items) == 1 and items[0].tensor is items[0].parameter:
-            self._run_alone(optimizer, items[0])
+            self.run_alone(optimizer, items[0])
             return
         chosen: dict[int, list[StandIn]] = {}
         for item in items:
@@ -88,8 +88,8 @@ class StandInStep:
         ):
             self._step(optimizer)
 
-    def _run_alone(self, optimizer: Optimizer, item: StandIn) -> None:
-        """Step one parameter: as with several, but faster than its update if that is small."""
+    def run_alone(self, optimizer: Optimizer, item: StandIn) -> None:
+        """Step a parameter that is its own stand-in: as `run`, but faster than a small update."""
         group, groups = item.group, optimizer.param_groups
         parameters, names = group["params"], group.get("param_names")
         if self._counters:

@@ -7,15 +7,16 @@ not add up.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.updates.stacking import scale, stacked, stacks
+from hub.updates.stacking import add, scale, stacked, stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -28,7 +29,7 @@ _SMALL = 2**15
 _SINGLE, _LANES, _TINY = 1, 4, 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take as long to make as an operation on a small tensor
 class Bucket:
     """Parameters of one group with the same shape, dtype and device, that took as many steps."""
 
@@ -59,28 +60,64 @@ class Bucket:
         return [state[key] for state in self.states]
 
 
+class InBuckets:
+    """Mixin whose step goes through the buckets of each group.
+
+    List it before the upstream class, and define `_update(bucket)`.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
+
+        galore_torch 1.0 and apollo_torch 1.0.3 call it with gradients disabled.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self._update_all()
+        else:  # inside the backward pass, where entering `no_grad` takes as long as a small update
+            self._update_all()
+        return loss
+
+    def _update_all(self: Any) -> None:
+        for group in self.param_groups:
+            for bucket in buckets(self, group):
+                self._update(bucket)
+
+
 def buckets(optimizer: Optimizer, group: Group) -> Iterator[Bucket]:
     """Yield the parameters of a group that have gradients; each is in one bucket.
 
     Raises:
         RuntimeError: A gradient is sparse.
     """
+    if len(group["params"]) == _SINGLE:  # as layerwise forms step
+        if _has_gradient(optimizer, group["params"][0]):
+            yield single(optimizer, group, 0)
+        return
     names = group.get("param_names") or [""] * len(group["params"])
     alike: dict[Any, list[tuple[Tensor, str, State]]] = {}
     for parameter, name in zip(group["params"], names, strict=True):
-        gradient = parameter.grad
-        if gradient is None:
+        if not _has_gradient(optimizer, parameter):
             continue
-        if gradient.layout is not torch.strided:
-            raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
         state = optimizer.state[parameter]
-        key = gradient.dtype, state.setdefault("step", 0), len(state)
+        key = parameter.grad.dtype, state.setdefault("step", 0), len(state)
         alike.setdefault(key, []).append((parameter, name, state))
     for items in alike.values():
         parameters = [parameter for parameter, _, _ in items]
         gradients = [parameter.grad for parameter in parameters]
         for places in stacks(parameters, gradients):  # type: ignore[arg-type]
             yield _bucket(group, [items[place] for place in places])
+
+
+def _has_gradient(optimizer: Optimizer, parameter: Tensor) -> bool:
+    gradient = parameter.grad
+    if gradient is not None and gradient.layout is not torch.strided:
+        raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
+    return gradient is not None
 
 
 def single(optimizer: Optimizer, group: Group, index: int) -> Bucket:
@@ -117,8 +154,13 @@ def stacked_matrices(matrices: Sequence[Any]) -> Tensor:
 
     Products round by that order.
     """
-    by_columns = matrices[0].stride(0) < matrices[0].stride(1)
+    by_columns = len(matrices) > _SINGLE and matrices[0].stride(0) < matrices[0].stride(1)
     return in_stack([matrix.mT for matrix in matrices]).mT if by_columns else in_stack(matrices)
+
+
+def of_stack(stack: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors of a stack."""
+    return stack.unbind() if len(stack) > _SINGLE else (stack.squeeze(0),)
 
 
 def products(left: Tensor, right: Tensor) -> Tensor:
@@ -132,6 +174,8 @@ def products(left: Tensor, right: Tensor) -> Tensor:
         left: Of shape (number, rows, inner).
         right: Of shape (number, inner, columns).
     """
+    if len(left) == _SINGLE:
+        return torch.mm(left.squeeze(0), right.squeeze(0)).unsqueeze(0)
     if _rounds_alike(left, right):
         return torch.bmm(left, right)
     return in_stack([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
@@ -164,12 +208,35 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     """
     beta1, beta2 = bucket.group["betas"]
     first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
-    each = gradient.unbind()
+    each = of_stack(gradient)
     scale(first, [beta1] * len(first))
-    torch._foreach_add_(first, each, alpha=1.0 - beta1)
+    add(first, each, 1.0 - beta1)
     scale(second, [beta2] * len(second))
+    # Also of a lone one: compiled, `addcmul_` (torch 2.13) rounds otherwise.
     torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
+    if len(first) == _SINGLE:
+        lone: Tensor = first[0] / second[0].sqrt().add_(bucket.group["eps"])
+        return lone.unsqueeze(0)
     return in_stack(first) / in_stack(second).sqrt().add_(bucket.group["eps"])
+
+
+def adam_move(bucket: Bucket, update: Tensor) -> None:
+    """Count the step, and take it: move parameters by an update, and then let them decay.
+
+    As the AdamW of `adam_quotient`.
+
+    Args:
+        bucket: The parameters.
+        update: For each, of shape (parameters, *shape).
+    """
+    group, step = bucket.group, bucket.count()
+    rate: float = group["lr"]
+    if group["correct_bias"]:
+        beta1, beta2 = group["betas"]
+        rate = rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+    add(bucket.parameters, of_stack(update), -rate)
+    if group["weight_decay"] > 0.0:
+        add(bucket.parameters, bucket.parameters, -group["lr"] * group["weight_decay"])
 
 
 def norms(tensors: Tensor) -> Tensor:

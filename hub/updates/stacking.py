@@ -84,11 +84,19 @@ def scale(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
     On a CPU `torch._foreach_mul_` (2.13) first rounds the factors to the dtype of the tensors: to a
     bf16 number near 1, which a weight decay of less than 0.2 % does not survive.
     """
-    if tensors[0].dtype in (torch.bfloat16, torch.float16):
+    if len(tensors) == 1 or tensors[0].dtype in (torch.bfloat16, torch.float16):
         for tensor, factor in zip(tensors, factors, strict=True):
             tensor.mul_(factor)
     else:
         torch._foreach_mul_(list(tensors), list(factors))
+
+
+def add(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float) -> None:
+    """Add to each tensor so many times another one."""
+    if len(tensors) == 1:  # a call for lists takes longer
+        tensors[0].add_(others[0], alpha=alpha)
+    else:
+        torch._foreach_add_(list(tensors), list(others), alpha=alpha)
 
 
 def each(numbers: Tensor, stack: Tensor) -> Tensor:

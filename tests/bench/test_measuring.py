@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import hub
-from hub.bench import Report, Row, Settings, clock, measuring, problem
+from hub.bench import Report, Row, Settings, measuring, problem
 from hub.bench.settings import parse_shape
-from hub.compare.settings import Contender
+from hub.experiments import clock
+from hub.experiments.contender import Contender
 
 CPU = torch.device("cpu")
 
@@ -119,22 +120,6 @@ def test_shapes_are_layers_where_they_are_matrices():
     shapes = [tuple(p.shape) for p in model.parameters()]
     assert shapes == [(8, 16)] * 3 + [(5,)] * 2 + [(2, 3, 4)]
     assert [isinstance(each, torch.nn.Linear) for each in model] == [True] * 3 + [False] * 3
-
-
-def test_bandwidth_is_that_of_an_update_in_place(monkeypatch):
-    monkeypatch.undo()
-    mib = 2**20
-    assert 1e8 < clock.bandwidth(CPU, 8 * mib) < 1e13
-    monkeypatch.setattr(clock, "once", lambda *_: clock.Time(2.0, 2.0, 1.0))
-    assert clock.bandwidth(CPU, 8 * mib) == 3 * 8 * mib / 0.001  # of device time, where it is known
-
-
-def test_things_take_turns():
-    order = []
-    things = [clock.Timed(lambda _, n=n: order.append(n)) for n in "ab"]
-    for turn in range(2):
-        clock.in_turn(things, CPU, turn)
-    assert order == ["b", "a", "a", "b"]
 
 
 def test_a_report_goes_through_json():

@@ -7,10 +7,10 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 import hub
-from hub import compiling
 from hub.builtin import compiled
 from hub.testing.comparing import assert_same
 from hub.testing.upstream import continues, gradients, groups_of, small_model, train
+from hub.updates import compiling, kernel
 
 OWN = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
 build = partial(hub.build, "adamw_torch", **OWN, compile=True)
@@ -24,7 +24,7 @@ def counter(monkeypatch):
     """Compile by a backend that counts, and runs the operations one by one."""
     counts = CompileCounter()
     again = torch.compile(compiled._step, backend=counts, fullgraph=True, dynamic=False)
-    monkeypatch.setattr(compiled, "_compiled", lambda _: again)
+    monkeypatch.setattr(kernel, "_compiled", lambda *_: again)
     torch._dynamo.reset()
     return counts
 

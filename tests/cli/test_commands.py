@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import hub
 from hub.cli import app
 from hub.cli.show import example
-from hub.compare.model import skeleton
+from hub.experiments.model import skeleton
 from hub.names.catalogue import EXTRA_OF
 
 COMMANDS = get_command(app).commands

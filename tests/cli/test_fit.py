@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import hub
 from hub.cli import app
 from hub.cli.fit import memory_bytes
-from hub.compare.model import skeleton
+from hub.experiments.model import skeleton
 from hub.planning.fit import FORMS
 
 

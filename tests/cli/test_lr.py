@@ -115,7 +115,7 @@ def test_bad_input(arguments, says):
 
 
 def test_a_missing_matplotlib_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr("hub.compare.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("hub.experiments.extra.find_spec", lambda _: None)
     result = run("linear", "--out", str(tmp_path / "curve.png"))
     assert result.exit_code == 2
     assert 'fix: pip install "hub[compare]"' in result.output

@@ -1,14 +1,13 @@
-"""One real comparison for all tests, with a plugin whose optimizer fails in every way."""
+"""One real study for all tests, with a plugin whose optimizer fails in every way."""
 
 import io
-import json
 import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from hub.compare import Comparison, Contender, Settings, run
+from hub.compare import Contender, Results, Settings, run
 
 PLUGIN = """
 import os
@@ -45,24 +44,7 @@ def hub_build_optimizer(name, optim_args, target_modules, context):
 
     return Crashing(context.param_groups(), lr=0.1)
 """
-CONFIG = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 256,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+SMALL = {"steps": 4, "batch_size": 2, "sequence_length": 32}
 
 
 @pytest.fixture(scope="session")
@@ -82,29 +64,30 @@ def settings(model_folder):
     """Make small settings of one optimizer or more."""
 
     def make(*contenders: str, **changes) -> Settings:
-        small = {"steps": 4, "batch_size": 2, "sequence_length": 32, "model": model_folder}
         parsed = tuple(Contender.parse(text) for text in contenders or ("adamw_torch",))
-        return Settings(contenders=parsed, **(small | changes))
+        return Settings(contenders=parsed, **({**SMALL, "model": model_folder} | changes))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def comparison(model_folder, crashing_plugin, tmp_path_factory) -> tuple[Comparison, str]:
-    """A finished comparison, its report in `settings.out`, and what it printed."""
-    names = ("adamw_torch:lr=0.01", "sgd:lr=0.1", "crashing:how=raise", "crashing:how=kill")
+def study(model_folder, crashing_plugin, tmp_path_factory) -> tuple[Results, str, Path]:
+    """A finished study, what it printed, and the folder of its report."""
+    names = ("adamw_torch:lr=0.01", "sgd:lr=0.1", "sgd:lr=1e30")
+    crashing = ("crashing:how=raise", "crashing:how=kill", "crashing:how=exit")
+    out = tmp_path_factory.mktemp("out") / "new" / "report"
     settings = Settings(
-        contenders=tuple(Contender.parse(name) for name in (*names, "crashing:how=exit")),
-        steps=4,
-        batch_size=2,
-        sequence_length=32,
+        contenders=tuple(Contender.parse(name) for name in (*names, *crashing)),
+        **SMALL,
+        seeds=2,
+        jobs=2,
         model=model_folder,
         max_grad_norm=1.0,
         lr_scheduler="constant_with_warmup",
         warmup_steps=1,
-        out=tmp_path_factory.mktemp("out") / "new" / "report",
+        out=out,
     )
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(crashing_plugin), *sys.path])
-        return run(settings, Console(file=printed, width=100)), printed.getvalue()
+        return run(settings, Console(file=printed, width=100)), printed.getvalue(), out

@@ -7,33 +7,6 @@ ADAMW = (Contender("adamw_torch"),)
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "optim_args"),
-    [
-        ("sgd", "sgd", ""),
-        ("sgd:", "sgd", ""),
-        (" sgd : lr=0.1 ", "sgd", "lr=0.1"),
-        ("torch.optim:NAdam", "torch.optim:NAdam", ""),
-        ("torch.optim:NAdam:lr=1e-3", "torch.optim:NAdam", "lr=1e-3"),
-        ("muon:rest.lr=3e-3", "muon", "rest.lr=3e-3"),
-        ("x:key='a:b',betas=(0.9, 0.95)", "x", "key='a:b',betas=(0.9, 0.95)"),
-    ],
-)
-def test_contender_is_a_name_or_import_path_and_arguments(text, name, optim_args):
-    assert Contender.parse(text) == Contender(name, optim_args)
-
-
-def test_label_is_what_was_asked_for():
-    assert Contender.parse("sgd").label == "sgd"
-    assert Contender.parse("sgd:lr=0.1").label == "sgd:lr=0.1"
-
-
-@pytest.mark.parametrize("text", ["", " ", ":lr=1"])
-def test_contender_needs_a_name(text):
-    with pytest.raises(HubError, match="name of an optimizer is missing"):
-        Contender.parse(text)
-
-
-@pytest.mark.parametrize(
     ("changes", "where"),
     [
         ({"contenders": ()}, "contenders"),
@@ -48,6 +21,13 @@ def test_contender_needs_a_name(text):
         ({"max_grad_norm": 0.0}, "max_grad_norm"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm"),
         ({"device": "tpu"}, "device"),
+        ({"tasks": ()}, "tasks"),
+        ({"seeds": 0}, "seeds"),
+        ({"tune": -1}, "tune"),
+        ({"jobs": 0}, "jobs"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"contenders": (Contender("sgd", warmup_steps=1),)}, "warmup_steps"),
+        ({"contenders": (Contender("sgd", max_grad_norm=-1.0),)}, "max_grad_norm"),
     ],
 )
 def test_senseless_values_are_refused(changes, where):
@@ -61,3 +41,28 @@ def test_senseless_values_are_refused(changes, where):
 def test_precision_must_fit_the_device(precision, device):
     with pytest.raises(PrecisionError):
         Settings(contenders=ADAMW, precision=precision, device=device)
+
+
+def test_a_contender_has_its_own_schedule_or_that_of_the_study():
+    own = Contender("sgd", lr_scheduler="cosine", warmup_steps=0)
+    settings = Settings(contenders=(*ADAMW, own), lr_scheduler="linear", warmup_steps=2, steps=9)
+    chosen = [
+        (settings.of(one, "lr_scheduler"), settings.of(one, "warmup_steps"))
+        for one in settings.contenders
+    ]
+    assert chosen == [("linear", 2), ("cosine", 0)]
+
+
+def test_evaluations_are_spread_over_a_training_with_a_target():
+    def after(**changes) -> list[int]:
+        return list(Settings(contenders=ADAMW, **changes).evaluated_after(100))
+
+    assert after() == []
+    assert after(target=2.0) == list(range(5, 100, 5))
+    assert after(evaluate_every=40) == [40, 80]
+    assert list(Settings(contenders=ADAMW, target=1.0).evaluated_after(3)) == [1, 2]
+
+
+def test_a_target_of_the_task_counts_if_the_study_has_none():
+    assert list(Settings(contenders=ADAMW).evaluated_after(3, 1.0)) == [1, 2]
+    assert list(Settings(contenders=ADAMW, evaluate_every=2).evaluated_after(3, 1.0)) == [2]

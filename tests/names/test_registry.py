@@ -6,11 +6,14 @@ import sys
 import types
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 from torch import nn
 
 import hub
+from hub.arguments import Arguments, LearningRate, Search
 from hub.names.registry import Registry
 
 
@@ -279,6 +282,24 @@ def test_keys_of_a_spec_are_arguments(plugin, changes, says, near):
     with pytest.raises(hub.PluginError, match=says) as raised:
         Registry([point("a", "fake_keys", "hub-odd")]).optimizer("a")
     assert near in raised.value.fix
+    assert raised.value.plugin == "hub-odd"
+
+
+def test_a_range_that_its_argument_refuses_is_told(plugin):
+    class TooHigh(Arguments):
+        lr: Annotated[LearningRate, Search(0.1, 10.0)] = 0.1
+        momentum: Annotated[float, Field(ge=0, lt=1), Search(0.5, 1.0, "linear")] = 0.9
+
+    spec = hub.OptimizerSpec(name="a", summary="A", arguments=TooHigh, factory="torch.optim:SGD")
+
+    @hub.hookimpl
+    def hub_register_optimizers():
+        return [spec]
+
+    plugin("fake_ranges", hub_register_optimizers=hub_register_optimizers)
+    with pytest.raises(hub.PluginError, match="'momentum' of 'a' refuses 1") as raised:
+        Registry([point("a", "fake_ranges", "hub-odd")]).optimizer("a")
+    assert "change the Search" in raised.value.fix
     assert raised.value.plugin == "hub-odd"
 
 

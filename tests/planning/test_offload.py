@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import hub
-from hub.running.buckets.step import ELEMENTS
+from hub.running.buckets.sizes import ELEMENTS
 
 SIDE = 2048
 """A square of it is one bucket."""

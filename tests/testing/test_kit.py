@@ -83,6 +83,7 @@ CAUGHT_BY = {
     "keeps_aliases": ("offloads", "offload='cpu' changes the weights"),
     "reads_the_state_of_others": ("offloads", "offload='cpu' changes the weights"),
     "keeps_parameters": ("splits", "gives other weights than fp32 does"),
+    "norms_pieces": ("splits", "gives other weights than fp32 does"),
     "forgets_keys_of_groups": ("rounds", "each step rounds like the others"),
     "counts_by_the_call_layerwise": ("equals_eager", "differs in"),
     "keeps_gradients_layerwise": ("frees", "gradients are still in memory"),

@@ -1,28 +1,21 @@
-"""Step parameters bucket by bucket, each made ready for its step."""
+"""Step parameters bucket by bucket, each with its state on the device."""
 
 from __future__ import annotations
 
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from hub.measuring import local_part
-from hub.running.buckets.rounding import ROUNDED, put_bits, take_bits
+from hub.running.buckets.sizes import in_buckets, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
 
     from hub.running.buckets.offload import Host
-    from hub.running.buckets.rounding import Rounding
-    from hub.running.buckets.space import Space
+    from hub.running.buckets.rounded import RoundedStep
     from hub.running.stand_ins import StandIn, StandInStep
-
-    Bucket = list[StandIn]
-
-ELEMENTS = 1 << 22
-"""About how many elements a bucket has; a larger parameter is a bucket alone."""
 
 
 class BucketStep:
@@ -30,23 +23,21 @@ class BucketStep:
 
     Args:
         stand_ins: Runs the step of the optimizer's class.
-        rounding: Rounds fp32 copies into bf16 and fp16 weights, if asked for.
+        rounded: Runs it with fp32 copies of bf16 and fp16 weights, if asked for.
         host: Keeps the state, if asked for.
-        space: Where the copies are.
         together: Whether all parameters have to be stepped at once.
     """
 
     def __init__(
         self,
         stand_ins: StandInStep,
-        rounding: Rounding | None,
+        rounded: RoundedStep | None,
         host: Host | None,
-        space: Space,
         *,
         together: bool,
     ) -> None:
-        self._stand_ins, self._rounding, self._host = stand_ins, rounding, host
-        self._space, self._together = space, together
+        self._stand_ins, self._rounded, self._host = stand_ins, rounded, host
+        self._together = together
 
     def begin(self) -> None:
         """Start a new step."""
@@ -55,10 +46,10 @@ class BucketStep:
     def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
         """Step these parameters; those of one group in its order."""
         buckets = [[*items]] if self._together else list(in_buckets(items))
-        host = self._host
+        host, step = self._host, self._rounded or self._stand_ins
         if host is None:
             for bucket in buckets:
-                self._step(optimizer, bucket)
+                step.run(optimizer, bucket)
             return
         parameters = [_parameters(bucket) for bucket in buckets]
         try:
@@ -66,7 +57,7 @@ class BucketStep:
             for bucket, own, following in zip_longest(buckets, parameters, parameters[1:]):
                 host.fetch(optimizer, following or [])
                 host.await_arrival(optimizer, own)
-                self._step(optimizer, bucket)
+                step.run(optimizer, bucket)
                 host.store(optimizer, own)
         except BaseException:
             host.end()  # what has not been waited for
@@ -81,57 +72,11 @@ class BucketStep:
     def end(self, optimizer: Optimizer) -> None:
         """End a step."""
         self._stand_ins.end(optimizer)
-        if self._rounding is not None:
-            self._rounding.count(optimizer)
+        if self._rounded is not None:
+            self._rounded.end(optimizer)
         if self._host is not None:
             self._host.end()
 
-    def _step(self, optimizer: Optimizer, bucket: Bucket) -> None:
-        rounding = self._rounding
-        if rounding is None:
-            self._stand_ins.run(optimizer, bucket)
-            return
-        rounded = [item for item in bucket if item.tensor.dtype in ROUNDED and _steps(item)]
-        bits = {item.parameter: take_bits(optimizer, item.parameter) for item in rounded}
-        on_cpu = [local_part(item.tensor) for item in rounded if item.tensor.device.type == "cpu"]
-        self._space.clear(2 * sum(weight.numel() for weight in on_cpu))
-        try:
-            copies = [
-                rounding.copied(item, bits[item.parameter]) if item.parameter in bits else item
-                for item in bucket
-            ]
-            self._stand_ins.run(optimizer, copies)
-            for item, copy in zip(bucket, copies, strict=True):
-                if copy is not item:
-                    old = bits[item.parameter]
-                    bits[item.parameter] = rounding.round(item, copy.tensor, old)
-        finally:
-            for parameter, own in bits.items():
-                put_bits(optimizer, parameter, own)
-
-
-def in_buckets(items: Sequence[StandIn]) -> Iterator[Bucket]:
-    """Yield all items in order, in buckets of about `ELEMENTS` elements."""
-    sizes = [item.tensor.numel() if _steps(item) else 0 for item in items]
-    for part in bucket_slices(sizes):
-        yield [*items[part]]
-
-
-def bucket_slices(sizes: Sequence[int]) -> Iterator[slice]:
-    """Yield which parameters of these sizes share a bucket."""
-    start = elements = 0
-    for index, size in enumerate(sizes):
-        if index > start and elements + size > ELEMENTS:
-            yield slice(start, index)
-            start, elements = index, 0
-        elements += size
-    yield slice(start, len(sizes))
-
 
 def _parameters(items: Sequence[StandIn]) -> list[Tensor]:
-    return [item.parameter for item in items if _steps(item)]
-
-
-def _steps(item: StandIn) -> bool:
-    """Whether a parameter is stepped at all."""
-    return item.tensor.grad is not None
+    return [item.parameter for item in items if steps(item)]

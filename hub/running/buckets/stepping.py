@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.running.buckets.offload import Host
+from hub.running.buckets.rounded import RoundedStep
 from hub.running.buckets.rounding import ROUNDED, Rounding
 from hub.running.buckets.space import Space
 from hub.running.buckets.step import BucketStep
@@ -33,6 +34,8 @@ class Stepping:
     """As in `hub.arguments.LowMemory`."""
     together: bool = False
     """Whether all parameters have to be stepped at once."""
+    elementwise: bool = False
+    """Whether each element is updated alone."""
     host: Host | None = field(default=None, compare=False)
     """Keeps the optimizer's state, if `offload` asks for it."""
 
@@ -47,14 +50,18 @@ class Stepping:
         stand_ins = StandInStep(step, self.counters, copies)
         if not self.in_buckets:
             return stand_ins
+        return BucketStep(stand_ins, self._rounded(stand_ins), self.host, together=self.together)
+
+    def _rounded(self, stand_ins: StandInStep) -> RoundedStep | None:
+        if self.rounding is None:
+            return None
         space = Space()
-        rounding = Rounding(keeps_bits=self.rounding == "split", space=space)
-        return BucketStep(
+        return RoundedStep(
             stand_ins,
-            None if self.rounding is None else rounding,
-            self.host,
+            Rounding(keeps_bits=self.rounding == "split", space=space),
             space,
             together=self.together,
+            elementwise=self.elementwise,
         )
 
 
@@ -65,5 +72,6 @@ def stepping_of(plan: Plan, spec: OptimizerSpec) -> Stepping:
         counters=spec.step_counters,
         rounding=arguments.get("rounding"),
         together=Trait.PER_PARAMETER not in spec.traits,
+        elementwise=spec.sharding is not None and spec.sharding.elementwise,
         host=None if arguments.get("offload") is None else Host(),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 
 from hub.errors import UnsupportedError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
+    from torch.optim import Optimizer
 
     from hub.running.layerwise.settings import Settings, Slot
 
@@ -24,10 +26,9 @@ PREVIOUS_NORM = "previous_grad_norm"
 def norm(gradient: Tensor) -> Tensor:
     """Return the Euclidean norm of a gradient, dense or sparse, a scalar."""
     values = gradient.coalesce().values() if gradient.is_sparse else gradient
-    # fp16 would overflow: the norm of 65536 elements of 256 is 65536.
-    dtype = torch.float32 if values.dtype is torch.float16 else None
-    length: Tensor = torch.linalg.vector_norm(values, dtype=dtype)
-    return length
+    if values.dtype is torch.float16:  # would overflow: 65536 elements of 256 have the norm 65536
+        return cast("Tensor", vector_norm(values, dtype=torch.float32))
+    return cast("Tensor", vector_norm(values))
 
 
 def total(norms: Iterable[Tensor]) -> Tensor:
@@ -74,17 +75,22 @@ class Clipping:
         if self._mode == "exact":
             self._coefficient = self._clip_coefficient(whole)
 
-    def clip(self, slot: Slot, gradient: Tensor, first_group: dict[str, Any]) -> None:
+    def clip(self, slot: Slot, optimizer: Optimizer) -> None:
         """Measure a gradient and clip it.
 
         Raises:
             UnsupportedError: The exact norm of all gradients has not been measured.
         """
+        gradient = slot.gradient
+        if self._limit is None and self._value is None and self.loss_scale is None:
+            slot.norm = norm(gradient)  # without the rest, which takes as long as a small update
+            return
         if self._mode == "exact" and slot.norm is not None:
             self._clip_values(gradient)
         else:
             slot.norm = self.measure(gradient)
         if self._limit is not None:
+            first_group = optimizer.param_groups[0]
             gradient.mul_(self._coefficient_for(slot.norm, first_group).to(gradient.device))
 
     def measure(self, gradient: Tensor) -> Tensor:

@@ -28,12 +28,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.graph import increment_version
 
 from hub.errors import UnsupportedError
 from hub.running.layerwise.clipping import Clipping, norm, total
 from hub.running.layerwise.messages import Messages
 from hub.running.layerwise.processes import OneProcess, processes_of
-from hub.running.layerwise.released import released
+from hub.running.layerwise.released import release
 from hub.running.layerwise.settings import Settings, Slot
 from hub.running.stand_ins import StandIn
 from hub.running.steps import call_step_post_hooks, call_step_pre_hooks
@@ -69,6 +70,7 @@ class Engine:
         self._optimizer = weakref.ref(optimizer)
         self._reference = weakref.ref(self)
         self._step = step
+        self._step_one = step.for_one()
         self._clipping = Clipping(settings)
         self._lock = threading.RLock()  # autograd has a thread for each device
         self._slots: dict[Parameter, Slot] = {}
@@ -128,8 +130,9 @@ class Engine:
         """
         with self._lock:
             number = torch._C._current_graph_task_id()  # noqa: SLF001 - no public equivalent
-            is_first, self._pass = number != self._pass, number
+            is_first = number != self._pass
             if is_first:
+                self._pass = number
                 self._processes.begin_pass()
             if self._measuring:
                 self._processes.average(slot)
@@ -140,6 +143,10 @@ class Engine:
                 self._begin_pass(slot, groups_are_new=self._locate(self._live()))
             if slot.updated:
                 raise self.messages.second_backward()
+            if self.settings.accumulation == 1 and slot.waiting is None:
+                slot.gradients_seen = 1
+                self._update_complete(slot)
+                return
             self._count(slot)
             if slot.gradients_seen >= self.settings.accumulation:
                 self._update_complete(slot)
@@ -151,7 +158,8 @@ class Engine:
         post-hooks here.
         """
         with self._lock:
-            self._begin_step(self._live())
+            if not self._updated:
+                self._begin_step(self._live())
             self._update_rest()
             self._processes.end_step()
             self._finish_step()
@@ -240,11 +248,10 @@ class Engine:
 
     def _begin_step(self, optimizer: Optimizer) -> None:
         """Begin a step with its first update."""
-        if self._updated:
-            return
         self._locate(optimizer)  # loading a state dict replaces the groups
         self._step.begin()
         call_step_pre_hooks(optimizer)
+        self._step_one = self._step.for_one()
 
     def _update_complete(self, slot: Slot) -> None:
         """Update a parameter whose gradient is complete."""
@@ -253,10 +260,11 @@ class Engine:
     def _update(self, slot: Slot) -> None:
         optimizer = self._live()
         self._processes.average(slot)
-        self._begin_step(optimizer)
-        self._clipping.clip(slot, slot.gradient, optimizer.param_groups[0])
+        if not self._updated:
+            self._begin_step(optimizer)
+        self._clipping.clip(slot, optimizer)
         try:
-            self._step.run(optimizer, [slot.itself])
+            self._step_one(optimizer, slot.itself)
         except Exception as error:  # noqa: BLE001 - every process raises it
             slot.parameter.grad = None
             failure = self.messages.failed(slot, error)
@@ -265,10 +273,10 @@ class Engine:
             return
         # Reading the weight again in this backward pass is then an error. Not every package's
         # kernels report their writes to autograd.
-        torch.autograd.graph.increment_version(slot.parameter)
+        increment_version(slot.parameter)
         slot.updated = slot.has_zeros = True
         self._updated.append(slot)
-        slot.parameter.grad = released(slot, self._message_reference)
+        release(slot, self._message_reference)
 
     def _update_rest(self) -> None:
         """Update parameters that lack the gradients of some micro-batches, or that keep zeros."""

@@ -38,8 +38,6 @@ class ReleasedGradient(torch.Tensor):
 
     had_norm: Tensor | None
     """The norm of the gradient before clipping, a scalar."""
-    form: tuple[torch.Size, torch.dtype, torch.device]
-    """The shape, dtype and device of the parameter."""
     messages: Callable[[], Messages | None]
     """A weak reference to the messages of the engine that used the gradient."""
 
@@ -94,32 +92,35 @@ class ReleasedGradient(torch.Tensor):
         )
 
 
-def released(slot: Slot, messages: Callable[[], Messages | None]) -> Tensor | None:
-    """Return the placeholder for an updated parameter.
+def release(slot: Slot, messages: Callable[[], Messages | None]) -> None:
+    """Put a placeholder into the place of a gradient that has been used.
 
-    That of a DTensor is a DTensor around the placeholder of this process's part. Other subclasses
-    accept only gradients like themselves, and get None.
+    The one of the last step, because making one takes longer than a small update. That of a DTensor
+    is a DTensor around the placeholder of this process's part. Other subclasses accept only
+    gradients like themselves, and get None.
     """
+    parameter, placeholder = slot.parameter, slot.placeholder
+    if placeholder is not None:
+        placeholder.had_norm = slot.norm
+        try:
+            parameter.grad = placeholder
+        except RuntimeError:  # the parameter has another shape, dtype or device than then
+            slot.placeholder = None
+        else:
+            return
+    parameter.grad = _new(slot, messages)
+
+
+def _new(slot: Slot, messages: Callable[[], Messages | None]) -> Tensor | None:
     parameter: Any = slot.parameter
     if type(parameter) is torch.nn.Parameter:
-        return _reused(slot, messages)
+        slot.placeholder = new = ReleasedGradient.of(parameter, slot.norm, messages)
+        return new
     if hasattr(parameter, "device_mesh"):
         had_norm: Any = slot.norm
         own = ReleasedGradient.of(parameter.to_local(), _local(had_norm), messages)
         return _like(parameter, own)
     return None
-
-
-def _reused(slot: Slot, messages: Callable[[], Messages | None]) -> ReleasedGradient:
-    """Return the placeholder of the last step: making one takes longer than a small update."""
-    parameter: Any = slot.parameter
-    placeholder: Any = slot.placeholder
-    form = parameter.shape, parameter.dtype, parameter.device
-    if placeholder is None or placeholder.form != form:
-        slot.placeholder = placeholder = ReleasedGradient.of(parameter, slot.norm, messages)
-        placeholder.form = form
-    placeholder.had_norm = slot.norm
-    return placeholder  # type: ignore[no-any-return]
 
 
 def was_cleared(parameter: Tensor) -> bool:

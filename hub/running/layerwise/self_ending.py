@@ -80,7 +80,7 @@ class SelfEndingEngine(Engine):
     def _update_complete(self, slot: Slot) -> None:
         if not (self._is_stepped or self._updated):
             self._update_rest_after_backward()
-        super()._update_complete(slot)
+        self._update(slot)
 
     def _update_rest_after_backward(self) -> None:
         """Update the rest at the end of this backward pass, before a scheduler sets a new lr."""

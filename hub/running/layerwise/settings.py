@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,8 +54,8 @@ class Slot:
     """Whether the eager form would have a gradient here, if only of zeros."""
     norm: Tensor | None = None
     """The gradient's norm before clipping, or as measured for this step."""
-    placeholder: Tensor | None = None
-    """What was in the place of the gradient after the last update."""
+    placeholder: Any = None
+    """The `ReleasedGradient` that was in the place of the gradient after the last update."""
 
     @property
     def name(self) -> str:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from hub.running.sharded.members import own_rows
 from hub.running.sharded.whole import WholeStep
+from hub.running.stand_ins import StandInStep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch.optim import Optimizer
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hub.running.sharded.exchange import Exchange
     from hub.running.sharded.late import LateSharding
     from hub.running.sharded.members import Member
-    from hub.running.stand_ins import StandIn, StandInStep
+    from hub.running.stand_ins import StandIn
 
 
 class ShardedStep:
@@ -71,6 +72,12 @@ class ShardedStep:
                 raise
         if here:
             self._stand_ins.run(optimizer, here)
+
+    def for_one(self) -> Callable[[Optimizer, StandIn], None]:
+        """Return what steps one parameter, which every rank has to step, until the step ends."""
+        if self._members or not isinstance(self._stand_ins, StandInStep):
+            return lambda optimizer, item: self.run(optimizer, [item])
+        return self._stand_ins.run_alone
 
     def end(self, optimizer: Optimizer) -> None:
         """End a step: count it in groups of which this rank has stepped nothing."""

@@ -12,7 +12,7 @@ from torch import nn
 
 import hub
 from hub.measuring import plain_tensors
-from hub.running.buckets import step as buckets
+from hub.running.buckets import sizes
 from hub.running.buckets.offload import Host
 from hub.testing import Subject, cases
 from hub.testing.comparing import assert_same
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("name", "precision", "options"), SAMPLE)
 def test_the_kit_holds(name, precision, options, monkeypatch):
-    monkeypatch.setattr(buckets, "ELEMENTS", 2000)
+    monkeypatch.setattr(sizes, "ELEMENTS", 2000)
     for case in cases([name.removesuffix("_layerwise")]):
         subject = case.subject
         is_meant = (subject.name, subject.precision) == (name, precision)
@@ -73,13 +73,13 @@ def test_memory_of_the_host_is_allocated_once():
     ("name", "at_once"), [("adamw_torch", 2), ("adamw_torch_layerwise", 1), ("prodigy", None)]
 )
 def test_only_some_buckets_are_on_the_device(name, at_once, monkeypatch):
-    monkeypatch.setattr(buckets, "ELEMENTS", 1)
+    monkeypatch.setattr(sizes, "ELEMENTS", 1)
     model, optimizer = Subject(name, options=OFFLOAD).start()
     train(model, optimizer, 3)
-    sizes = [sum(t.nbytes for t in plain_tensors(s) if t.ndim) for s in optimizer.state.values()]
-    limit = sum(sorted(sizes)[-at_once:]) if at_once else sum(sizes)
+    held = [sum(t.nbytes for t in plain_tensors(s) if t.ndim) for s in optimizer.state.values()]
+    limit = sum(sorted(held)[-at_once:]) if at_once else sum(held)
     assert 0 < memory_of(optimizer).most_here <= limit
-    assert at_once or memory_of(optimizer).most_here > sum(sizes) / 2
+    assert at_once or memory_of(optimizer).most_here > sum(held) / 2
 
 
 def test_the_state_of_parameters_without_gradients_stays_away():
@@ -93,7 +93,7 @@ def test_the_state_of_parameters_without_gradients_stays_away():
 
 
 def test_after_a_failing_step_all_is_as_before(monkeypatch):
-    monkeypatch.setattr(buckets, "ELEMENTS", 1)
+    monkeypatch.setattr(sizes, "ELEMENTS", 1)
     plain = Subject("adamw_torch")
     runs = [plain.start(), replace(plain, options=OFFLOAD).start()]
     for model, optimizer in runs:

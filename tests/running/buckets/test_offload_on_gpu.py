@@ -8,7 +8,7 @@ from torch import nn
 
 import hub
 from hub.measuring import plain_tensors
-from hub.running.buckets import step as buckets
+from hub.running.buckets import sizes
 from hub.running.buckets.memory import StreamMemory
 from hub.testing import Subject
 from hub.testing.comparing import assert_same, through_a_file
@@ -38,7 +38,7 @@ def dimensioned(optimizer):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rounding", [None, "split"])
 def test_it_equals_the_run_without(name, rounding, monkeypatch):
-    monkeypatch.setattr(buckets, "ELEMENTS", 2000)
+    monkeypatch.setattr(sizes, "ELEMENTS", 2000)
     options = () if rounding is None else (("rounding", rounding),)
     precision = "fp32" if rounding is None else "bf16"
     plain = Subject(name, precision, "cuda", options=options)

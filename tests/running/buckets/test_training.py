@@ -11,7 +11,7 @@ from torch import nn
 
 import hub
 from hub.measuring import plain_tensors
-from hub.running.buckets import step as buckets
+from hub.running.buckets import sizes
 from hub.running.buckets.rounding import BITS, fp32_copy
 from hub.testing import Subject, cases
 from hub.testing.promises import run
@@ -46,7 +46,7 @@ def test_the_kit_holds(name, options):
 
 @pytest.mark.parametrize("elements", [1, 5000, 1 << 22], ids=["alone", "some", "together"])
 def test_the_size_of_buckets_changes_nothing(elements, monkeypatch):
-    monkeypatch.setattr(buckets, "ELEMENTS", elements)
+    monkeypatch.setattr(sizes, "ELEMENTS", elements)
     subject = Subject("galore_adamw", "bf16", options=SPLIT)
     model, optimizer = subject.start()
     train_on_fixed_gradients(model, optimizer)

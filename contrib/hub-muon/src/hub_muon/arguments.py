@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hub.arguments import Arguments, LearningRate, WeightDecay
+from hub.arguments import Arguments, Search
 
 
 class MuonArguments(Arguments):
     """Arguments of `torch.optim.Muon` (2.13), and of what hub adds to it."""
 
-    lr: LearningRate = 1e-3
+    lr: Annotated[float, Field(ge=0), Search(3e-4, 0.1)] = 1e-3
     """Learning rate, before `adjust_lr_fn`."""
-    weight_decay: WeightDecay = 0.1
+    weight_decay: Annotated[float, Field(ge=0), Search(1e-3, 0.5)] = 0.1
     """Decoupled weight decay coefficient; times `lr` as it is, without `adjust_lr_fn`."""
-    momentum: float = Field(default=0.95, ge=0, lt=1)
+    momentum: Annotated[float, Field(ge=0, lt=1), Search(0.85, 0.98, "linear")] = 0.95
     """Decay rate of the running average of the gradient."""
     nesterov: bool = True
     """Nesterov momentum."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from hub.arguments import Arguments, Beta, Betas
+from hub.arguments import Arguments, Beta, Betas, Search
 
 
 def _unbounded(value: Any) -> Any:
@@ -24,7 +24,7 @@ class ProdigyArguments(Arguments):
     """Decay rate of the sums that estimate the step size; None: the square root of betas[1]."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the denominator, multiplied by the estimate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0), Search(1e-3, 0.5)] = 0.0
     """Weight decay coefficient; decoupled, if `decouple` is."""
     decouple: bool = True
     """Decay the weights as AdamW does; otherwise add weight decay to the gradient."""
@@ -34,7 +34,7 @@ class ProdigyArguments(Arguments):
     """Leave the learning rate out of the denominator of the estimate: for warm-up."""
     d0: Annotated[float, Field(gt=0)] = 1e-6
     """The first estimate of the step size."""
-    d_coef: Annotated[float, Field(gt=0)] = 1.0
+    d_coef: Annotated[float, Field(gt=0), Search(0.5, 2.0)] = 1.0
     """Factor on every later estimate: the argument to tune, between 0.5 and 2."""
     growth_rate: Annotated[float, Field(ge=1, allow_inf_nan=True), BeforeValidator(_unbounded)] = (
         float("inf")

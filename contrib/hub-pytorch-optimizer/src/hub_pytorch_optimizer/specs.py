@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from hub.arguments import Arguments
+from hub.arguments import Arguments, PlainRate, usual
 from hub.spec import Contrast, OptimizerSpec, Trait
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _value(value: Any) -> Any:
 def _arguments(cls: str, rows: Row) -> type[BaseModel]:
     fields: dict[str, Any] = {
         key: (
-            _annotation(row),
+            _annotation_with_range(cls, key, row),
             Field(
                 description=row["description"],
                 **({} if "default" not in row else {"default": _value(row["default"])}),
@@ -67,6 +67,13 @@ def _arguments(cls: str, rows: Row) -> type[BaseModel]:
     }
     name = cls.partition(":")[2] + "Arguments"
     return create_model(name, __base__=Arguments, __doc__=f"Arguments of `{cls}`.", **fields)
+
+
+def _annotation_with_range(cls: str, key: str, row: Row) -> Any:
+    """Return the type of an argument, and in which range it is tuned."""
+    if key == "lr" and cls.endswith((":SGDP", ":SGDW")):
+        return PlainRate
+    return usual(key, _annotation(row), _value(row.get("default")))
 
 
 def _annotation(row: Row) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.compiling import refuse_without_compiler
 from hub.hookspecs import hookimpl
 from hub.spec import Finding, OptimizerSpec, Sharding, Trait
 from hub.text import listed
+from hub.updates.compiling import refuse_without_compiler
 from hub_torchao.arguments import AdamW4bitArguments, AdamW8bitArguments, LowBitArguments
 
 if TYPE_CHECKING:

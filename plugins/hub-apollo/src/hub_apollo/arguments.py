@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from hub.arguments import AdamLike, Arguments, Eps, WeightDecay
+from hub.arguments import AdamLike, Arguments, Eps, LearningRate, Search, WeightDecay
 
 if TYPE_CHECKING:
     from typing import Self
@@ -68,6 +68,7 @@ class LowRankArguments(Arguments):
 class APOLLOArguments(LowRankArguments, AdamLike):
     """Arguments of `apollo_torch.APOLLOAdamW`."""
 
+    lr: Annotated[LearningRate, Search(1e-4, 0.03)] = 1e-3
     eps: Eps = 1e-6
     weight_decay: WeightDecay = 0.0
     correct_bias: bool = True

@@ -10,15 +10,13 @@ from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 
 from hub.repairs import translate_state
 from hub.updates.low_rank import NumbersLowRank, project, refresh_bases, side_of
-from hub.updates.same_shapes import adam_quotient, buckets, norms, start
+from hub.updates.same_shapes import InBuckets, adam_move, adam_quotient, norms, start
 from hub.updates.stacking import each
 from hub_apollo.arguments import LowRankArguments
 from hub_apollo.random_bases import refresh_random_bases
 from hub_apollo.saved import live_state, plain_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from hub.updates.same_shapes import Bucket
@@ -32,7 +30,7 @@ _LIMITED = "scaled_grad"
 """The key of the state that has the norm of the last update."""
 
 
-class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
+class APOLLOAdamW(InBuckets, NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  # untyped
     """Upstream's class (apollo.py), with seeds that follow from the names of the parameters.
 
     apollo_torch 1.0.3 numbers the parameters that its constructor sees. Those that come later have
@@ -81,34 +79,15 @@ class APOLLOAdamW(NumbersLowRank, UpstreamAPOLLOAdamW):  # type: ignore[misc]  #
                     param_group.setdefault(key, first[key])
         super().add_param_group(param_group)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
-
-        Upstream calls it with gradients disabled.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for bucket in buckets(self, group):
-                self._update(bucket)
-        return loss
-
     def _update(self, bucket: Bucket) -> None:
-        group = bucket.group
-        is_low_rank = "rank" in group
+        is_low_rank = "rank" in bucket.group
         gradient = self._projected(bucket) if is_low_rank else bucket.gradient
         start(bucket, "exp_avg", gradient)
         start(bucket, "exp_avg_sq", gradient)
         update = adam_quotient(bucket, gradient)
         if is_low_rank:
             update = self._scaled(bucket, _factors(bucket, update, gradient))
-        torch._foreach_add_(bucket.parameters, update.unbind(), alpha=-_step_size(bucket))
-        if group["weight_decay"] > 0.0:
-            rate = -group["lr"] * group["weight_decay"]
-            torch._foreach_add_(bucket.parameters, bucket.parameters, alpha=rate)
+        adam_move(bucket, update)
 
     def _projected(self, bucket: Bucket) -> Tensor:
         """Return the gradients in the coordinates of their bases, new ones if they are due."""
@@ -172,13 +151,3 @@ def _limited(bucket: Bucket, scaled: Tensor) -> Tensor:
     for state, size in zip(bucket.states, torch.unbind_copy(sizes), strict=True):
         state[_LIMITED] = size
     return scaled
-
-
-def _step_size(bucket: Bucket) -> float:
-    """Count the step, and return the learning rate with the correction of both moments."""
-    group, step = bucket.group, bucket.count()
-    rate: float = group["lr"]
-    if group["correct_bias"]:
-        beta1, beta2 = group["betas"]
-        rate = rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
-    return rate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from hub.backend import load_object
 from hub.errors import OptimArgsError
 from hub.hookspecs import hookimpl
 from hub.spec import Contrast, Finding, OptimizerSpec, Trait
+from hub.updates.findings import slow_refresh
 from hub_apollo.arguments import APOLLOArguments, LowRankArguments
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _LOW_RANK = frozenset(LowRankArguments.model_fields)
 _MINI = {"scale_type": "tensor"}
-_LARGE = 512
-"""The smaller side of a weight whose SVD takes long."""
 
 SPEC = OptimizerSpec(
     name="apollo_adamw",
@@ -90,25 +88,8 @@ def hub_validate_precision(context: BuildContext) -> Iterator[Finding]:
         if group.low_rank
         for name, parameter in group.parameters
     ]
-    yield from _slow_refresh(targets)
+    yield from slow_refresh(context)
     yield from _scaled_where_projected(targets)
-
-
-def _slow_refresh(targets: Targets) -> Iterator[Finding]:
-    large = [
-        tuple(parameter.shape)
-        for _, parameter, how in targets
-        if (how["proj"], how["projection"]) == ("svd", "svd")
-        and min(parameter.shape) >= max(_LARGE, 2 * how["rank"])
-    ]
-    if large:
-        rows, columns = max(large, key=prod)
-        yield Finding.note(
-            f"every update_proj_gap steps take the SVDs of large weights: {len(large)} here, the "
-            f"largest {rows}x{columns}",
-            "projection='randomized' finds nearly the same directions in a tenth of the time or "
-            "less, and refresh='staggered' spreads the work over all steps",
-        )
 
 
 def _scaled_where_projected(targets: Targets) -> Iterator[Finding]:

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from hub.arguments import AdamLike, Arguments, Beta, Eps, L2Penalty, LearningRate, WeightDecay
+from hub.arguments import (
+    AdamLike,
+    Arguments,
+    Beta,
+    BetaOfGradient,
+    BetaOfSquare,
+    Eps,
+    L2Penalty,
+    LearningRate,
+    Search,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,10 +45,10 @@ class AdEMAMixArguments(Arguments):
     """Arguments of `bitsandbytes.optim.AdEMAMix` and `PagedAdEMAMix`."""
 
     lr: LearningRate = 1e-3
-    betas: tuple[Beta, Beta, Beta] = (0.9, 0.999, 0.9999)
+    betas: tuple[BetaOfGradient, BetaOfSquare, Beta] = (0.9, 0.999, 0.9999)
     """Decay rates of the fast average of the gradient, of the average of its square, and of the
     slow average of the gradient. Two values, as trainers pass them, leave the third at 0.9999."""
-    alpha: float = Field(default=5.0, ge=0)
+    alpha: Annotated[float, Field(ge=0), Search(1.0, 16.0)] = 5.0
     """Weight of the slow average in the update."""
     t_alpha: PositiveInt | None = None
     """Steps over which `alpha` rises linearly from 0; None: it is constant."""
@@ -73,9 +84,9 @@ class LionArguments(Arguments):
     """Arguments of `bitsandbytes.optim.Lion32bit` and `PagedLion32bit`."""
 
     lr: LearningRate = 1e-4
-    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    betas: tuple[BetaOfGradient, BetaOfSquare] = (0.9, 0.99)
     """Share of the running average of the gradient in the update, and its decay rate."""
-    weight_decay: WeightDecay = 0.0
+    weight_decay: Annotated[WeightDecay, Search(0.01, 3.0)] = 0.0
 
 
 class Lion8bitArguments(EightBitArguments, LionArguments):
@@ -85,8 +96,8 @@ class Lion8bitArguments(EightBitArguments, LionArguments):
 class RMSpropArguments(Arguments):
     """Arguments of `bitsandbytes.optim.RMSprop` and `RMSprop32bit`."""
 
-    lr: LearningRate = 1e-2
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    lr: Annotated[LearningRate, Search(3e-5, 1e-2)] = 1e-2
+    alpha: Annotated[float, Field(gt=0, lt=1), Search(0.9, 0.999, "linear")] = 0.99
     """Decay rate of the running average of the squared gradient."""
     eps: Eps = 1e-8
     weight_decay: L2Penalty = 0.0

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import model_validator
 
-from hub.arguments import AdamLike, Arguments, Beta, L2Penalty, LearningRate, SgdLike, WeightDecay
+from hub.arguments import (
+    AdamLike,
+    Arguments,
+    BetaOfGradient,
+    BetaOfSquare,
+    L2Penalty,
+    LearningRate,
+    PlainRate,
+    Search,
+    SgdLike,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -66,13 +77,19 @@ class AdamWArguments(DecoupledArguments, AdamLike):
 class SGDArguments(FlashArguments, SgdLike):
     """Arguments of `flashoptim.FlashSGD`."""
 
+    lr: PlainRate = 1e-3
+
 
 class SGDWArguments(DecoupledArguments, SgdLike):
     """Arguments of `flashoptim.FlashSGDW`."""
+
+    lr: PlainRate = 1e-3
 
 
 class LionArguments(DecoupledArguments):
     """Arguments of `flashoptim.FlashLion`."""
 
-    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    lr: Annotated[LearningRate, Search(3e-6, 1e-3)] = 1e-3
+    betas: tuple[BetaOfGradient, BetaOfSquare] = (0.9, 0.99)
     """Share of the running average of gradients in an update, and decay rate of that average."""
+    weight_decay: Annotated[WeightDecay, Search(0.01, 3.0)] = 0.0

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from hub.arguments import AdafactorBase, AdamLike, Arguments, Eps, WeightDecay
+from hub.arguments import (
+    AdafactorBase,
+    AdamLike,
+    Arguments,
+    Eps,
+    LearningRate,
+    Search,
+    WeightDecay,
+)
+
+Rate = Annotated[LearningRate, Search(1e-4, 0.03)]
 
 
 class LowRankArguments(Arguments):
@@ -21,7 +31,7 @@ class LowRankArguments(Arguments):
     the weight's smaller side all of them are kept, which saves no memory."""
     update_proj_gap: PositiveInt = 200
     """Steps between two updates of the projection of a target weight."""
-    scale: float = Field(default=0.25, gt=0)
+    scale: Annotated[float, Field(gt=0), Search(0.0625, 1.0)] = 0.25
     """Factor on the updates of target weights, on top of the learning rate."""
     proj_type: Literal["std", "reverse_std", "right", "left", "full"] = "std"
     """Which side is projected: the smaller one (std), the larger one (reverse_std), always the
@@ -39,6 +49,7 @@ class LowRankArguments(Arguments):
 class AdamWArguments(LowRankArguments, AdamLike):
     """Arguments of `galore_torch.GaLoreAdamW`."""
 
+    lr: Rate = 1e-3
     eps: Eps = 1e-6
     weight_decay: WeightDecay = 0.0
     correct_bias: bool = True
@@ -48,9 +59,13 @@ class AdamWArguments(LowRankArguments, AdamLike):
 class AdamW8bitArguments(LowRankArguments, AdamLike):
     """Arguments of `galore_torch.GaLoreAdamW8bit`."""
 
+    lr: Rate = 1e-3
     min_8bit_size: int = Field(default=4096, ge=0)
     """Tensors of fewer elements keep 32-bit state; for target weights the projected size counts."""
 
 
 class AdafactorArguments(LowRankArguments, AdafactorBase):
     """Arguments of `galore_torch.GaLoreAdafactor`."""
+
+    lr: Rate | None = 1e-3
+    """Learning rate; None with `relative_step`."""

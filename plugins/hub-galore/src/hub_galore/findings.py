@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 from hub.errors import OptimArgsError
@@ -14,23 +13,6 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     Targets = Sequence[tuple[str, Parameter]]
-
-_LARGE = 512
-"""The smaller side of a weight whose SVD takes long."""
-
-
-def slow_refresh(targets: Targets, rank: int) -> Iterator[Finding]:
-    """Note what SVDs of large weights cost."""
-    sizes = [tuple(parameter.shape) for _, parameter in targets]
-    large = [size for size in sizes if min(size) >= max(_LARGE, 2 * rank)]
-    if large:
-        rows, columns = max(large, key=prod)
-        yield Finding.note(
-            f"every update_proj_gap steps take the SVDs of large weights: {len(large)} here, the "
-            f"largest {rows}x{columns}",
-            "projection='randomized' finds nearly the same directions in a tenth of the time or "
-            "less, and refresh='staggered' spreads the work over all steps",
-        )
 
 
 def irreversible(targets: Targets, rank: int) -> Iterator[Finding]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from hub.backend import load_object
 from hub.hookspecs import hookimpl
 from hub.spec import Contrast, OptimizerSpec, Trait
+from hub.updates.findings import slow_refresh
 from hub_galore.arguments import (
     AdafactorArguments,
     AdamW8bitArguments,
     AdamWArguments,
     LowRankArguments,
 )
-from hub_galore.findings import irreversible, slow_refresh
+from hub_galore.findings import irreversible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -108,9 +109,8 @@ def hub_validate_precision(
     optim_args: LowRankArguments, context: BuildContext
 ) -> Iterator[Finding]:
     """Note what an SVD costs, and refuse what cannot be projected back."""
+    yield from slow_refresh(context)
     targets = [pair for group in context.groups if group.low_rank for pair in group.parameters]
-    if optim_args.projection == "svd":
-        yield from slow_refresh(targets, optim_args.rank)
     if optim_args.proj_type == "reverse_std":
         yield from irreversible(targets, optim_args.rank)
 

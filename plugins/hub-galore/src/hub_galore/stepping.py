@@ -16,12 +16,12 @@ from galore_torch import GaLoreAdafactor as UpstreamAdafactor
 from galore_torch import GaLoreAdamW as UpstreamAdamW
 
 from hub.updates.low_rank import NumbersLowRank
-from hub.updates.same_shapes import adam_quotient, buckets, in_stack, norms, start
+from hub.updates.same_shapes import InBuckets, adam_move, adam_quotient, in_stack, norms, start
 from hub.updates.stacking import each, scale
 from hub_galore.projected import Projected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -34,46 +34,28 @@ _MATRIX = 3
 """Dimensions of stacked matrices."""
 
 
-class _InBuckets(NumbersLowRank):
-    """Mixin whose step goes through the buckets of each group."""
-
-    @torch.no_grad()
-    def step(self: Any, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
-
-        Upstream calls it with gradients disabled.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for bucket in buckets(self, group):
-                self._update(bucket)
-        return loss
+class _Projecting(InBuckets, NumbersLowRank):
+    """Mixin for both."""
 
     def _projected(self: Any, bucket: Bucket) -> Projected | None:
         return Projected(bucket, self.low_rank_numbers) if "rank" in bucket.group else None
 
 
-class GaLoreAdamW(_InBuckets, UpstreamAdamW):  # type: ignore[misc]  # untyped
+class GaLoreAdamW(_Projecting, UpstreamAdamW):  # type: ignore[misc]  # untyped
     """Upstream's class, stepping parameters of equal shape together."""
 
     def _update(self, bucket: Bucket) -> None:
-        group, projected = bucket.group, self._projected(bucket)
+        projected = self._projected(bucket)
         gradient = bucket.gradient if projected is None else projected.gradient
         start(bucket, "exp_avg", gradient)
         start(bucket, "exp_avg_sq", gradient)
         update = adam_quotient(bucket, gradient)
         if projected is not None:
             update = projected.back(update)
-        torch._foreach_add_(bucket.parameters, update.unbind(), alpha=-_step_size(bucket))
-        if group["weight_decay"] > 0.0:
-            rate = -group["lr"] * group["weight_decay"]
-            torch._foreach_add_(bucket.parameters, bucket.parameters, alpha=rate)
+        adam_move(bucket, update)
 
 
-class GaLoreAdafactor(_InBuckets, UpstreamAdafactor):  # type: ignore[misc]  # untyped
+class GaLoreAdafactor(_Projecting, UpstreamAdafactor):  # type: ignore[misc]  # untyped
     """Upstream's class, stepping parameters of equal shape together.
 
     `scale_parameter=True` does not wait for the device for each parameter.
@@ -157,13 +139,3 @@ def _decay(weights: Sequence[Any], weight_decay: float, rate: float | Tensor) ->
             weight.add_(weight, alpha=-weight_decay * one)
     else:
         torch._foreach_add_(weights, weights, alpha=-weight_decay * rate)
-
-
-def _step_size(bucket: Bucket) -> float:
-    """Count the step, and return the learning rate with the correction of both moments."""
-    group, step = bucket.group, bucket.count()
-    rate: float = group["lr"]
-    if group["correct_bias"]:
-        beta1, beta2 = group["betas"]
-        rate = rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
-    return rate

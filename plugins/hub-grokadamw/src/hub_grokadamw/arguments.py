@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer
 
-from hub.arguments import AdamLike
+from hub.arguments import AdamLike, Search
 
 
 class Signal(BaseModel):
@@ -34,9 +34,9 @@ class Signal(BaseModel):
 class GrokAdamWArguments(AdamLike):
     """Arguments of `grokadamw.GrokAdamW`."""
 
-    alpha_init: float = Field(default=0.98, ge=0, le=1)
+    alpha_init: Annotated[float, Field(ge=0, le=1), Search(0.9, 0.99, "linear")] = 0.98
     """Decay rate of the slow running average of the gradient, at a grokking signal of 0."""
-    lamb: float = Field(default=2.0, ge=0)
+    lamb: Annotated[float, Field(ge=0), Search(0.5, 5.0)] = 2.0
     """Factor on that average when it is added to the gradient."""
     gamma: float = Field(default=0.1, ge=0, le=1)
     """Share by which the first of the betas falls from each parameter of a group to the next. With

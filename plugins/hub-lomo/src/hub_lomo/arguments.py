@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from hub.arguments import Eps, InBackward, LearningRate, WeightDecay
+from hub.arguments import InBackward, LearningRate, PlainRate, WeightDecay
+
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class LomoArguments(InBackward):
     """Arguments of `lomo_optim.Lomo`."""
 
-    lr: LearningRate = 1e-3
+    lr: PlainRate = 1e-3
     weight_decay: WeightDecay = 0.0
     loss_scale: float | None = Field(default=2.0**10, ge=1)
     """For fp16 weights: the initial factor on the loss in `fused_backward`. It is halved, and the
@@ -22,7 +26,8 @@ class LomoArguments(InBackward):
 class AdaLomoArguments(LomoArguments):
     """Arguments of `lomo_optim.AdaLomo`."""
 
-    eps: tuple[Eps, Eps] = (1e-30, 1e-3)
+    lr: LearningRate = 1e-3
+    eps: tuple[NonNegative, NonNegative] = (1e-30, 1e-3)
     """Added to the squared gradient, and the minimum that a weight's root mean square counts as."""
     clip_threshold: float = Field(default=1.0, gt=0)
     """Maximum root mean square of an update, before the learning rate is applied."""

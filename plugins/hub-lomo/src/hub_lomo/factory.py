@@ -68,14 +68,17 @@ class _Stepping(Optimizer):
         return loss
 
     def _update_all(self) -> None:
-        scale = self.hub_engine.loss_scale if self.hub_engine else None
+        scale = self.hub_engine.loss_scale if self.hub_engine is not None else None
         for group in self.param_groups:
+            may_lack_scale = scale is None and group.get("loss_scale") is not None
             for parameter in group["params"]:
                 grad = parameter.grad
                 if grad is not None:
-                    if scale is None and _is_scaled(group, parameter):
+                    if may_lack_scale and _is_scaled(group, parameter):
                         raise _unscaled()
-                    self._update(parameter, _exact(grad, scale), group)
+                    if scale is not None or grad.dtype not in _EXACT:
+                        grad = _exact(grad, scale)
+                    self._update(parameter, grad, group)
 
     def fused_backward(self, loss: Tensor, lr: float | None = None) -> None:
         """Compute a loss's gradients, and update each parameter as soon as it has its own.

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from hub.arguments import Arguments, Beta, Eps, LearningRate, WeightDecay
+from hub.arguments import Arguments, BetaOfSquare, Eps, LearningRate, Search
 
 if TYPE_CHECKING:
     from typing import Self
 
-PositiveBeta = Annotated[float, Field(gt=0, lt=1)]
+ShareOfAverage = Annotated[float, Field(gt=0, lt=1), Search(0.9, 0.98, "linear")]
 
 
 class ScheduleFreeArguments(Arguments):
     """What all three take."""
 
     lr: LearningRate = 0.0025
-    weight_decay: WeightDecay = 0.0
+    weight_decay: Annotated[float, Field(ge=0), Search(1e-3, 0.5)] = 0.0
     """Decoupled weight decay coefficient, applied to the training weights (y)."""
     r: float = 0.0
     """Power of the step number in the weight that each step has in the average."""
@@ -53,14 +53,18 @@ class WarmupArguments(ScheduleFreeArguments):
 class AdamArguments(ScheduleFreeArguments):
     """What both kinds of Adam take."""
 
-    betas: tuple[PositiveBeta, Beta] = (0.9, 0.999)
+    betas: tuple[ShareOfAverage, BetaOfSquare] = (0.9, 0.999)
     """Share of the average in the training weights, and decay rate of the running average of the
     squared gradient. The first divides on the way to evaluation, so it cannot be 0."""
     eps: Eps = 1e-8
 
 
 class AdamWArguments(WarmupArguments, AdamArguments):
-    """Arguments of `schedulefree.AdamWScheduleFree`."""
+    """Arguments of `schedulefree.AdamWScheduleFree`, and `compile`."""
+
+    compile: bool = False
+    """Compile the update into one kernel, by torch.compile, instead of foreach: less time on large
+    weights, after seconds in the first step. Needs a C++ compiler on a CPU and triton on CUDA."""
 
 
 class RAdamArguments(AdamArguments):
@@ -86,5 +90,5 @@ class SGDArguments(WarmupArguments):
     """Arguments of `schedulefree.SGDScheduleFree`."""
 
     lr: LearningRate = 1.0
-    momentum: float = Field(default=0.9, gt=0, lt=1)
+    momentum: ShareOfAverage = 0.9
     """Share of the average in the training weights."""

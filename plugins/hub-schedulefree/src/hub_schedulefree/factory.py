@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import schedulefree
 import torch
 
+from hub import backend
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
@@ -29,7 +31,19 @@ def _build(upstream: Any, groups: list[dict[str, Any]], **arguments: Any) -> Opt
     return optimizer
 
 
-adamw = partial(_build, schedulefree.AdamWScheduleFree)
+def adamw(
+    groups: list[dict[str, Any]],
+    *,
+    compile: bool = False,  # noqa: A002 - the argument's name
+    **arguments: Any,
+) -> Optimizer:
+    """Return schedulefree's AdamW, whose update is compiled if that is asked for."""
+    if not compile:
+        return _build(schedulefree.AdamWScheduleFree, groups, **arguments)
+    backend.load("torch._inductor.compile_fx")  # which warns, and the first step would import
+    return _build(backend.load("hub_schedulefree.compiled").CompiledAdamW, groups, **arguments)
+
+
 radam = partial(_build, schedulefree.RAdamScheduleFree)
 sgd = partial(_build, schedulefree.SGDScheduleFree)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hub.hookspecs import hookimpl
 from hub.spec import Contrast, OptimizerSpec, Sharding, Trait
+from hub.updates.compiling import compiles
 from hub_schedulefree.arguments import (
     AdamWArguments,
     RAdamArguments,
@@ -16,6 +17,10 @@ from hub_schedulefree.arguments import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pydantic import BaseModel
+
+    from hub.spec import BuildContext, Finding
 
 _NOTES = (
     "A decaying learning-rate schedule would anneal a second time: use a constant one.",
@@ -51,7 +56,10 @@ def _spec(
         contrasts={
             "weight_lr_power": (Contrast(base=rises, other={**rises, "weight_lr_power": 0.5}),)
         },
-        without_effect={"foreach": "chooses how the same update is computed"},
+        without_effect=dict.fromkeys(
+            {"foreach", "compile"} & set(arguments.model_fields),
+            "chooses how the same update is computed",
+        ),
         known_failures={
             "leaves_gradients": "step() uses the gradients as scratch space: read norms before it"
         },
@@ -94,3 +102,11 @@ SPECS = (
 def hub_register_optimizers() -> Iterable[OptimizerSpec]:
     """Offer the three Schedule-Free optimizers."""
     return SPECS
+
+
+@hookimpl
+def hub_validate_precision(
+    name: str, optim_args: BaseModel, context: BuildContext
+) -> list[Finding]:
+    """Say what a compiled update costs, and where it does not work."""
+    return list(compiles(name, optim_args, context))

@@ -117,6 +117,7 @@ ROWS = {
     "draws_in_its_step": ("DrawsInItsStep", {}),
     "norms_each_shard": ("NormsEachShard", BY_ROWS),
     "norms_whole_tensors": ("NormsWholeTensors", ELEMENTWISE),
+    "norms_pieces": ("NormsWholeTensors", {**ELEMENTWISE, "traits": PER_PARAMETER}),
     "straddles_blocks": (
         "StraddlesBlocks",
         {"sharding": Sharding(kind="rows", elementwise=True)},

@@ -1,0 +1,1 @@
+"""How a study's trainings are chosen, run in processes and kept."""

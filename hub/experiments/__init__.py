@@ -1,0 +1,1 @@
+"""What `hub compare` and `hub bench` share: contenders, devices, models, processes, measuring."""
