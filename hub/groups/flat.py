@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 def original_shapes(model: Module) -> dict[int, Shape]:
     """Return the whole shape of each parameter that is now a flat piece, by its identity."""
-    flattened = fsdp1_shapes(model)
-    named = walk_of(model).parameters
-    found = {id(p): tuple(p.ds_shape) for _, p in named if hasattr(p, "ds_shape")}
-    if flattened:
-        found |= {id(p): flattened[name] for name, p in named if name in flattened}
-    return found
+    walk = walk_of(model)
+    if "original shapes" not in walk.remembered:
+        flattened, named = fsdp1_shapes(model), walk.parameters
+        found = {id(p): tuple(p.ds_shape) for _, p in named if hasattr(p, "ds_shape")}
+        if flattened:
+            found |= {id(p): flattened[name] for name, p in named if name in flattened}
+        walk.remembered["original shapes"] = found
+    shapes: dict[int, Shape] = walk.remembered["original shapes"]
+    return shapes
 
 
 def fsdp1_shapes(model: Module) -> dict[str, Shape]:
@@ -65,8 +68,9 @@ def is_flattened(model: Module) -> bool:
 def _handles(model: Module) -> Iterator[tuple[str, Any]]:
     """Yield the handle of each module that FSDP1 wraps, with the module's name (torch 2.13)."""
     module = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
-    if module is None:
+    walk = walk_of(model)
+    if module is None or not walk.has(module.FullyShardedDataParallel):
         return
-    for name, wrapped in walk_of(model).modules:
+    for name, wrapped in walk.modules:
         if isinstance(wrapped, module.FullyShardedDataParallel) and wrapped._handle is not None:  # noqa: SLF001
             yield name, wrapped._handle  # noqa: SLF001

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -110,7 +111,13 @@ def _own_weight(module: Module) -> Parameter | None:
 
 def is_norm(module: Module) -> bool:
     """Whether the module is a normalization layer: one of torch's, or a class named `…Norm`."""
-    return isinstance(module, _NORMS) or _NORM_CLASS.fullmatch(type(module).__name__) is not None
+    cls: Any = type(module)  # mypy 1 takes it for a module, whose hash is not a class's
+    return _is_norm_class(cls)
+
+
+@lru_cache(maxsize=1024)
+def _is_norm_class(cls: type[Module]) -> bool:
+    return issubclass(cls, _NORMS) or _NORM_CLASS.fullmatch(cls.__name__) is not None
 
 
 def is_convolution(module: Module) -> bool:
@@ -159,7 +166,10 @@ def _class_names(cls: type[Module]) -> list[str]:
 
 def embedding_weights(model: Module) -> set[Parameter]:
     """Return the weights of all embeddings, except parametrized ones."""
-    modules = (module for _, module in walk_of(model).modules)
+    walk = walk_of(model)
+    if not walk.has(_EMBEDDINGS):
+        return set()
+    modules = (module for _, module in walk.modules)
     weights = (_own_weight(module) for module in modules if isinstance(module, _EMBEDDINGS))
     return {weight for weight in weights if weight is not None}
 

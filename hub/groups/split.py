@@ -123,6 +123,8 @@ def _no_decay_reasons(model: Module) -> dict[str, str]:
     reasons: dict[str, str] = {}
     walk = walk_of(model)
     plain = walk.plain
+    # Reading what a module lacks is slow (torch 2.13, `Module.__getattr__`).
+    declaring = {cls for cls in walk.classes if hasattr(cls, "no_weight_decay")}
     for prefix, module in walk.modules:
         dot, norm = f"{prefix}." if prefix else "", is_norm(module)
         for name, parameter in module._parameters.items():  # noqa: SLF001 - as in `Walk`
@@ -130,7 +132,8 @@ def _no_decay_reasons(model: Module) -> dict[str, str]:
                 reasons[plain(dot + name)] = f"norm ({type(module).__name__})"
             elif getattr(parameter, "_no_weight_decay", False):
                 reasons[plain(dot + name)] = "marked _no_weight_decay"
-        declared = getattr(module, "no_weight_decay", None)
+        is_declared = type(module) in declaring or "no_weight_decay" in vars(module)
+        declared = module.no_weight_decay if is_declared else None
         for name in declared() if callable(declared) else ():
             reasons[plain(dot + name)] = "no_weight_decay()"
     return reasons

@@ -37,6 +37,15 @@ class Walk:
         """What was selected, for several optimizers that select the same."""
 
     @cached_property
+    def classes(self) -> frozenset[type[Module]]:
+        """The classes of all modules, which are few."""
+        return frozenset(type(module) for _, module in self.modules)
+
+    def has(self, classes: type[Module] | tuple[type[Module], ...]) -> bool:
+        """Whether some module is an instance of one of these classes."""
+        return any(issubclass(own, classes) for own in self.classes)
+
+    @cached_property
     def parameters(self) -> list[tuple[str, Parameter]]:
         """Every parameter once, under its first plain name, as `named_parameters` yields them."""
         named: dict[int, tuple[str, Parameter]] = {}
@@ -66,7 +75,7 @@ class Walk:
 
     def _inside_parallel(self) -> list[str]:
         """Return what names inside data-parallel wrappers begin with."""
-        if not any(isinstance(module, PARALLEL) for _, module in self.modules):
+        if not self.has(PARALLEL):
             return []
         return [
             f"{name}.module." if name else "module."

@@ -147,6 +147,8 @@ class _Draft:
         return planned_layouts(self.spec, dict(arguments), groups, dict(self.trainable))
 
     def _named(self, weights: set[nn.Parameter]) -> frozenset[str]:
+        if not weights:
+            return frozenset()
         named = {id(parameter): name for name, parameter in self.trainable}
         names = {**names_by_id(self.call.model), **named}
         return frozenset(names[id(weight)] for weight in weights)
