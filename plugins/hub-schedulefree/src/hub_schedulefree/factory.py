@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import schedulefree
 import torch
 
-from hub import backend
+from hub.backend import load
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -40,8 +40,8 @@ def adamw(
     """Return schedulefree's AdamW, whose update is compiled if that is asked for."""
     if not compile:
         return _build(schedulefree.AdamWScheduleFree, groups, **arguments)
-    backend.load("torch._inductor.compile_fx")  # which warns, and the first step would import
-    return _build(backend.load("hub_schedulefree.compiled").CompiledAdamW, groups, **arguments)
+    load("torch._inductor.compile_fx")  # which warns, and the first step would import
+    return _build(load("hub_schedulefree.compiled").CompiledAdamW, groups, **arguments)
 
 
 radam = partial(_build, schedulefree.RAdamScheduleFree)
