@@ -79,23 +79,23 @@ class Muon(torch.optim.Muon):
         found = list(zip(names, *lists, strict=True))
         for each in lists:
             each.clear()
-        single = []
+        single: list[Any] = []
         for name, *tensors in found:
-            views = [self._as_out_in(name, tensor) for tensor in tensors]
+            views: Any = [self._as_out_in(name, tensor) for tensor in tensors]
             matrices = self._matrices(name, views[0])
             if views[0].shape == matrices[1:]:
                 single.append(views)
             else:
-                _step(*views, matrices, group)
+                _step(*views, matrices=matrices, group=group)
         for places in stacks([views[0] for views in single], [views[1] for views in single]):
-            alike = list(zip(*(single[place] for place in places), strict=True))
+            alike: Any = list(zip(*(single[place] for place in places), strict=True))
             if is_stackable(alike[0][0], alike[1][0]):
-                _step_alike(*alike, group)
+                _step_alike(*alike, group=group)
             elif alike[2][0].dtype == torch.bfloat16 and not group["nesterov"]:
-                _step(*single[places[0]], (1, *alike[0][0].shape), group)
+                _step(*single[places[0]], matrices=(1, *alike[0][0].shape), group=group)
             else:
-                for each, views in zip(lists, alike, strict=True):
-                    each.extend(views)
+                for each, found_here in zip(lists, alike, strict=True):
+                    each.extend(found_here)
         return has_complex
 
     def _matrices(self, name: str, view: Tensor) -> tuple[int, int, int]:
@@ -118,6 +118,7 @@ def _step(
     parameter: Tensor,
     gradient: Tensor,
     momentum: Tensor,
+    *,
     matrices: tuple[int, int, int],
     group: Group,
 ) -> None:
@@ -139,6 +140,7 @@ def _step_alike(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     momenta: Sequence[Tensor],
+    *,
     group: Group,
 ) -> None:
     """Do to matrices of one shape together what upstream's step does to each."""

@@ -56,7 +56,7 @@ class _Fixes(_AdamBase):  # type: ignore[misc]  # untyped
         return loss
 
     def _update(self, name: str, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        if parameter.grad.is_sparse:
+        if parameter.grad is not None and parameter.grad.is_sparse:
             raise RuntimeError("Sparse gradient is not supported")
         state = self.state[parameter]
         if not state:

@@ -107,7 +107,8 @@ def _read(parts: Parts) -> Tensor:
     codes, scale, qmap = parts
     if len(qmap) == _4_BITS:
         codes = torch.stack([codes >> 4, codes & 0b1111], dim=-1).flatten(1)
-    return dequant_with_qmap(codes, qmap, scale)
+    values: Tensor = dequant_with_qmap(codes, qmap, scale)
+    return values
 
 
 def _write(parts: Parts, value: Tensor) -> None:

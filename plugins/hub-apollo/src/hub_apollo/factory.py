@@ -100,7 +100,8 @@ class APOLLOAdamW(InBuckets, NumbersLowRank, UpstreamAPOLLOAdamW):  # type: igno
 
     def _scaled(self, bucket: Bucket, factors: Tensor) -> Tensor:
         """Return the gradients times their factors, with a norm that grows by 1 % at most."""
-        scaled, scale = bucket.gradient * factors, math.sqrt(bucket.group["scale"])
+        scaled: Tensor = bucket.gradient * factors
+        scale = math.sqrt(bucket.group["scale"])
         if self.scale_front:
             scaled *= scale
         if not self.disable_nl:
@@ -127,11 +128,13 @@ def _lengths(stack: Tensor, dim: int) -> Tensor:
     the same order. The root is taken in fp64, because `torch.sqrt` does not round fp32 correctly.
     """
     if dim != 1 or stack.device.type != "cpu" or stack.dtype is torch.float64:
-        return torch.norm(stack, dim=dim, keepdim=True)
+        found: Tensor = torch.norm(stack, dim=dim, keepdim=True)
+        return found
     total, *others = stack.float().square().unbind(1)
     for other in others:
         total.add_(other)
-    return total.double().sqrt().float().to(stack.dtype).unsqueeze(1)
+    lengths: Tensor = total.double().sqrt().float().to(stack.dtype).unsqueeze(1)
+    return lengths
 
 
 def _limited(bucket: Bucket, scaled: Tensor) -> Tensor:
@@ -148,6 +151,7 @@ def _limited(bucket: Bucket, scaled: Tensor) -> Tensor:
         scaled.div_(each(limits, scaled))
         sizes = sizes / limits
     sizes = sizes.masked_fill(sizes == 0, torch.inf)
-    for state, size in zip(bucket.states, torch.unbind_copy(sizes), strict=True):
+    copies: Any = torch.unbind_copy(sizes)  # type: ignore[func-returns-value] # torch 2.13's stub
+    for state, size in zip(bucket.states, copies, strict=True):
         state[_LIMITED] = size
     return scaled

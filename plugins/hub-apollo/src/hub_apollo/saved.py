@@ -55,7 +55,7 @@ def _seed(state: State) -> int:
     """Return the seed of the current matrix, or of the first one."""
     projector = state.get("projector")
     is_upstreams = isinstance(projector, GradientProjector)
-    if not is_upstreams or projector.ortho_matrix is None:
+    if projector is None or not is_upstreams or projector.ortho_matrix is None:
         seed: int = state["seed"]
         return seed
     behind = seed_behind(projector, state)

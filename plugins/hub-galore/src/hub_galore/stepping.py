@@ -131,7 +131,7 @@ def _averaged(bucket: Bucket, update: Tensor) -> Tensor:
     return _mixed_in(bucket, "exp_avg", update, beta1)
 
 
-def _decay(weights: Sequence[Any], weight_decay: float, rate: float | Tensor) -> None:
+def _decay(weights: list[Any], weight_decay: float, rate: float | Tensor) -> None:
     if weight_decay == 0:
         return
     if isinstance(rate, torch.Tensor):  # one factor for each: `foreach` takes only one for all

@@ -99,7 +99,8 @@ def _amplified(
     scale(slows, [rate] * len(slows))
     # Not in a stack: with `alpha`, bf16 elements at the end of a tensor round otherwise on a CPU.
     torch._foreach_add_(slows, list(rows(grad, slows)), alpha=1 - rate)
-    return (group["lamb"] * stacked(slows)).add_(grad)
+    amplified: Tensor = (group["lamb"] * stacked(slows)).add_(grad)
+    return amplified
 
 
 def _norms(grads: Tensor) -> Tensor:

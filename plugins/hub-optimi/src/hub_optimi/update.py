@@ -16,8 +16,6 @@ from optimi.utils import debias_beta
 from hub.updates.stacking import each, scale, stacked, stacks, write_back
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     Group = dict[str, Any]
@@ -45,14 +43,16 @@ def update(group: Group, lists: dict[str, list[Any]]) -> None:
         "decouple_lr": group["decouple_lr"],
         "max_lr": group["max_lr"],
     }
-    own = [lists[name] for name in _OWN]
+    own: Any = [lists[name] for name in _OWN]
     apart = group["foreach"] is False
     places = [[i] for i in range(len(own[0]))] if apart else stacks(own[0], own[1])
     for chosen in places:
         if len(chosen) == 1:
-            _update_one(*(one[chosen[0]] for one in own), group["kahan_sum"], settings)
+            alone: Any = [one[chosen[0]] for one in own]
+            _update_one(*alone, kahan_sum=group["kahan_sum"], settings=settings)
         else:
-            _update_stack(*([one[i] for i in chosen] for one in own), group["kahan_sum"], settings)
+            alike: Any = [[one[i] for i in chosen] for one in own]
+            _update_stack(*alike, kahan_sum=group["kahan_sum"], settings=settings)
 
 
 def _update_one(
@@ -62,6 +62,7 @@ def _update_one(
     square: Tensor,
     floor: Tensor,
     lost: Tensor | None,
+    *,
     kahan_sum: bool | None,
     settings: dict[str, Any],
 ) -> None:
@@ -80,6 +81,7 @@ def _update_stack(
     squares: list[Tensor],
     floors: list[Tensor],
     lost: list[Any],
+    *,
     kahan_sum: bool | None,
     settings: dict[str, Any],
 ) -> None:
@@ -111,7 +113,7 @@ def _decay(weights: list[Tensor], rates: list[float], settings: dict[str, Any]) 
         scale(weights, [1 - (rate / base) * decay for rate in rates])
 
 
-def _add_compensated(weights: list[Tensor], lost: Sequence[Tensor]) -> None:
+def _add_compensated(weights: list[Tensor], lost: list[Tensor]) -> None:
     """Add updates to weights, and keep what rounding takes from them."""
     after = torch._foreach_add(weights, lost)  # noqa: SLF001 - as torch.optim does
     torch._foreach_sub_(weights, after)
