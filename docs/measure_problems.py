@@ -10,11 +10,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
-from generating import DOCS, step_uncompiled
-
-step_uncompiled()
-
 import torch
+from generating import DOCS, step_uncompiled
 
 import hub
 from hub.compare import Contender, Run, Settings
@@ -66,6 +63,7 @@ def write(measured: dict[str, dict[str, float | None]]) -> None:
 
 
 if __name__ == "__main__":
+    step_uncompiled()  # in the processes that start now
     start = time.perf_counter()
     names = sys.argv[1:] or hub.list_optimizers()
     table = json.loads(TABLE.read_text()) if sys.argv[1:] else {}

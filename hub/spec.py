@@ -161,9 +161,13 @@ MODES: dict[str, str] = {
 """Every mode, and the dtype of its parameters. "-mixed" is autocast with fp32 parameters."""
 
 
-@cache
 def dtype_name(dtype: Hashable) -> str:
     """Return the short name of a torch dtype: "fp32", "bf16", "fp16", "fp64", or torch's own."""
+    return _dtype_name(dtype)
+
+
+@cache
+def _dtype_name(dtype: Hashable) -> str:
     name = str(dtype).removeprefix("torch.")
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
     return short.get(name, name)

@@ -101,11 +101,15 @@ def check(settings: Settings) -> None:
     tasks.check_options(names, settings.task_options)
     for name in names:
         tasks.check(name, settings.task_options)
+        task = tasks.load(name, settings.task_options)
+        for contender in settings.contenders:
+            settings.check_steps(contender, settings.steps or task.steps)
         if name not in tasks.BUILT_IN and ":" in name:
-            tasks.dry_run(tasks.load(name, settings.task_options))
+            tasks.dry_run(task)
     check_device(settings.device)
+    extra.require("scipy")
     if settings.out is not None:
-        extra.require("matplotlib", "scipy", "yaml")
+        extra.require("matplotlib", "yaml")
         make_directory(settings.out)
 
 

@@ -110,9 +110,20 @@ class Settings:
                 where="warmup_steps",
                 fix="name an lr_scheduler, such as constant_with_warmup",
             )
-        if self.steps is not None and warmup_steps > self.steps:
+        if self.steps is not None:
+            self.check_steps(contender, self.steps)
+
+    def check_steps(self, contender: Contender | None, steps: int) -> None:
+        """Check that a contender's warm-up fits into a training.
+
+        Raises:
+            HubError: It does not.
+        """
+        warmup_steps = self.of(contender, "warmup_steps")
+        if warmup_steps > steps:
+            of = f" of {contender.label}" if contender else ""
             raise HubError(
-                f"{warmup_steps} warm-up steps{where} do not fit into {self.steps} steps",
+                f"{warmup_steps} warm-up steps{of} do not fit into {steps} steps",
                 where="warmup_steps",
                 fix="fewer warm-up steps, or more steps",
             )

@@ -75,14 +75,15 @@ def failed_updates():
         wrapped = DistributedDataParallel(model)
         share(wrapped, optimizer, half(0, RANK)[0])
         optimizer.step()
-        run = optimizer.hub_engine._step.run
+        for_one = optimizer.hub_engine._step.for_one
+        run = for_one()
 
-        def fail(live, items, run=run, failing=failing, target=model.blocks[1].up.weight):
-            if items[0].parameter is target and RANK in failing:
+        def fail(live, item, run=run, failing=failing, target=model.blocks[1].up.weight):
+            if item.parameter is target and RANK in failing:
                 raise ValueError("out of memory, say")
-            run(live, items)
+            run(live, item)
 
-        optimizer.hub_engine._step.run = fail
+        optimizer.hub_engine._step.for_one = lambda fail=fail: fail
         error = raises(
             "the update of blocks.1.up.weight failed: out of",
             share,
@@ -92,7 +93,7 @@ def failed_updates():
         )
         assert error.what.startswith(f"on rank {min(failing)}, "), error
         assert ("resume from a checkpoint" in error.fix) == (failing == {1})
-        optimizer.hub_engine._step.run = run
+        optimizer.hub_engine._step.for_one = for_one
         optimizer.step()
         share(wrapped, optimizer, half(2, RANK)[0])
         optimizer.step()
