@@ -41,8 +41,9 @@ class Estimate:
     state: int
     """Of what the optimizer keeps, after its first step. With `offload`, of what is on the device
     in a step at most: the state of three buckets, one of which comes while one is stepped and one
-    leaves; of two parameters, if they are updated in the backward pass; or all of it, if the
-    optimizer updates all parameters together. A model on the CPU counts as if it were not."""
+    leaves; of one parameter between two such buckets, if they are updated in the backward pass; or
+    all of it, if the optimizer updates all parameters together. A model on the CPU counts as if it
+    were not."""
     evaluation: int = 0
     """Of the training weights that are kept while a model has others for evaluation
     (ScheduleFree); a state dict of the model then takes as much."""
@@ -120,13 +121,14 @@ def _shares(prepared: Prepared, call: EstimateCall) -> Iterable[Share]:
 
 
 def _estimate(parts: Sequence[tuple[Prepared, StateSizes]], shares: Sequence[Share]) -> Estimate:
-    """Return the memory that one rank takes for all optimizers, which step one after another."""
+    """Return the memory that one rank takes for all optimizers."""
     each = [(part, sizes, share) for (part, sizes), share in zip(parts, shares, strict=True)]
     states = [_state(*one) for one in each]
     return Estimate(
         parameters=shares[0].parameters,
         gradients=_gradients([(part, share) for part, _, share in each]),
-        state=sum(there.staying for there in states) + max(there.passing for there in states),
+        state=sum(there.staying for there in states)
+        + _passing([(part, there) for (part, *_), there in zip(each, states, strict=True)]),
         evaluation=sum(
             sum(share.trained)
             for part, _, share in each
@@ -144,6 +146,16 @@ def _state(prepared: Prepared, sizes: StateSizes, share: Share) -> StateBytes:
     if getattr(prepared.optim_args, "offload", None) is None:
         return StateBytes(sum(own.values()) + shared, 0, 0)
     return offloaded(prepared.spec, own, shared, [prod(share.stepped[name]) for name in own])
+
+
+def _passing(each: Sequence[tuple[Prepared, StateBytes]]) -> int:
+    """Return the bytes of state that are on the device for a while, of all optimizers.
+
+    Those that update in the backward pass do so together, and others one after another.
+    """
+    inside = [Trait.STEPS_IN_BACKWARD in part.spec.traits for part, _ in each]
+    together = sum(there.passing for (_, there), is_in in zip(each, inside, strict=True) if is_in)
+    return max([together, *(there.passing for _, there in each)])
 
 
 def _copies(prepared: Prepared, share: Share) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from hub.errors import UnsupportedError
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 _CONSECUTIVE = 3
 """How many buckets are on the device at once: one comes, one is stepped, and one leaves."""
-_IN_BACKWARD = 2
-"""Inside the backward pass nobody knows which parameter is next."""
 
 
 class StateBytes(NamedTuple):
@@ -66,7 +65,10 @@ def _at_once(spec: OptimizerSpec) -> str:
     if Trait.PER_PARAMETER not in spec.traits:
         return f"all of it at once, because {spec.name} updates all parameters together"
     if Trait.STEPS_IN_BACKWARD in spec.traits:
-        return "that of one parameter after another, inside the backward pass"
+        return (
+            "that of one parameter after another, inside the backward pass, and about "
+            f"{ELEMENTS:,} elements of the next ones on their way"
+        )
     return f"that of about {ELEMENTS:,} elements after another, and the next while one is stepped"
 
 
@@ -85,9 +87,31 @@ def offloaded(
     if Trait.PER_PARAMETER not in spec.traits:
         passing = sum(sizes)
     elif Trait.STEPS_IN_BACKWARD in spec.traits:
-        passing = sum(sorted(sizes)[-_IN_BACKWARD:])
+        passing = _in_backward(sizes, elements)
     else:
         buckets = [sum(sizes[part]) for part in bucket_slices(elements)]
         following = (buckets[i : i + _CONSECUTIVE] for i in range(len(buckets)))
         passing = max(map(sum, following))
     return StateBytes(shared, passing, sum(sizes))
+
+
+def _in_backward(sizes: Sequence[int], elements: Sequence[int]) -> int:
+    """Return the most bytes that are on the device at once, in whichever order parameters come.
+
+    One is stepped, and on each side of it there is about a bucket, or one parameter.
+    """
+    stepped, *others = sorted(sizes, reverse=True)
+    bucket = _densest(sizes, elements)
+    sides = sum(max(bucket, size) for size in others[: _CONSECUTIVE - 1])
+    return min(sum(sizes), stepped + sides)
+
+
+def _densest(sizes: Sequence[int], elements: Sequence[int]) -> int:
+    """Return the bytes of a bucket's elements, of the parameters with the most bytes for each."""
+    left, found = ELEMENTS, 0.0
+    dense = sorted(zip(sizes, elements, strict=True), key=lambda pair: -pair[0] / max(pair[1], 1))
+    for size, count in dense:
+        if count > left:
+            return ceil(found + size * left / count)
+        left, found = left - count, found + size
+    return ceil(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,34 +21,47 @@ POISON = 0xFF
 class SeparateMemory:
     """Keeps state in other storages than those it is used in, and poisons all others.
 
-    What moves leaves poison behind. From the first move of a step until the step ends, there is
-    poison on the host too, and what was there is nowhere to be found.
+    What moves leaves poison behind, and nothing arrives before it is waited for. From the first
+    move of a step until the step ends, there is poison on the host too, and what was there is
+    nowhere to be found.
     """
 
     def __init__(self) -> None:
         self.allocated = 0
         """How often a storage of the host was allocated."""
         self.here = self.most_here = 0
-        """Bytes of state on the device, now and at most, but for what steps made."""
+        """Bytes of state on the device, now and at most, until it is known that they have left, but
+        for what steps made."""
         self._away: dict[int, UntypedStorage] = {}
         """All storages of the host, by identity."""
         self._hidden: dict[int, Tensor] = {}
         """What is in them, while they are poisoned."""
+        self._coming: deque[tuple[UntypedStorage, Tensor]] = deque()
+        """Storages of the device, and what arrives there."""
+        self._brought = 0
+        """How many storages have ever been brought."""
+        self._leaving: deque[int] = deque()
+        """The bytes of each storage that leaves."""
+        self._sent = 0
+        """How many storages have ever been sent back."""
 
     def is_away(self, storage: UntypedStorage) -> bool:
         """Whether a storage is on the host."""
         return storage._cdata in self._away  # noqa: SLF001
 
     def bring(self, storage: UntypedStorage) -> UntypedStorage:
-        """Copy it from where it is hidden."""
+        """Return poison, to be replaced by what is hidden."""
         for key, each in self._away.items():
             if key not in self._hidden:
                 self._hidden[key] = as_bytes(each).clone()
                 as_bytes(each).fill_(POISON)
         self.here += storage.nbytes()
         self.most_here = max(self.most_here, self.here)
-        copy = self._hidden[storage._cdata].clone()  # noqa: SLF001
-        return copy.untyped_storage()
+        content = self._hidden[storage._cdata].clone()  # noqa: SLF001
+        here = torch.full_like(content, POISON).untyped_storage()
+        self._coming.append((here, content))
+        self._brought += 1
+        return here
 
     def put(self, storage: UntypedStorage, home: UntypedStorage | None) -> UntypedStorage:
         """Hide it, and poison what was on the device."""
@@ -56,19 +70,35 @@ class SeparateMemory:
             self._away[home._cdata] = home  # noqa: SLF001
             self.allocated += 1
         else:
-            self.here -= storage.nbytes()
+            self._leaving.append(storage.nbytes())
+            self._sent += 1
         self._hidden[home._cdata] = as_bytes(storage).clone()  # noqa: SLF001
         as_bytes(storage).fill_(POISON)
         return home
 
-    def mark(self) -> None:
-        """Return nothing: whatever is brought is there at once."""
+    def mark(self) -> int:
+        """Return how many have been brought."""
+        return self._brought
 
-    def wait(self, _: object) -> None:
-        """Wait for nothing."""
+    def wait(self, mark: int) -> None:
+        """Let so many arrive."""
+        while self._brought - len(self._coming) < mark:
+            here, content = self._coming.popleft()
+            as_bytes(here).copy_(content)
+
+    def departure(self) -> int:
+        """Return how many have been sent back."""
+        return self._sent
+
+    def await_departure(self, departure: int) -> None:
+        """Free the memory of so many."""
+        while self._sent - len(self._leaving) < departure:
+            self.here -= self._leaving.popleft()
 
     def finish(self) -> None:
-        """Show everything again."""
+        """Let everything arrive, and show everything again."""
+        self.wait(self._brought)
+        self.await_departure(self._sent)
         while self._hidden:
             key, content = self._hidden.popitem()
             as_bytes(self._away[key]).copy_(content)

@@ -49,7 +49,7 @@ def test_paged_state_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "matrices"), [("adamw_torch", 3), ("adamw_torch_layerwise", 2), ("prodigy", LAYERS)]
+    ("name", "matrices"), [("adamw_torch", 3), ("adamw_torch_layerwise", 3), ("prodigy", LAYERS)]
 )
 def test_the_estimate_counts_what_is_on_the_device_at_once(name, matrices):
     plain, other = (hub.estimate(name, model(), **o) for o in ({}, {"offload": "cpu"}))

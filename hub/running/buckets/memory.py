@@ -33,6 +33,12 @@ class Memory(Protocol):
     def wait(self, mark: object) -> None:
         """Make what is computed from now on wait until that has arrived."""
 
+    def departure(self) -> object:
+        """Return what `await_departure` takes to wait for everything put so far."""
+
+    def await_departure(self, departure: object) -> None:
+        """Wait until that is on the host, and its memory on the device is free."""
+
     def finish(self) -> None:
         """Wait until everything put so far is on the host."""
 
@@ -58,6 +64,12 @@ class SameMemory:
     def wait(self, _: object) -> None:
         """Wait for nothing."""
 
+    def departure(self) -> None:
+        """Return nothing."""
+
+    def await_departure(self, _: object) -> None:
+        """Wait for nothing."""
+
     def finish(self) -> None:
         """Wait for nothing."""
 
@@ -73,18 +85,24 @@ class StreamMemory:
         self._device = device
         self._module: Any = torch.get_device_module(device)
         self._coming, self._going = (self._module.Stream(device) for _ in range(2))
+        self._brought: list[Tensor] = []
+        """Since the last mark."""
+        self._departures: dict[int, Any] = {}
+        """Of storages of the host that may still be written to, by identity."""
 
     def is_away(self, storage: UntypedStorage) -> bool:
         """Whether a storage is on the host."""
         return storage.device.type == "cpu"
 
     def bring(self, storage: UntypedStorage) -> UntypedStorage:
-        """Copy it on the stream that comes; its memory may be used on the present stream."""
-        computing = self._module.current_stream(self._device)
+        """Copy it on the stream that comes, once it has arrived on the host."""
+        departure = self._departures.get(storage._cdata)  # noqa: SLF001
+        if departure is not None:
+            self._coming.wait_event(departure)
         with self._module.stream(self._coming):
             copy = torch.empty(storage.nbytes(), dtype=torch.uint8, device=self._device)
             copy.copy_(as_bytes(storage), non_blocking=True)
-        copy.record_stream(computing)  # else it could be given away while that still works on it
+        self._brought.append(copy)
         return copy.untyped_storage()
 
     def put(self, storage: UntypedStorage, home: UntypedStorage | None) -> UntypedStorage:
@@ -97,20 +115,36 @@ class StreamMemory:
         with self._module.stream(self._going):
             as_bytes(home).copy_(leaving, non_blocking=True)
         leaving.record_stream(self._going)
+        self._departures[home._cdata] = self.departure()  # noqa: SLF001
         return home
 
     def mark(self) -> object:
-        """Return an event on the stream that comes."""
-        return self._coming.record_event()
+        """Return an event on the stream that comes, and what has come until then."""
+        brought, self._brought = self._brought, []
+        return self._coming.record_event(), brought
 
-    def wait(self, mark: object) -> None:
-        """Make the present stream wait for the event."""
-        self._module.current_stream(self._device).wait_event(mark)
+    def wait(self, mark: Any) -> None:
+        """Make the present stream wait for the event; it may use what has come."""
+        arrival, brought = mark
+        computing = self._module.current_stream(self._device)
+        computing.wait_event(arrival)
+        for copy in brought:
+            # Else its memory could be given away while that stream still works on it.
+            copy.record_stream(computing)
+
+    def departure(self) -> Any:
+        """Return an event on the stream that goes."""
+        return self._going.record_event()
+
+    def await_departure(self, departure: Any) -> None:
+        """Wait for the event."""
+        departure.synchronize()
 
     def finish(self) -> None:
         """Wait for both streams."""
         self._coming.synchronize()
         self._going.synchronize()
+        self._departures.clear()
 
 
 def memory_of(device: torch.device) -> Memory:

@@ -8,6 +8,7 @@ that share one still do, and strides stay, by which matrix products round.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from hub.measuring import attribute_tensors, plain_tensors
 from hub.running.buckets.memory import memory_of
+from hub.running.buckets.sizes import bucket_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +56,8 @@ class Host:
         """The storage on the host that each tensor had; it is overwritten when the tensor goes."""
         self._marks: dict[int, object] = {}
         """What to wait for, by the identity of each parameter whose state is on its way."""
+        self._leaving: deque[tuple[int, dict[torch.device, object]]] = deque()
+        """What is on its way back: the elements of parameters, and what to wait for."""
 
     def fetch(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Start to bring the state of these parameters to their devices."""
@@ -61,6 +65,7 @@ class Host:
         for held in _held(optimizer, parameters):
             memory = self._memory(held.device)
             if memory.is_away(held.storage):
+                self._make_room()
                 here = memory.bring(held.storage)
                 coming.add(held.device)
                 for tensor in held.tensors:
@@ -81,13 +86,18 @@ class Host:
     def store(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Start to put the state of these parameters on the host, also what is new."""
         self.await_arrival(optimizer, [p for p in parameters if id(p) in self._marks])
+        going = set()
         for held in _held(optimizer, parameters):
             memory = self._memory(held.device)
             if not memory.is_away(held.storage):
                 leaving = _without_the_rest(held)
                 gone = memory.put(leaving, self._home(leaving, held.tensors))
+                going.add(held.device)
                 for tensor in held.tensors:
                     _put_on(tensor, gone)
+        if going:
+            departures = {device: self._memory(device).departure() for device in going}
+            self._leaving.append((sum(p.numel() for p in parameters), departures))
 
     def store_all(self, optimizer: Optimizer) -> None:
         """Put all state on the host, and wait for it."""
@@ -98,6 +108,20 @@ class Host:
         """Wait until everything is on the host."""
         for memory in self.memories.values():
             memory.finish()
+        self._leaving.clear()
+
+    def _make_room(self) -> None:
+        """Wait until no more is leaving than about a bucket.
+
+        Its memory is taken until then. A program is ahead of its GPU, and would otherwise bring
+        bucket after bucket before the first one has left.
+        """
+        sizes = (elements for elements, _ in reversed(self._leaving))
+        staying = next(bucket_slices(sizes)).stop
+        while len(self._leaving) > staying:
+            _, departures = self._leaving.popleft()
+            for device, departure in departures.items():
+                self._memory(device).await_departure(departure)
 
     def _home(self, storage: UntypedStorage, tensors: Sequence[Tensor]) -> UntypedStorage | None:
         homes = (self._homes.pop(tensor, None) for tensor in tensors)  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hub.running.stand_ins import StandIn
 
@@ -28,16 +28,17 @@ def in_buckets(items: Sequence[StandIn], most: int | None = None) -> Iterator[Bu
         yield [*items[part]]
 
 
-def bucket_slices(sizes: Sequence[int], most: int | None = None) -> Iterator[slice]:
+def bucket_slices(sizes: Iterable[int], most: int | None = None) -> Iterator[slice]:
     """Yield which parameters of these sizes share a bucket."""
     most = ELEMENTS if most is None else most
     start = elements = 0
+    index = -1
     for index, size in enumerate(sizes):
         if index > start and elements + size > most:
             yield slice(start, index)
             start, elements = index, 0
         elements += size
-    yield slice(start, len(sizes))
+    yield slice(start, index + 1)
 
 
 def copied_at_once(items: Sequence[StandIn]) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from hub.running.buckets.offload import Host
+    from hub.running.buckets.order import Order
     from hub.running.buckets.rounded import RoundedStep
     from hub.running.stand_ins import StandIn, StandInStep
 
@@ -25,6 +26,7 @@ class BucketStep:
         stand_ins: Runs the step of the optimizer's class.
         rounded: Runs it with fp32 copies of bf16 and fp16 weights, if asked for.
         host: Keeps the state, if asked for.
+        order: Foresees what is stepped next, if `run` gets parameters one by one.
         together: Whether all parameters have to be stepped at once.
     """
 
@@ -33,15 +35,18 @@ class BucketStep:
         stand_ins: StandInStep,
         rounded: RoundedStep | None,
         host: Host | None,
+        order: Order | None,
         *,
         together: bool,
     ) -> None:
         self._stand_ins, self._rounded, self._host = stand_ins, rounded, host
-        self._together = together
+        self._order, self._together = order, together
 
     def begin(self) -> None:
         """Start a new step."""
         self._stand_ins.begin()
+        if self._order is not None:
+            self._order.begin()
 
     def run(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
         """Step these parameters; those of one group in its order."""
@@ -55,13 +60,14 @@ class BucketStep:
         try:
             host.fetch(optimizer, parameters[0])
             for bucket, own, following in zip_longest(buckets, parameters, parameters[1:]):
-                host.fetch(optimizer, following or [])
+                host.fetch(optimizer, self._foreseen(optimizer, own) + (following or []))
                 host.await_arrival(optimizer, own)
                 step.run(optimizer, bucket)
                 host.store(optimizer, own)
         except BaseException:
             host.end()  # what has not been waited for
             host.store(optimizer, [*chain.from_iterable(parameters)])
+            self._withdraw(optimizer)
             host.end()
             raise
 
@@ -75,7 +81,23 @@ class BucketStep:
         if self._rounded is not None:
             self._rounded.end(optimizer)
         if self._host is not None:
+            self._withdraw(optimizer)
             self._host.end()
+        if self._order is not None:
+            self._order.end()
+
+    def _foreseen(self, optimizer: Optimizer, own: Sequence[Tensor]) -> list[Tensor]:
+        """Return parameters that are expected after these; put back what was expected before."""
+        if self._order is None or self._host is None:
+            return []
+        following, late = self._order.follow(optimizer, own)
+        self._host.store(optimizer, late)
+        return following
+
+    def _withdraw(self, optimizer: Optimizer) -> None:
+        """Put back what was expected and has not come."""
+        if self._order is not None and self._host is not None:
+            self._host.store(optimizer, self._order.withdraw())
 
 
 def _parameters(items: Sequence[StandIn]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.running.buckets.offload import Host
+from hub.running.buckets.order import Order
 from hub.running.buckets.rounded import RoundedStep
 from hub.running.buckets.rounding import ROUNDED, Rounding
 from hub.running.buckets.space import Space
@@ -44,13 +45,26 @@ class Stepping:
         """Whether every step goes through buckets."""
         return self.rounding is not None or self.host is not None
 
-    def of(self, step: Callable[[Optimizer], object]) -> StandInStep | BucketStep:
-        """Return what runs a class's step, which has no hooks."""
+    def of(
+        self, step: Callable[[Optimizer], object], *, one_by_one: bool = False
+    ) -> StandInStep | BucketStep:
+        """Return what runs a class's step.
+
+        Args:
+            step: Has no hooks.
+            one_by_one: Whether parameters are stepped one by one, each when its gradient is there.
+        """
         copies = {} if self.rounding is None else dict.fromkeys(ROUNDED, torch.float32)
         stand_ins = StandInStep(step, self.counters, copies)
         if not self.in_buckets:
             return stand_ins
-        return BucketStep(stand_ins, self._rounded(stand_ins), self.host, together=self.together)
+        return BucketStep(
+            stand_ins,
+            self._rounded(stand_ins),
+            self.host,
+            Order() if one_by_one else None,
+            together=self.together,
+        )
 
     def _rounded(self, stand_ins: StandInStep) -> RoundedStep | None:
         if self.rounding is None:

@@ -40,7 +40,7 @@ def make_layerwise(
     live: Any = optimizer
     form = _form(live.__class__)
     engine = SelfEndingEngine if settings.self_ending else Engine
-    step = ShardedStep(settings.stepping.of(form.eager_step), late)
+    step = ShardedStep(settings.stepping.of(form.eager_step, one_by_one=True), late)
     late.steps_members = True
     live.hub_engine = engine(optimizer, settings, step, model)
     live.__class__ = form

@@ -70,7 +70,7 @@ def test_memory_of_the_host_is_allocated_once():
 
 
 @pytest.mark.parametrize(
-    ("name", "at_once"), [("adamw_torch", 2), ("adamw_torch_layerwise", 1), ("prodigy", None)]
+    ("name", "at_once"), [("adamw_torch", 3), ("adamw_torch_layerwise", 3), ("prodigy", None)]
 )
 def test_only_some_buckets_are_on_the_device(name, at_once, monkeypatch):
     monkeypatch.setattr(sizes, "ELEMENTS", 1)
