@@ -10,7 +10,6 @@ from rich.progress import track
 from rich.table import Table
 
 from hub.cli.command import complete_name
-from hub.errors import HubError
 from hub.terminal import Terminal, literal
 
 if TYPE_CHECKING:
@@ -33,9 +32,10 @@ def check(
 
     The exit status is 1 if it breaks one that its spec does not declare as a known failure.
     """
+    from hub.experiments.devices import check_device
     from hub.testing import cases, run
 
-    _check_device(device)
+    check_device(device)
     console = Terminal()
     results: dict[tuple[str, str, str], RenderableType] = {}
     reasons: list[str] = []
@@ -64,16 +64,3 @@ def check(
         console.print(reason)
     if reasons:
         raise typer.Exit(1)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch lacks CUDA
-        raise HubError(
-            f"torch cannot use the device {device}: {str(error).splitlines()[0]}",
-            where="device",
-            fix="cpu, or a device that this machine has",
-        ) from error

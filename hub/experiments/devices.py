@@ -30,10 +30,7 @@ def check_words(precision: str, device: str) -> None:
             where="precision",
             fix=f"one of {', '.join(PRECISIONS)}",
         )
-    if not DEVICE.fullmatch(device):
-        raise HubError(
-            f"{shown(device)} is not a device", where="device", fix="cpu, cuda or cuda:N"
-        )
+    check_device_word(device)
     if precision == "fp16-mixed" and device.startswith("cpu"):
         raise PrecisionError(
             "fp16-mixed trains on CUDA only",
@@ -42,23 +39,45 @@ def check_words(precision: str, device: str) -> None:
         )
 
 
+def check_device_word(device: str) -> None:
+    """Check the name of a device, without torch.
+
+    Raises:
+        HubError: It is not a name of one.
+    """
+    if not DEVICE.fullmatch(device):
+        raise HubError(
+            f"{shown(device)} is not a device", where="device", fix="cpu, cuda or cuda:N"
+        )
+
+
 def check_device(device: str) -> None:
     """Check that torch has a device.
 
     Raises:
-        HubError: It has not.
+        HubError: It has not, or there is no such device.
     """
+    check_device_word(device)
     if not device.startswith("cuda"):
         return
     import torch
 
-    index = torch.device(device).index or 0
-    if index >= torch.cuda.device_count():
+    index, count = torch.device(device).index or 0, torch.cuda.device_count()
+    if index >= count:
+        how = "a lower index" if count else f"a machine where torch sees a GPU: {_why_no_cuda()}"
         raise HubError(
-            f"{device} is not available: torch sees {torch.cuda.device_count()} CUDA devices",
+            f"{device} is not available: torch sees {count} CUDA devices",
             where="device",
-            fix="cpu, or a lower index",
+            fix=f"cpu, or {how}",
         )
+
+
+def _why_no_cuda() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return f"torch {torch.__version__} needs a driver for CUDA {torch.version.cuda}"
 
 
 def device_in_words(device: torch.device, threads: int | None = None) -> str:

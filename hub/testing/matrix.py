@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hub.arguments.patterns import closest_names
 from hub.errors import OptimArgsError, PluginError
+from hub.experiments.devices import check_device_word
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.names.registry import Registry, default_registry
 from hub.spec import OptimizerSpec, SchedulerSpec, Trait
@@ -58,8 +59,11 @@ def cases(
     with two processes and more, on the CPU.
 
     Raises:
-        HubError: A name is unknown, or its spec declares failures of checks that do not exist.
+        HubError: A name is unknown, its spec declares failures of checks that do not exist, or
+            the device is not a name of one.
     """
+    check_device_word(device)
+    kind = device.partition(":")[0]
     registry = registry or default_registry()
     found = []
     names = list(names)
@@ -71,12 +75,12 @@ def cases(
         _check_arguments(spec)
         inside = Trait.STEPS_IN_BACKWARD in spec.traits
         others = EAGER if inside else IN_BACKWARD
-        if processes == 1 or device != "cpu":
+        if processes == 1 or kind != "cpu":
             others |= IN_PROCESSES
         checks = [c for c in CHECKS if c != "refused" and c not in others]
         for precision in DTYPES:
             subject = Subject(name, precision, device, registry, processes)
-            if precision not in spec.precisions or device not in spec.devices:
+            if precision not in spec.precisions or kind not in spec.devices:
                 found.append(Case("refused", subject))
             else:
                 found += [

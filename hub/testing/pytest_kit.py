@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hub.testing.device import device_of_tests
 from hub.testing.matrix import cases, names_of
 from hub.testing.promises import run
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def conformance(
     *names: str,
     plugin: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     registry: Registry | None = None,
     processes: int = 1,
 ) -> Callable[[Case], None]:
@@ -28,9 +29,13 @@ def conformance(
     Args:
         names: Optimizers and schedules.
         plugin: The module of a plugin's hooks, for everything that it offers.
-        device: Where to run.
+        device: Where to run; by default what the environment variable HUB_TEST_DEVICE says, or
+            else on the CPU.
         registry: Where to look the names up; by default what is installed.
         processes: With how many the checks of several processes run; they do not with 1.
+
+    Raises:
+        HubError: There is no such device, or a name is unknown.
     """
     import pytest
 
@@ -44,7 +49,7 @@ def conformance(
                 id=case.id,
                 marks=[pytest.mark.xfail(strict=True, reason=case.known)] if case.known else [],
             )
-            for case in cases([*names, *offered], device, registry, processes)
+            for case in cases([*names, *offered], device or device_of_tests(), registry, processes)
         ],
     )
     def test_conformance(case: Case) -> None:

@@ -163,6 +163,27 @@ def test_a_plugin_is_checked_in_all_that_it_offers(registry):
     assert {"covers-sgd-fp32", "covers-sgd_layerwise-bf16", "groups-adafactor-fp32"} <= set(ids)
 
 
+def test_the_environment_says_where_the_kit_runs(monkeypatch):
+    def ids():
+        return {p.id for p in conformance("sgd").pytestmark[0].args[1]}
+
+    usual = ids()
+    monkeypatch.setenv("HUB_TEST_DEVICE", "cpu")
+    assert ids() == usual
+    for device, fix in (("meta", "cpu, cuda or cuda:N"), ("cuda:99", "cpu, or a")):
+        monkeypatch.setenv("HUB_TEST_DEVICE", device)
+        with pytest.raises(hub.HubError) as refused:
+            conformance("sgd")
+        assert refused.value.where == "device"
+        assert refused.value.fix.startswith(fix)
+
+
+def test_cases_for_a_gpu_are_those_of_any_gpu():
+    ids = {case.id.replace("-cuda:1", "-cuda") for case in cases(["sgd"], "cuda:1")}
+    assert ids == {case.id for case in cases(["sgd"], "cuda")}
+    assert "trains-sgd-fp32-cuda" in ids
+
+
 def test_a_plugin_that_is_not_installed_is_an_error():
     with pytest.raises(hub.PluginError, match="no installed entry point") as refused:
         conformance(plugin="hub_missing.hooks")

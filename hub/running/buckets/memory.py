@@ -128,9 +128,9 @@ class StreamMemory:
         arrival, brought = mark
         computing = self._module.current_stream(self._device)
         computing.wait_event(arrival)
-        for copy in brought:
+        while brought:
             # Else its memory could be given away while that stream still works on it.
-            copy.record_stream(computing)
+            brought.pop().record_stream(computing)
 
     def departure(self) -> Any:
         """Return an event on the stream that goes."""
