@@ -52,7 +52,8 @@ class AdamWBase(Fused, AdamLike):
     amsgrad: bool = False
     """Use the maximum of all past second moments (https://arxiv.org/abs/1904.09237)."""
     capturable: bool = False
-    """Make the step safe to capture in a CUDA graph; requires parameters on an accelerator."""
+    """Make the step safe to capture in a CUDA graph, and the learning rate a tensor that schedules
+    change in place; requires parameters on an accelerator."""
 
 
 class AdamWArguments(AdamWBase):
@@ -116,7 +117,8 @@ class RMSpropArguments(TorchArguments):
     centered: bool = False
     """Normalize by the estimated variance of the gradient."""
     capturable: bool = False
-    """Make the step safe to capture in a CUDA graph; requires parameters on an accelerator."""
+    """Make the step safe to capture in a CUDA graph, and the learning rate a tensor that schedules
+    change in place; requires parameters on an accelerator."""
 
 
 class AdafactorArguments(AdafactorBase):

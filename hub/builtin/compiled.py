@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub import backend
+from hub.builtin.capturable import with_rate_tensors
 from hub.updates.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Return torch's AdamW, whose update is compiled if that is asked for."""
     if not compile:
-        return torch.optim.AdamW(groups, **arguments)
+        return with_rate_tensors(torch.optim.AdamW(groups, **arguments))
     backend.load("torch._inductor.compile_fx")  # which warns, and the first step would import
     return CompiledAdamW(groups, **arguments)
 

@@ -46,6 +46,23 @@ def fused_slices(optim_args: BaseModel, context: BuildContext) -> Iterator[Findi
             )
 
 
+def capturable(optim_args: Any, context: BuildContext) -> Iterator[Finding]:
+    """Refuse `capturable` where torch's step would."""
+    if not getattr(optim_args, "capturable", False):
+        return
+    from torch.optim.optimizer import _get_capturable_supported_devices
+
+    possible = {"meta", *_get_capturable_supported_devices()}
+    for device in sorted({*context.precision.devices} - possible):
+        yield Finding.refuse(
+            UnsupportedError(
+                f"capturable=True steps parameters on an accelerator, and some are on {device}",
+                where="capturable",
+                fix="move the model to the accelerator first, or leave out capturable",
+            )
+        )
+
+
 def sharded(name: str, optim_args: Any, context: BuildContext) -> Iterator[Finding]:
     """Choose an implementation that works for DTensors, and none that torch 2.12 leaks with.
 

@@ -115,7 +115,7 @@ SPECS = (
     _spec(
         "rmsprop",
         "Gradients divided by their running magnitude",
-        "torch.optim:RMSprop",
+        "hub.builtin.capturable:rmsprop",
         RMSpropArguments,
         {"alpha", "momentum", "centered"},
         "https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf",
@@ -153,9 +153,10 @@ def hub_register_optimizers() -> Iterable[OptimizerSpec]:
 def hub_validate_precision(
     name: str, optim_args: BaseModel, context: BuildContext
 ) -> list[Finding]:
-    """Refuse `fused` where it would write elsewhere, and choose the implementation for DTensors."""
+    """Refuse what torch's step would not do, and choose the implementation for DTensors."""
     return [
         *findings.fused_slices(optim_args, context),
+        *findings.capturable(optim_args, context),
         *findings.sharded(name, optim_args, context),
         *findings.narrow_state(optim_args, context),
         *compiles(name, optim_args, context),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.adamw import adamw
 
+from hub.builtin.capturable import with_rate_tensors
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -25,7 +27,7 @@ def fused_adamw(
 ) -> torch.optim.AdamW:
     """Return torch's AdamW, with moments in bf16 for fp32 weights if `state_dtype` is "bf16"."""
     cls = torch.optim.AdamW if state_dtype is None else NarrowAdamW
-    return cls(groups, **arguments)
+    return with_rate_tensors(cls(groups, **arguments))
 
 
 class NarrowAdamW(torch.optim.AdamW):

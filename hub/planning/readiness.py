@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hub.errors import HubError
+from hub.planning.capturing import check_capturable
 from hub.planning.processes import check_unpartitioned, check_unwrapped
 from hub.plans import ON_META
 from hub.running.attach import check_not_switched
@@ -40,6 +41,7 @@ def readiness_findings(
     yield from _refusal(partial(check_not_inside_fsdp1, spec, model))
     yield from _refusal(partial(check_unwrapped, spec, model))
     yield from _refusal(partial(check_unpartitioned, spec, trainable))
+    yield from _refusal(partial(check_capturable, arguments))
     yield from _refusal(partial(check_sharded, spec, dict(arguments), trainable))
 
 
