@@ -10,48 +10,46 @@ median. `loss`: on held-out text after training, by each way to refresh and seed
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from time import process_time
 
 import torch
 from torch import nn
 
 import hub
-from hub.compare.execution.training import Trainer
-from hub.compare.settings import Contender, Settings
-from hub.compare.tasks import corpus
+from hub.compare import tasks
+from hub.compare.tasks import Task
 from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions
 
 STEPS = 100
+SEEDS = 4
 RANK = 32
 GAP = 25
 
 
-def trained(contender: Contender, seed: int):
-    """Yield the number of each step, the trainer after it, and the text."""
-    chosen = Settings(contenders=(contender,), steps=STEPS, seed=seed)
-    shape = chosen.batch_size, chosen.sequence_length
-    text = corpus.load(None, chosen.sequence_length)
-    trainer = Trainer.build(chosen, contender)
-    batches = corpus.training_batches(text, *shape, chosen.seed)
-    for step in range(1, STEPS + 1):
-        trainer.step(step, next(batches))
-        yield step, trainer, text
+def trained(name: str, seed: int, **arguments: object) -> Iterator[tuple[int, Task, nn.Module]]:
+    """Train the small Llama, and yield the number of each step, the task and the model after it."""
+    task = tasks.load("llama", tasks.Options())
+    model = task.model(seed)
+    optimizer = hub.build(name, model, **arguments)
+    for step, batch in enumerate(islice(task.batches(seed), STEPS), 1):
+        optimizer.zero_grad()
+        task.loss(model, batch).backward()
+        optimizer.step()
+        yield step, task, model
 
 
-def gradients_of(trainer: Trainer, text: corpus.Corpus) -> dict[str, torch.Tensor]:
-    """Return the gradients of the weights that `all-linear` projects."""
-    trainer.model.zero_grad()
-    batch = next(corpus.training_batches(text, 8, 128, seed=STEPS))
-    trainer._loss(batch).backward()  # noqa: SLF001
-    found = {
-        name: parameter.grad.clone()
-        for name, parameter in trainer.model.named_parameters()
+def gradients_of(task: Task, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients of the weights that `all-linear` projects, on another batch."""
+    model.zero_grad()
+    task.loss(model, next(task.batches(STEPS))).backward()
+    return {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
         if ".layers." in name and parameter.ndim == 2
     }
-    trainer.model.zero_grad()
-    return found
 
 
 def kept(basis: torch.Tensor, gradient: torch.Tensor) -> float:
@@ -61,12 +59,12 @@ def kept(basis: torch.Tensor, gradient: torch.Tensor) -> float:
 def energy() -> None:
     """Print the energies of bases that start from nothing, from the last one, and of sketches."""
     last: dict[str, torch.Tensor] = {}
-    for step, trainer, text in trained(Contender("adamw_torch", "lr=1e-3"), 0):
+    for step, task, model in trained("adamw_torch", 0, lr=1e-3):
         if step not in (STEPS - GAP, STEPS):
             continue
         before, last = last, {}
         energies: dict[str, list[float]] = {"cold": [], "warm": [], "sketched": []}
-        for name, gradient in gradients_of(trainer, text).items():
+        for name, gradient in gradients_of(task, model).items():
             matrix = gradient if gradient.shape[0] < gradient.shape[1] else gradient.mT
             best = kept(singular_bases(matrix[None], RANK, "left")[0], matrix)
             found = {
@@ -139,16 +137,17 @@ def steps() -> None:
 
 
 def loss() -> None:
+    low_rank = {"target_modules": "all-linear", "rank": RANK, "update_proj_gap": GAP, "scale": 1.0}
     for way in (
-        "projection=svd",
-        "projection=randomized",
-        "projection=randomized,refresh=staggered",
+        {"projection": "svd"},
+        {"projection": "randomized"},
+        {"projection": "randomized", "refresh": "staggered"},
     ):
-        options = f"rank={RANK},update_proj_gap={GAP},lr=3e-3,scale=1.0,{way}"
         losses = []
-        for seed in range(4):
-            *_, (_, trainer, text) = trained(Contender("galore_adamw", options), seed)
-            losses.append(trainer.evaluate("after", text).loss)
+        for seed in range(SEEDS):
+            *_, (_, task, model) = trained("galore_adamw", seed, lr=3e-3, **low_rank, **way)
+            with torch.no_grad():
+                losses.append(task.evaluate(model))
         mean, spread = statistics.mean(losses), statistics.stdev(losses)
         print(f"galore_adamw {way}: {mean:.4f} ± {spread:.4f}", flush=True)
 
