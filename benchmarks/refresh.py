@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from time import process_time
+from time import perf_counter, process_time
 
 import torch
 from torch import nn
@@ -25,13 +25,23 @@ from hub.updates.low_rank import leading_directions, singular_bases, sketched_di
 
 STEPS = 100
 SEEDS = 4
+RUNS = 3
 RANK = 32
 GAP = 25
+MATRIX = (1024, 4096)
+WAYS = (
+    {"projection": "svd"},
+    {"projection": "randomized"},
+    {"projection": "randomized", "refresh": "staggered"},
+)
+TASK = tasks.Options()
+STEPPED = ((12, 1024, 4096), (24, 512, 2048))
+"""How many matrices of which size."""
 
 
 def trained(name: str, seed: int, **arguments: object) -> Iterator[tuple[int, Task, nn.Module]]:
     """Train the small Llama, and yield the number of each step, the task and the model after it."""
-    task = tasks.load("llama", tasks.Options())
+    task = tasks.load("llama", TASK)
     model = task.model(seed)
     optimizer = hub.build(name, model, **arguments)
     for step, batch in enumerate(islice(task.batches(seed), STEPS), 1):
@@ -86,13 +96,14 @@ def energy() -> None:
 
 def time() -> None:
     torch.manual_seed(0)
-    matrix = torch.randn(1024, 4096)
-    last = leading_directions(matrix, 128, seed=0)
+    matrix = torch.randn(MATRIX)
+    rank = MATRIX[0] // 8
+    last = leading_directions(matrix, rank, seed=0)
     ways = {
-        "svd": partial(singular_bases, matrix[None], 128, "left"),
-        "cold": partial(leading_directions, matrix, 128, seed=1),
-        "warm": partial(leading_directions, matrix, 128, seed=1, last=last),
-        "sketched": partial(sketched_directions, matrix, 128, seed=1),
+        "svd": partial(singular_bases, matrix[None], rank, "left"),
+        "cold": partial(leading_directions, matrix, rank, seed=1),
+        "warm": partial(leading_directions, matrix, rank, seed=1, last=last),
+        "sketched": partial(sketched_directions, matrix, rank, seed=1),
     }
     times = {how: [] for how in ways}
     for _ in range(3):
@@ -111,38 +122,40 @@ def busy(way: Callable[[], object]) -> float:
 
 
 def steps() -> None:
+    """Print the slowest steps over the median; each step has the median time of several runs."""
     for name, more in (("galore_adamw", {}), ("apollo_adamw", {"proj": "svd"})):
-        for number, rows, columns in ((12, 1024, 4096), (24, 512, 2048)):
-            torch.manual_seed(0)
-            module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
-            optimizer = hub.build(
-                name,
-                module,
-                target_modules="all-linear",
-                rank=rows // 8,
-                update_proj_gap=40,
-                projection="randomized",
-                refresh="staggered",
-                **more,
-            )
-            for parameter in module.parameters():
-                parameter.grad = torch.randn_like(parameter)
-            times = [busy(optimizer.step) for _ in range(100)]
+        for number, rows, columns in STEPPED:
+            runs = [staggered(name, number, rows, columns, **more) for _ in range(RUNS)]
+            times = [statistics.median(each) for each in zip(*runs, strict=True)]
             median = statistics.median(times)
             ranked = sorted(times, reverse=True)
             print(
                 f"{name:13} {number} of {rows}x{columns}: median {1e3 * median:.0f} ms, first "
-                f"{times[0] / median:.2f}, slowest {[round(t / median, 2) for t in ranked[:4]]}"
+                f"{times[0] / median:.2f}, slowest {[round(t / median, 2) for t in ranked[:4]]}",
+                flush=True,
             )
+
+
+def staggered(name: str, number: int, rows: int, columns: int, **more: object) -> list[float]:
+    """Return the seconds that pass in each step; every run refreshes in the same steps."""
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
+    low_rank = {"target_modules": "all-linear", "rank": rows // 8, "update_proj_gap": 40}
+    ways = {"projection": "randomized", "refresh": "staggered"}
+    optimizer = hub.build(name, module, **low_rank, **ways, **more)
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    times = []
+    for _ in range(STEPS):
+        start = perf_counter()
+        optimizer.step()
+        times.append(perf_counter() - start)
+    return times
 
 
 def loss() -> None:
     low_rank = {"target_modules": "all-linear", "rank": RANK, "update_proj_gap": GAP, "scale": 1.0}
-    for way in (
-        {"projection": "svd"},
-        {"projection": "randomized"},
-        {"projection": "randomized", "refresh": "staggered"},
-    ):
+    for way in WAYS:
         losses = []
         for seed in range(SEEDS):
             *_, (_, task, model) = trained("galore_adamw", seed, lr=3e-3, **low_rank, **way)
