@@ -133,7 +133,8 @@ def adamw() -> None:
             built("adamw_torch_layerwise", parameters, LARGE, foreach=False),
             eager(torch.optim.AdamW, parameters, LARGE),
         )
-        report(f"adamw_torch_layerwise, {parameters} parameters, to AdamW", ours, plain, 1.5)
+        # torch calls its step for each parameter, which takes half as long as the update.
+        report(f"adamw_torch_layerwise, {parameters} parameters, to AdamW", ours, plain, 1.8)
 
 
 def galore() -> None:
