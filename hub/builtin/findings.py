@@ -106,7 +106,7 @@ def narrow_state(optim_args: Any, context: BuildContext) -> Iterator[Finding]:
     """
     if getattr(optim_args, "state_dtype", None) is None:
         return
-    if "fp32" not in context.precision.dtypes and not getattr(optim_args, "rounding", None):
+    if "fp32" not in context.precision.dtypes:
         yield Finding.warn(
             "state_dtype='bf16' does nothing: no parameter is fp32, and the moments of others have "
             "their dtype",
