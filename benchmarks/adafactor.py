@@ -10,6 +10,7 @@ from transformers.optimization import Adafactor
 
 import hub
 
+LAYERS = 200
 STEPS = 20
 ROUNDS = 4
 VARIANTS = (
@@ -19,10 +20,10 @@ VARIANTS = (
 
 
 def model(width: int, dtype: torch.dtype) -> nn.Module:
-    """Return 200 matrices and 200 vectors, with gradients."""
+    """Return matrices and vectors, with gradients."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = nn.Sequential(*(nn.Linear(width, width) for _ in range(200))).to(device, dtype)
+    module = nn.Sequential(*(nn.Linear(width, width) for _ in range(LAYERS))).to(device, dtype)
     for parameter in module.parameters():
         parameter.grad = torch.randn_like(parameter)
     return module

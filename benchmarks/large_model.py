@@ -8,6 +8,7 @@ from torch import nn
 
 import hub
 
+BLOCKS, TURNS = 3072, 7
 RULES = {r".*\.attn\.weight": {"lr_scale": 0.1}, r".*\.mlp\..*": {"lr": 1e-4}}
 
 
@@ -27,7 +28,7 @@ def seconds(build: object) -> float:
 
 
 def main() -> None:
-    model = nn.Sequential(*(Block() for _ in range(3072)))
+    model = nn.Sequential(*(Block() for _ in range(BLOCKS)))
     count = len(list(model.parameters()))
     hub.build("sgd", nn.Linear(1, 1))  # torch imports its compiler for the first optimizer
     hub.build("galore_adamw", nn.Linear(4, 4), target_modules="all-linear", rank=1)
@@ -40,7 +41,7 @@ def main() -> None:
             ),
         ),
     ):
-        times = [seconds(build) for _ in range(7)]
+        times = [seconds(build) for _ in range(TURNS)]
         print(f"{count} parameters, two {label}: {statistics.median(times):.3f} s (at most 0.30)")
 
 

@@ -10,48 +10,56 @@ median. `loss`: on held-out text after training, by each way to refresh and seed
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from time import process_time
+from itertools import islice
+from time import perf_counter, process_time
 
 import torch
 from torch import nn
 
 import hub
-from hub.compare.execution.training import Trainer
-from hub.compare.settings import Contender, Settings
-from hub.compare.tasks import corpus
+from hub.compare import tasks
+from hub.compare.tasks import Task
 from hub.updates.low_rank import leading_directions, singular_bases, sketched_directions
 
 STEPS = 100
+SEEDS = 4
+RUNS = 3
 RANK = 32
 GAP = 25
+MATRIX = (1024, 4096)
+WAYS = (
+    {"projection": "svd"},
+    {"projection": "randomized"},
+    {"projection": "randomized", "refresh": "staggered"},
+)
+TASK = tasks.Options()
+STEPPED = ((12, 1024, 4096), (24, 512, 2048))
+"""How many matrices of which size."""
 
 
-def trained(contender: Contender, seed: int):
-    """Yield the number of each step, the trainer after it, and the text."""
-    chosen = Settings(contenders=(contender,), steps=STEPS, seed=seed)
-    shape = chosen.batch_size, chosen.sequence_length
-    text = corpus.load(None, chosen.sequence_length)
-    trainer = Trainer.build(chosen, contender)
-    batches = corpus.training_batches(text, *shape, chosen.seed)
-    for step in range(1, STEPS + 1):
-        trainer.step(step, next(batches))
-        yield step, trainer, text
+def trained(name: str, seed: int, **arguments: object) -> Iterator[tuple[int, Task, nn.Module]]:
+    """Train the small Llama, and yield the number of each step, the task and the model after it."""
+    task = tasks.load("llama", TASK)
+    model = task.model(seed)
+    optimizer = hub.build(name, model, **arguments)
+    for step, batch in enumerate(islice(task.batches(seed), STEPS), 1):
+        optimizer.zero_grad()
+        task.loss(model, batch).backward()
+        optimizer.step()
+        yield step, task, model
 
 
-def gradients_of(trainer: Trainer, text: corpus.Corpus) -> dict[str, torch.Tensor]:
-    """Return the gradients of the weights that `all-linear` projects."""
-    trainer.model.zero_grad()
-    batch = next(corpus.training_batches(text, 8, 128, seed=STEPS))
-    trainer._loss(batch).backward()  # noqa: SLF001
-    found = {
-        name: parameter.grad.clone()
-        for name, parameter in trainer.model.named_parameters()
+def gradients_of(task: Task, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients of the weights that `all-linear` projects, on another batch."""
+    model.zero_grad()
+    task.loss(model, next(task.batches(STEPS))).backward()
+    return {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
         if ".layers." in name and parameter.ndim == 2
     }
-    trainer.model.zero_grad()
-    return found
 
 
 def kept(basis: torch.Tensor, gradient: torch.Tensor) -> float:
@@ -61,12 +69,12 @@ def kept(basis: torch.Tensor, gradient: torch.Tensor) -> float:
 def energy() -> None:
     """Print the energies of bases that start from nothing, from the last one, and of sketches."""
     last: dict[str, torch.Tensor] = {}
-    for step, trainer, text in trained(Contender("adamw_torch", "lr=1e-3"), 0):
+    for step, task, model in trained("adamw_torch", 0, lr=1e-3):
         if step not in (STEPS - GAP, STEPS):
             continue
         before, last = last, {}
         energies: dict[str, list[float]] = {"cold": [], "warm": [], "sketched": []}
-        for name, gradient in gradients_of(trainer, text).items():
+        for name, gradient in gradients_of(task, model).items():
             matrix = gradient if gradient.shape[0] < gradient.shape[1] else gradient.mT
             best = kept(singular_bases(matrix[None], RANK, "left")[0], matrix)
             found = {
@@ -88,13 +96,14 @@ def energy() -> None:
 
 def time() -> None:
     torch.manual_seed(0)
-    matrix = torch.randn(1024, 4096)
-    last = leading_directions(matrix, 128, seed=0)
+    matrix = torch.randn(MATRIX)
+    rank = MATRIX[0] // 8
+    last = leading_directions(matrix, rank, seed=0)
     ways = {
-        "svd": partial(singular_bases, matrix[None], 128, "left"),
-        "cold": partial(leading_directions, matrix, 128, seed=1),
-        "warm": partial(leading_directions, matrix, 128, seed=1, last=last),
-        "sketched": partial(sketched_directions, matrix, 128, seed=1),
+        "svd": partial(singular_bases, matrix[None], rank, "left"),
+        "cold": partial(leading_directions, matrix, rank, seed=1),
+        "warm": partial(leading_directions, matrix, rank, seed=1, last=last),
+        "sketched": partial(sketched_directions, matrix, rank, seed=1),
     }
     times = {how: [] for how in ways}
     for _ in range(3):
@@ -113,42 +122,45 @@ def busy(way: Callable[[], object]) -> float:
 
 
 def steps() -> None:
+    """Print the slowest steps over the median; each step has the median time of several runs."""
     for name, more in (("galore_adamw", {}), ("apollo_adamw", {"proj": "svd"})):
-        for number, rows, columns in ((12, 1024, 4096), (24, 512, 2048)):
-            torch.manual_seed(0)
-            module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
-            optimizer = hub.build(
-                name,
-                module,
-                target_modules="all-linear",
-                rank=rows // 8,
-                update_proj_gap=40,
-                projection="randomized",
-                refresh="staggered",
-                **more,
-            )
-            for parameter in module.parameters():
-                parameter.grad = torch.randn_like(parameter)
-            times = [busy(optimizer.step) for _ in range(100)]
+        for number, rows, columns in STEPPED:
+            runs = [staggered(name, number, rows, columns, **more) for _ in range(RUNS)]
+            times = [statistics.median(each) for each in zip(*runs, strict=True)]
             median = statistics.median(times)
             ranked = sorted(times, reverse=True)
             print(
                 f"{name:13} {number} of {rows}x{columns}: median {1e3 * median:.0f} ms, first "
-                f"{times[0] / median:.2f}, slowest {[round(t / median, 2) for t in ranked[:4]]}"
+                f"{times[0] / median:.2f}, slowest {[round(t / median, 2) for t in ranked[:4]]}",
+                flush=True,
             )
 
 
+def staggered(name: str, number: int, rows: int, columns: int, **more: object) -> list[float]:
+    """Return the seconds that pass in each step; every run refreshes in the same steps."""
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
+    low_rank = {"target_modules": "all-linear", "rank": rows // 8, "update_proj_gap": 40}
+    ways = {"projection": "randomized", "refresh": "staggered"}
+    optimizer = hub.build(name, module, **low_rank, **ways, **more)
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    times = []
+    for _ in range(STEPS):
+        start = perf_counter()
+        optimizer.step()
+        times.append(perf_counter() - start)
+    return times
+
+
 def loss() -> None:
-    for way in (
-        "projection=svd",
-        "projection=randomized",
-        "projection=randomized,refresh=staggered",
-    ):
-        options = f"rank={RANK},update_proj_gap={GAP},lr=3e-3,scale=1.0,{way}"
+    low_rank = {"target_modules": "all-linear", "rank": RANK, "update_proj_gap": GAP, "scale": 1.0}
+    for way in WAYS:
         losses = []
-        for seed in range(4):
-            *_, (_, trainer, text) = trained(Contender("galore_adamw", options), seed)
-            losses.append(trainer.evaluate("after", text).loss)
+        for seed in range(SEEDS):
+            *_, (_, task, model) = trained("galore_adamw", seed, lr=3e-3, **low_rank, **way)
+            with torch.no_grad():
+                losses.append(task.evaluate(model))
         mean, spread = statistics.mean(losses), statistics.stdev(losses)
         print(f"galore_adamw {way}: {mean:.4f} ± {spread:.4f}", flush=True)
 

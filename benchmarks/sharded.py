@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import hub
+from hub.arguments import LowMemory
 from hub.backend import load_object
 
 WIDTH, INNER, LAYERS = 256, 688, 6
@@ -67,7 +68,8 @@ def natively(name: str, arguments: dict) -> tuple[nn.Module, Step]:
     optimizer = build(name, model, arguments)
     groups = [dict(group) for group in optimizer.param_groups]
     values = optimizer.hub_plan.values.items()
-    own = {key: value for key, value in values if key not in spec.low_rank}
+    of_hub = {*spec.low_rank, *LowMemory.model_fields}
+    own = {key: value for key, value in values if key not in of_hub}
     return model, load_object(spec.factory)(groups, **own).step
 
 
@@ -169,7 +171,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for title, (name, arguments) in CASES.items():
@@ -177,3 +179,7 @@ if __name__ == "__main__":
     for name in ("adamw_torch", "adamw_torch_layerwise"):
         measure_gradients(name)
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,13 +9,14 @@ from torch import nn
 
 import hub
 
+LAYERS = 50
 STEPS = 100
 ROUNDS = 10
 
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    module = nn.Sequential(*(nn.Linear(64, 64) for _ in range(50)))
+    module = nn.Sequential(*(nn.Linear(64, 64) for _ in range(LAYERS)))
     for parameter in module.parameters():
         parameter.grad = torch.randn_like(parameter)
     return module

@@ -7,11 +7,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from behaves_classes import JUDGES
 from behaves_hooks import registry_of
 from behaves_signature import add_bounds
 
 from hub.backend import load_object
 from hub.errors import HubError
+from hub.names.layerwise_spec import LAYERWISE_SUFFIX
 from hub.spec import Trait
 from hub.testing import CHECKS, Subject, run
 from hub.testing.comparing import weights
@@ -25,7 +27,8 @@ _COLOR = r"\x1b\[\d*m"
 RATES = (1e-2, None, 1e-3, 1e-1, 1.0, 1e-4)
 """The learning rates tried, in this order; None is the class's default."""
 NO_EFFECT = "changes no update in six steps of the kit, alone or beside one other argument"
-INSIDE = (*sorted(IN_BACKWARD), "follows_lr", "resume", "clips", "trains")
+LOW_MEMORY = tuple(check.name for check in CHECKS.values() if check.promise == "P14")
+INSIDE = (*sorted(IN_BACKWARD), "follows_lr", "resume", "clips", "trains", *LOW_MEMORY)
 """The checks of layerwise forms, which otherwise do what the eager forms do."""
 ALIKE = ("foreach", "fused", "capturable", "differentiable")
 """Arguments that select an implementation."""
@@ -153,18 +156,25 @@ def complete(row: Row) -> None:
     sort_arguments(row, group_keys(row)[0])
 
 
-def outcomes(row: Row, checks: Iterable[str], suffix: str = "") -> Row:
-    """Return, for each check in each precision, why it fails; "" where it passes."""
-    return {
-        f"{check}{suffix}-{precision}": failure(row, check, precision, suffix)
-        for precision in PRECISIONS
-        for check in checks
-    }
+def keys(checks: Iterable[str], suffix: str = "") -> list[str]:
+    """Return what a row calls each check in each precision."""
+    return [f"{check}{suffix}-{precision}" for precision in PRECISIONS for check in checks]
 
 
-def mended(path: str) -> str:
-    """Return where the plugin has its subclass of a class."""
-    return path.replace("pytorch_optimizer:", "hub_pytorch_optimizer.factory:")
+def outcomes(row: Row, wanted: Iterable[str]) -> Row:
+    """Return why the check of each key fails; "" where it passes."""
+    found = {}
+    for key in wanted:
+        name, _, precision = key.rpartition("-")
+        check = name.removesuffix(LAYERWISE_SUFFIX)
+        found[key] = failure(row, check, precision, name.removeprefix(check))
+    return found
+
+
+def mended(row: Row) -> Row:
+    """Return the row of the plugin's subclass of a class."""
+    path = row["class"].replace("pytorch_optimizer:", "hub_pytorch_optimizer.factory:")
+    return row | {"class": path}
 
 
 def independence(row: Row) -> Row:
@@ -175,17 +185,31 @@ def independence(row: Row) -> Row:
     return {"traits": [*row["traits"], Trait.PER_PARAMETER.value]}
 
 
-def whole_kit(row: Row, judged: Iterable[str]) -> Row:
-    """Return the outcomes of all other checks than those that judged the class as it is.
+def whole_kit(row: Row) -> list[str]:
+    """Return the keys of all other checks than those that judge the class as it is.
 
     Those of several processes are left out.
     """
     out = {"refused", *IN_PROCESSES}
-    eager = [check for check in CHECKS if check not in {*out, *IN_BACKWARD, *judged} - {"copies"}]
-    found = outcomes(row, eager)
-    if Trait.PER_PARAMETER.value in row["traits"]:
-        found |= outcomes(row, INSIDE, "_layerwise")
-    return found
+    eager = [check for check in CHECKS if check not in {*out, *IN_BACKWARD, *JUDGES} - {"copies"}]
+    per_parameter = Trait.PER_PARAMETER.value in row["traits"]
+    return keys(eager) + (keys(INSIDE, LAYERWISE_SUFFIX) if per_parameter else [])
+
+
+def lacking(row: Row) -> dict[str, list[str]]:
+    """Return the keys that the kit has today and a measured row lacks, by the part of the row."""
+    wanted = {"outcomes": keys(JUDGES)} if row.get("outcomes") else {}
+    if "whole_kit" in row:
+        wanted["whole_kit"] = whole_kit(row)
+    new = {part: [key for key in found if key not in row[part]] for part, found in wanted.items()}
+    return {part: found for part, found in new.items() if found}
+
+
+def catch_up(row: Row) -> Row:
+    """Return a measured row with the outcomes of the checks that it lacks."""
+    judged = {"outcomes": row, "whole_kit": mended(row)}
+    new = {part: row[part] | outcomes(judged[part], found) for part, found in lacking(row).items()}
+    return row | new
 
 
 def _why_not_per_parameter(row: Row) -> str:

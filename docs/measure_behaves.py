@@ -1,8 +1,8 @@
 """Write `docs/behaves.json`: what optimizer classes do in hub's conformance kit.
 
-`python docs/measure_behaves.py` takes an hour. Names on its command line, such as
-`pytorch_optimizer:ADOPT`, limit it to these; `--all` measures again what the file has for the
-installed versions.
+`python docs/measure_behaves.py` takes an hour. It leaves what the file has for the installed
+versions; if the kit got checks since, it runs these alone. Names on its command line, such as
+`pytorch_optimizer:ADOPT`, are measured again; `--all` is all of them.
 """
 
 import json
@@ -54,13 +54,11 @@ def measure(path: str) -> dict[str, Any]:
         discover.prepare(row)
     if not discover.repeats(row):
         return row | {"error": "two runs of the same steps differ, so that none can be compared"}
-    row["outcomes"] = discover.outcomes(row, JUDGES)
+    row["outcomes"] = discover.outcomes(row, discover.keys(JUDGES))
     if row["name"].startswith(PREFIX) and set(failed_checks(row)) <= {"copies"}:
         discover.complete(row)
-        offered = row | {"class": discover.mended(row["class"])}
-        found = discover.independence(offered)
-        row |= found
-        row["whole_kit"] = discover.whole_kit(offered | found, JUDGES)
+        row |= discover.independence(discover.mended(row))
+        row["whole_kit"] = discover.outcomes(discover.mended(row), discover.whole_kit(row))
     return row
 
 
@@ -76,29 +74,37 @@ def failed_checks(row: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(key.rpartition("-")[0] for key in failed(row)))
 
 
-def _measure_into(connection: Connection, path: str) -> None:
+def _measure_into(connection: Connection, path: str, known: dict[str, Any] | None) -> None:
     """Send the row of a class, from a process that is forked for it."""
     # The server of fresh processes is this process' sibling.
     forkserver._forkserver.ensure_running = lambda: None  # noqa: SLF001
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)
-    connection.send(measure(path))
+    connection.send(discover.catch_up(known) if known else measure(path))
 
 
-def rows(paths: list[str], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Measure each class in a process, which may crash or never end; yield them as they come."""
+def rows(
+    wanted: dict[str, dict[str, Any] | None], workers: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure each class in a process, which may crash or never end; yield them as they come.
+
+    Args:
+        wanted: By class, the row that only lacks some checks, or None.
+        workers: Processes at a time.
+    """
     preloading = multiprocessing.get_context("forkserver")
     preloading.set_forkserver_preload(["hub.testing.preloading", "behaves_hooks"])
     forkserver.ensure_running()
     context = multiprocessing.get_context("fork")
-    waiting, running = list(paths), {}
+    waiting, running = list(wanted), {}
     while waiting or running:
         while waiting and len(running) < workers:
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_measure_into, args=(theirs, waiting[0]))
+            path = waiting.pop(0)
+            process = context.Process(target=_measure_into, args=(theirs, path, wanted[path]))
             process.start()
             theirs.close()
-            running[ours] = process, waiting.pop(0), time.monotonic()
+            running[ours] = process, path, time.monotonic()
         wait(list(running), timeout=1)
         for connection, (process, path, started) in list(running.items()):
             seconds = time.monotonic() - started
@@ -112,7 +118,8 @@ def rows(paths: list[str], workers: int) -> Iterator[tuple[str, dict[str, Any]]]
             process.kill()
             process.join()
             del running[connection]
-            yield path, row | {"seconds": round(seconds), "version": version_of(path)}
+            total = round(seconds) + (wanted[path] or {}).get("seconds", 0)
+            yield path, row | {"seconds": total, "version": version_of(path)}
 
 
 def _lost(reason: str) -> dict[str, Any]:
@@ -120,8 +127,9 @@ def _lost(reason: str) -> dict[str, Any]:
 
 
 def failed(row: dict[str, Any]) -> list[str]:
-    """Return the checks of a row that fail."""
-    return [check for check, found in row.get("outcomes", {}).items() if found]
+    """Return the checks of a row that fail, of the class itself or as the plugin offers it."""
+    parts = row.get("outcomes", {}), row.get("whole_kit", {})
+    return [check for part in parts for check, found in part.items() if found]
 
 
 def version_of(path: str) -> str:
@@ -132,17 +140,28 @@ def version_of(path: str) -> str:
 def main(names: list[str]) -> None:
     """Measure and write, after each class, so that it can be interrupted."""
     table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    again = "--all" in names
-    wanted = [name for name in names if name != "--all"] or [
-        path
-        for path in every_class()
-        if again or table.get(path, {}).get("version") != version_of(path)
-    ]
+    wanted = dict.fromkeys(name for name in names if name != "--all") or _due(
+        table, every_class(), again="--all" in names
+    )
     for path, row in rows(wanted, int(os.environ.get("HUB_BEHAVES_WORKERS", "2"))):
         table[path] = row
         said = row["not_tried"] or row["error"] or failed(row)
         sys.stderr.write(f"{path}: {row['seconds']} s, {said}\n")
         TABLE.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n")
+
+
+def _due(
+    table: dict[str, Any], paths: list[str], *, again: bool
+) -> dict[str, dict[str, Any] | None]:
+    """Return the classes to measure: anew, or with the rows that lack checks."""
+    due: dict[str, dict[str, Any] | None] = {}
+    for path in paths:
+        row = table.get(path, {})
+        if again or row.get("version") != version_of(path):
+            due[path] = None
+        elif discover.lacking(row):
+            due[path] = row
+    return due
 
 
 if __name__ == "__main__":

@@ -92,18 +92,18 @@ def estimate(call: EstimateCall) -> Estimate:  # noqa: D417 - the decorator spre
         HubError: As `hub.build` does, except for a model that is on the meta device or that
             another optimizer holds.
     """
-    return estimate_call(call, {})
+    return estimate_prepared(prepare(call), call, {})
 
 
-def estimate_call(call: EstimateCall, known: Known) -> Estimate:
+def estimate_prepared(prepared: Prepared, call: EstimateCall, known: Known) -> Estimate:
     """Return what `estimate` does, from what was measured before if possible.
 
     Args:
-        call: Its arguments.
+        prepared: What its call asks for.
+        call: The call.
         known: What was measured for the same model with the same targets and precision; takes
             what is measured now.
     """
-    prepared = prepare(call)
     refusal = _refusal(prepared)
     if refusal is not None:
         raise refusal

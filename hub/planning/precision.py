@@ -15,7 +15,7 @@ from hub.spec import MODES, Finding, Precision, Trait, dtype_name
 from hub.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pydantic import BaseModel
 
@@ -31,6 +31,7 @@ _SPELLINGS = {  # Lightning's `precision` (lightning 2.6, `_PRECISION_INPUT`)
     "16-mixed": "fp16-mixed",
 }
 _FRACTION_BITS = {"bf16": 7, "fp16": 10}
+_STALLS = "mostly round to zero"
 _TYPICAL_WEIGHT = 0.02
 """Assumed if the values cannot be read: the usual init of language models."""
 
@@ -121,6 +122,17 @@ def precision_findings(
         yield from _stalling(precision, trainable, rates)
 
 
+def stalls(findings: Iterable[Finding]) -> bool:
+    """Whether findings of a plan say that the dtype of the weights rounds updates away."""
+    return any(finding.what.endswith(_STALLS) for finding in findings)
+
+
+def stalls_below(precision: Precision, trainable: Named) -> float | None:
+    """Return the learning rate below which bf16 or fp16 weights stall; None for other weights."""
+    dtype = _coarse_dtype(precision)
+    return None if dtype is None else _spacing(_typical_weight(trainable, dtype), dtype) / 2
+
+
 def _elements(trainable: Named) -> list[tuple[tuple[torch.dtype, torch.device], int]]:
     counts: Counter[tuple[torch.dtype, torch.device]] = Counter()
     for _, parameter in trainable:
@@ -166,20 +178,28 @@ def _stalling(precision: Precision, trainable: Named, rates: list[float]) -> Ite
 
     Measured in pure bf16 with a weight of 1 and lr 1e-3: it never moves.
     """
-    dtype = next((name for name in precision.dtypes if name in _FRACTION_BITS), None)
+    dtype = _coarse_dtype(precision)
     if dtype is None or not rates:
         return
     weight = _typical_weight(trainable, dtype)
-    spacing = 2.0 ** (math.floor(math.log2(weight)) - _FRACTION_BITS[dtype])
+    spacing = _spacing(weight, dtype)
     rate = max(rates)
     if rate < spacing / 2:
         yield Finding.warn(
             f"{dtype} values near {weight:.2g} are spaced {spacing:.2g} apart; updates of about "
-            f"lr={rate:.2g} mostly round to zero",
+            f"lr={rate:.2g} {_STALLS}",
             "pass rounding='split' or rounding='stochastic', keep the weights in fp32 and train "
             "with precision='bf16-mixed', raise lr, or use an optimizer with compensated updates "
             "(trait 'compensated' in `hub show`)",
         )
+
+
+def _coarse_dtype(precision: Precision) -> str | None:
+    return next((name for name in precision.dtypes if name in _FRACTION_BITS), None)
+
+
+def _spacing(weight: float, dtype: str) -> float:
+    return 2.0 ** (math.floor(math.log2(weight)) - _FRACTION_BITS[dtype])
 
 
 def _typical_weight(trainable: Named, dtype: str, samples: int = 8, elements: int = 1024) -> float:

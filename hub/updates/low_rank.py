@@ -199,10 +199,12 @@ def leading_directions(
 ) -> Tensor:
     """Return an orthonormal basis of nearly the leading left singular vectors, largest first.
 
-    Power iterations on a random trial, with the last basis if there is one, then the singular
-    vectors within what they span (Halko, Martinsson, Tropp 2011, arXiv 0909.4061, algorithms 4.4
-    and 5.1). A matrix that is not finite leaves the last basis as it is. Nothing waits for the
-    device but the eigenvectors of a small matrix.
+    Power iterations on a random trial, with the last basis if there is one (Halko, Martinsson,
+    Tropp 2011, arXiv 0909.4061, algorithm 4.4). Each is two products with the matrix; the second
+    one of the last takes only the `rank` directions that the first made longest, so that no third
+    product has to find the singular vectors in a larger span (algorithm 5.1). A matrix that is not
+    finite leaves the last basis as it is. Nothing waits for the device but the eigenvectors of a
+    small matrix.
 
     Args:
         matrix: In fp32, of shape (rows, columns).
@@ -218,13 +220,14 @@ def leading_directions(
     known = 0 if last is None else rank
     drawn = _normal(seed, (matrix.shape[0], width - known)).to(matrix.device)
     trial = drawn if last is None else torch.cat([last.to(matrix), drawn], dim=1)
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS - 1):
         trial = torch.linalg.qr(matrix @ _scaled(matrix.mT @ trial)).Q
-    within = _scaled(trial.mT @ matrix)
-    squares = within @ within.mT
+    seen = _scaled(matrix.mT @ trial)
+    squares = seen.mT @ seen
     unit = torch.eye(width, dtype=matrix.dtype, device=matrix.device)
     turn = torch.linalg.eigh(torch.where(squares.isfinite().all(), squares, unit)).eigenvectors
-    return _finite_or_last(trial @ turn.flip(1)[:, :rank], last)
+    leading = matrix @ (seen @ turn.flip(1)[:, :rank])
+    return _finite_or_last(torch.linalg.qr(leading).Q, last)
 
 
 def sketched_directions(

@@ -44,7 +44,7 @@ def test_every_number_is_that_of_estimate(data):
 
 
 def test_what_takes_least_is_first_and_no_form_is_there_for_nothing(data):
-    totals = [row["total"] for row in data["candidates"]]
+    totals = [(row["stalls"], row["total"]) for row in data["candidates"]]
     assert totals == sorted(totals)
     assert len(totals) > len({row["name"] for row in data["candidates"]}) * 2
     forms = {row["form"] for row in data["candidates"] if row["name"] == "adamw_torch"}
@@ -70,9 +70,38 @@ def test_the_table_has_what_fits_and_says_what_does_not():
     assert "takes" in run("fit", "sgd", "--memory", "1MiB", status=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "marked", "legend"),
+    [
+        pytest.param(("bf16", "--lr", "2e-5"), True, "stalls: at lr=2e-05 most", id="marked"),
+        pytest.param(("bf16",), False, "below lr=6.1e-05, most forms without", id="not by default"),
+        pytest.param(("bf16", "--lr", "1e-3"), False, "", id="not at this rate"),
+        pytest.param(("fp16",), False, "", id="all rounded"),
+        pytest.param(("fp32", "--lr", "2e-5"), False, "", id="fp32"),
+    ],
+)
+def test_the_table_says_what_stalls(options, marked, legend):
+    output = run("fit", "sgd", "--memory", "1GiB", "--precision", *options)
+    assert max(map(len, output.splitlines())) <= 80
+    words = " ".join(output.split())
+    assert ("sgd stalls" in words) == marked
+    assert legend in words
+    assert ("round to zero" in words) == bool(legend)
+
+
+def test_json_says_what_stalls():
+    options = ("--memory", "1GiB", "--json", "--precision")
+    data = json.loads(run("fit", "sgd", "stable_adamw", *options, "bf16", "--lr", "2e-5"))
+    stalling = {(row["name"], row["form"]) for row in data["candidates"] if row["stalls"]}
+    assert stalling == {("sgd", ""), ("sgd", "layerwise")}
+    assert data["stalls_below"] == 2.0**-14
+    assert json.loads(run("fit", "sgd", *options, "fp32"))["stalls_below"] is None
+
+
 def test_what_cannot_be_counted_is_said():
-    output = run("fit", "sgd", "rmsprop", "--memory", "1GiB", "--precision", "fp16", status=1)
-    assert output == "not counted: sgd, rmsprop: it does not train correctly in fp16\n"
+    options = ("--memory", "1GiB", "--precision", "fp16-mixed")
+    output = run("fit", "lomo", "adalomo", *options, status=1)
+    assert output == "not counted: lomo, adalomo: it does not train correctly in fp16-mixed\n"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +117,7 @@ def test_memory_has_a_unit(text, size):
         (("--memory", "24"), "where: --memory\n  fix: a number with its unit"),
         (("--memory", "0GiB"), "not an amount of memory"),
         (("--memory", "1GiB", "sgdd"), "did you mean sgd"),
+        (("--memory", "1GiB", "--lr", "0"), "not a learning rate\n  where: --lr"),
         (("--memory", "1GiB", "--mesh", "0"), "--mesh 8 is FSDP2 on 8 ranks"),
         (("--memory", "1GiB", "--model", "no/such"), "no Transformers configuration"),
     ],

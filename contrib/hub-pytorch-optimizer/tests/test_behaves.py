@@ -60,6 +60,33 @@ def test_a_row_says_what_a_new_run_says(path):
         assert failure(row, check, precision) == stored, key
 
 
+def test_every_check_of_the_kit_is_measured():
+    """If not, `python docs/measure_behaves.py` measures what is new in the kit."""
+    from behaves_discover import lacking
+
+    assert not {path: found for path, row in TABLE.items() if (found := lacking(row))}
+
+
+def test_a_row_gets_the_checks_that_it_lacks():
+    """The class itself fails `copies`, and the plugin's passes it."""
+    from behaves_discover import catch_up, lacking
+
+    row = TABLE["pytorch_optimizer:Lion"]
+    missing = {
+        "outcomes": ["copies-fp32"],
+        "whole_kit": ["copies-fp32", "offloads_layerwise-bf16"],
+    }
+    known = {
+        part: {key: found for key, found in row[part].items() if key not in keys}
+        for part, keys in missing.items()
+    }
+    assert lacking(row | known) == missing
+    found = catch_up(row | known)
+    assert found == row
+    assert found["outcomes"]["copies-fp32"]
+    assert not found["whole_kit"]["copies-fp32"]
+
+
 def test_a_row_that_claims_too_much_is_noticed():
     from behaves_discover import independence
 

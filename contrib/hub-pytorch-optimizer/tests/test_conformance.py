@@ -1,6 +1,6 @@
 """The offered optimizers keep hub's promises.
 
-All checks of the eager form, and for layerwise forms those that compare the two, ran for all of
+All checks of the eager form, and for layerwise forms those in which they may differ, ran for all of
 them when the table was written. Here the whole kit runs for three, and for the others what depends
 most on the versions of both packages.
 """
@@ -18,6 +18,11 @@ test_conformance = conformance("po_lion", "po_adabelief", "po_adagc")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("check", ["trains", "resume", "covers"])
+@pytest.mark.parametrize("check", ["trains", "resume", "covers", "offloads"])
 def test_it_trains_and_resumes(check, name):
     run(check, Subject(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_weights_learn_as_fp32_weights_do(name):
+    run("splits", Subject(name, "bf16"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.measuring import local_part
 from hub.running.buckets.pieces import can_be_cut, in_pieces
 from hub.running.buckets.rounding import ROUNDED, put_bits, take_bits
 from hub.running.buckets.sizes import copied_at_once, in_buckets, steps
@@ -62,20 +61,15 @@ class RoundedStep:
     def _step(self, optimizer: Optimizer, items: Sequence[StandIn]) -> None:
         rounded = [item for item in items if item.tensor.dtype in ROUNDED and steps(item)]
         bits = {item.parameter: take_bits(optimizer, item.parameter) for item in rounded}
-        on_cpu = [local_part(item.tensor) for item in rounded if item.tensor.device.type == "cpu"]
-        self._space.clear(2 * sum(weight.numel() for weight in on_cpu))
         try:
-            copies = [
-                self._rounding.copied(item, bits[item.parameter])
-                if item.parameter in bits
-                else item
-                for item in items
-            ]
-            self._stand_ins.run(optimizer, copies)
-            for item, copy in zip(items, copies, strict=True):
-                if copy is not item:
-                    old = bits[item.parameter]
-                    bits[item.parameter] = self._rounding.round(item, copy.tensor, old)
+            batches = self._rounding.copied(rounded, bits)
+            copies = {copy.parameter: copy for batch in batches for copy in batch.copies}
+            self._stand_ins.run(optimizer, [copies.get(item.parameter, item) for item in items])
+            for batch in batches:
+                kept = self._rounding.round(batch)
+                if kept is not None:
+                    names = [item.parameter for item in batch.items]
+                    bits.update(zip(names, kept, strict=True))
         finally:
             for parameter, own in bits.items():
                 put_bits(optimizer, parameter, own)

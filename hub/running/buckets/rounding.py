@@ -16,21 +16,23 @@ to keep them:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hub.measuring import local_part
-from hub.running.buckets.random_bits import random_bits, seed_from
-from hub.running.stand_ins import StandIn
+from hub.running.buckets.arithmetic import merge, round_at_random, shaped, split
+from hub.running.buckets.random_bits import seed_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
 
     from hub.running.buckets.space import Space
+    from hub.running.stand_ins import StandIn
 
 BITS = "rounding_bits"
 """The key of a parameter's state with the bits that its weights lack, as int16."""
@@ -38,11 +40,31 @@ COUNT = "rounding_step"
 """The key of a group that counts steps, for the random bits."""
 ROUNDED = (torch.bfloat16, torch.float16)
 """The dtypes of weights that are stepped as fp32 copies."""
-CHUNK = 1 << 20
-"""How many elements are worked on at once, on a CPU: so many stay in its cache."""
-_FP16_FRACTION = 10
-_FP16_LEAST = -24
-"""fp16 numbers are multiples of 2**-24."""
+
+
+@dataclass
+class Batch:
+    """Weights of one dtype and device, their bits, and fp32 copies of them."""
+
+    items: list[StandIn]
+    weights: list[Tensor]
+    """The weights, or this rank's part of them."""
+    bits: list[Tensor] | None
+    """Those that the weights lack; None: they lack none, or it is not known."""
+    numbers: Tensor
+    """The copies in one dimension, one after the other."""
+    copies: list[StandIn] = field(default_factory=list)
+    """The stand-ins that are stepped: views of the numbers."""
+
+    def collect(self) -> None:
+        """Copy results to `numbers` that the class has put elsewhere, as `tensor.data`."""
+        start = 0
+        for copy, weight in zip(self.copies, self.weights, strict=True):
+            result = local_part(copy.tensor.detach())
+            own = self.numbers[start : start + weight.numel()]
+            if result.data_ptr() != own.data_ptr():
+                own.view(weight.shape).copy_(result)
+            start += weight.numel()
 
 
 class Rounding:
@@ -56,36 +78,52 @@ class Rounding:
     def __init__(self, *, keeps_bits: bool, space: Space) -> None:
         self._keeps_bits, self._space = keeps_bits, space
 
-    def copied(self, item: StandIn, bits: Tensor | None) -> StandIn:
-        """Return an fp32 copy of a weight, with its gradient, as the stand-in for it."""
-        gradient = item.tensor.grad
-        copy = self._space.take(local_part(item.tensor))
-        merge(copy, local_part(item.tensor.detach()), bits, self._space)
-        tensor = torch.nn.Parameter(like(copy, item.tensor))
-        if gradient is not None:
-            fp32 = self._space.take(local_part(gradient)).copy_(local_part(gradient))
-            tensor.grad = like(fp32, item.tensor)
-        return StandIn(item.group, item.index, item.parameter, tensor)
-
-    def round(self, item: StandIn, copy: Tensor, bits: Tensor | None) -> Tensor | None:
-        """Round an fp32 copy into its weight, and return the bits that are kept.
+    def copied(self, items: Sequence[StandIn], bits: Mapping[Tensor, Tensor | None]) -> list[Batch]:
+        """Return fp32 copies of weights, with their gradients.
 
         Args:
-            item: The weight and its place.
-            copy: The copy, which is overwritten.
-            bits: The bits that were kept so far, which are overwritten.
+            items: The weights and their places; all have gradients.
+            bits: Those of each parameter, if there are some.
         """
-        weight, copy = local_part(item.tensor.detach()), local_part(copy.detach())
-        if self._keeps_bits:
-            if bits is None:
-                bits = like(torch.empty_like(weight, dtype=torch.int16), item.tensor)
-            split(copy, weight, local_part(bits))
-            return bits
-        names = item.group.get("param_names")
-        name = names[item.index] if names else f"{item.group.get('name', '')}.{item.index}"
-        seed = seed_from(f"{name} {item.group.get(COUNT, 0)}")
-        round_at_random(copy, weight, seed, _first_element(item))
-        return None
+        alike: dict[Any, list[StandIn]] = {}
+        for item in items:
+            kind = item.tensor.dtype, item.tensor.device, bits[item.parameter] is None
+            alike.setdefault(kind, []).append(item)
+        on_cpu = [local_part(item.tensor) for item in items if item.tensor.device.type == "cpu"]
+        self._space.clear(2 * sum(weight.numel() for weight in on_cpu))
+        return [self._batch(own, [bits[item.parameter] for item in own]) for own in alike.values()]
+
+    def _batch(self, items: list[StandIn], bits: list[Any]) -> Batch:
+        weights = [local_part(item.tensor.detach()) for item in items]
+        given: list[Any] = [local_part(item.tensor.grad) for item in items]
+        elements, device = sum(weight.numel() for weight in weights), weights[0].device
+        batch = Batch(
+            items,
+            weights,
+            bits=None if bits[0] is None else [local_part(own) for own in bits],
+            numbers=self._space.take(elements, device),
+        )
+        merge(batch.numbers, weights, batch.bits, self._space)
+        gradients = shaped(self._space.take(elements, device), weights)
+        torch._foreach_copy_(gradients, given)
+        copies = shaped(batch.numbers, weights)
+        for item, copy, gradient in zip(items, copies, gradients, strict=True):
+            tensor = torch.nn.Parameter(like(copy, item.tensor))
+            tensor.grad = like(gradient, item.tensor)
+            batch.copies.append(replace(item, tensor=tensor))
+        return batch
+
+    def round(self, batch: Batch) -> list[Tensor] | None:
+        """Round the copies, which are overwritten, and return the bits of each if they are kept."""
+        batch.collect()
+        if not self._keeps_bits:
+            seeds = [_seed(item) for item in batch.items]
+            firsts = [_first_element(item) for item in batch.items]
+            round_at_random(batch.numbers, batch.weights, seeds, firsts)
+            return None
+        bits = batch.bits or [torch.empty_like(w, dtype=torch.int16) for w in batch.weights]
+        split(batch.numbers, batch.weights, bits)
+        return [like(own, item.tensor) for own, item in zip(bits, batch.items, strict=True)]
 
     def count(self, optimizer: Optimizer) -> None:
         """Count a step, if random bits depend on it."""
@@ -98,9 +136,9 @@ class Rounding:
 def fp32_copy(weights: Tensor, bits: Tensor | None) -> Tensor:
     """Return the fp32 numbers that weights and bits are together, in new memory."""
     local = local_part(weights.detach())
-    copy = torch.empty_like(local, dtype=torch.float32)
-    merge(copy, local, bits)
-    return like(copy, weights)
+    numbers = torch.empty(local.numel(), dtype=torch.float32, device=local.device)
+    merge(numbers, [local], None if bits is None else [local_part(bits)])
+    return like(numbers.view(local.shape), weights)
 
 
 @torch.no_grad()
@@ -110,7 +148,7 @@ def write(copy: Tensor, weights: Tensor, bits: Tensor | None) -> None:
     if bits is None:
         local.copy_(source)
     else:
-        split(source, local, local_part(bits))
+        split(source.reshape(-1), [local], [local_part(bits)])
 
 
 def prepare_state(optimizer: Optimizer, rounding: str) -> None:
@@ -146,103 +184,10 @@ def put_bits(optimizer: Optimizer, parameter: Tensor, bits: Tensor | None) -> No
         optimizer.state.setdefault(parameter, {})[BITS] = bits
 
 
-@torch.no_grad()
-def merge(copy: Tensor, weight: Tensor, bits: Tensor | None, space: Space | None = None) -> None:
-    """Write the fp32 numbers that weights and bits are together; without bits, the weights.
-
-    Args:
-        copy: fp32, of the weight's shape.
-        weight: bf16 or fp16.
-        bits: int16, of the same shape.
-        space: Has memory to work in; None: new memory.
-    """
-    bits = None if bits is None else local_part(bits)
-    if weight.dtype == torch.bfloat16:
-        for to, high, low in _chunks(copy, weight, bits):
-            to.copy_(high)
-            if low is not None:
-                # Converted first: torch (2.13) adds int16 to int32 four times as slowly on CPUs.
-                to.view(torch.int32).add_(_as_int32(low, space))
-        return
-    copy.copy_(weight)
-    if bits is not None:
-        copy.add_(torch.ldexp(bits.float(), _unit(copy)))
-
-
-@torch.no_grad()
-def split(copy: Tensor, weight: Tensor, bits: Tensor) -> None:
-    """Write fp32 numbers as weights and bits.
-
-    Args:
-        copy: fp32; overwritten.
-        weight: bf16 or fp16, of the same shape.
-        bits: int16, of the same shape; overwritten.
-    """
-    if weight.dtype == torch.bfloat16:
-        for source, high, low in _chunks(copy, weight, bits):
-            number = source.view(torch.int32)
-            low.copy_(number)  # its last 16 bits, as a signed number
-            number.add_(1 << 15).bitwise_and_(-(1 << 16))
-            high.copy_(source)
-        return
-    weight.copy_(copy)
-    nearest = weight.float()
-    missing = copy.sub_(nearest).nan_to_num_(0.0, 0.0, 0.0)  # beyond fp16, the weight is infinite
-    bits.copy_(torch.ldexp(missing, -_unit(nearest)).round_())
-
-
-@torch.no_grad()
-def round_at_random(copy: Tensor, weight: Tensor, seed: int, first: int | Tensor) -> None:
-    """Round fp32 numbers up or down, so that they are right on average.
-
-    Args:
-        copy: fp32; overwritten.
-        weight: bf16 or fp16, of the same shape.
-        seed: For the random bits.
-        first: The number of the first element in the whole parameter, or the numbers of all.
-    """
-    if weight.dtype == torch.bfloat16:
-        done = 0
-        for source, to in _chunks(copy, weight):
-            numbers = first + done if isinstance(first, int) else first
-            noise = random_bits(source.shape, seed, numbers, source.device)
-            source.view(torch.int32).add_(noise).bitwise_and_(-(1 << 16))
-            to.copy_(source)
-            done += source.numel()
-        return
-    noise = random_bits(copy.shape, seed, first, copy.device)
-    unit = _unit(copy) + _UNITS
-    scaled = torch.ldexp(copy, -unit).add_(torch.ldexp(noise.float(), torch.tensor(-16)))
-    weight.copy_(torch.ldexp(scaled.floor_(), unit))
-
-
-def _as_int32(bits: Tensor, space: Space | None) -> Tensor:
-    if space is None or bits.device.type != "cpu":
-        return bits.to(torch.int32)
-    return space.int32(bits.numel()).view(bits.shape).copy_(bits)
-
-
-_UNITS = 15
-"""A spacing of fp16 numbers is 2**15 units: a bit is left, because half a spacing is a limit."""
-
-
-def _unit(numbers: Tensor) -> Tensor:
-    """Return the binary exponents of the units that fp16 numbers are split into."""
-    _, exponent = torch.frexp(numbers)
-    spacing = (exponent - 1 - _FP16_FRACTION).clamp_(min=_FP16_LEAST)
-    return spacing.masked_fill_(numbers == 0, _FP16_LEAST) - _UNITS
-
-
-def _chunks(*tensors: Tensor | None) -> Iterator[list[Any]]:
-    """Yield parts of tensors of the same shape, in the order of their elements."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    in_order = all(tensor.is_contiguous() for tensor in given)
-    if not in_order or given[0].device.type != "cpu" or given[0].numel() <= CHUNK:
-        yield list(tensors)
-        return
-    flat = [None if tensor is None else tensor.view(-1) for tensor in tensors]
-    for start in range(0, given[0].numel(), CHUNK):
-        yield [None if tensor is None else tensor[start : start + CHUNK] for tensor in flat]
+def _seed(item: StandIn) -> int:
+    names = item.group.get("param_names")
+    name = names[item.index] if names else f"{item.group.get('name', '')}.{item.index}"
+    return seed_from(f"{name} {item.group.get(COUNT, 0)}")
 
 
 def _first_element(item: StandIn) -> int | Tensor:

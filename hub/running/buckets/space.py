@@ -23,17 +23,17 @@ class Space:
         self._numbers = torch.empty(0, dtype=torch.int32)
 
     def clear(self, elements: int) -> None:
-        """Take everything back, and have memory for so many elements."""
+        """Take everything back, and have memory of a CPU for so many elements."""
         self._taken = 0
         if elements > self._whole.numel():
             self._whole = torch.empty(elements)
 
-    def take(self, like: Tensor) -> Tensor:
-        """Return a tensor of this one's shape and device."""
-        if like.device.type != "cpu":
-            return torch.empty_like(like, dtype=torch.float32, requires_grad=False)
-        start, self._taken = self._taken, self._taken + like.numel()
-        return self._whole[start : self._taken].view(like.shape)
+    def take(self, elements: int, device: torch.device) -> Tensor:
+        """Return a tensor in one dimension."""
+        if device.type != "cpu":
+            return torch.empty(elements, dtype=torch.float32, device=device)
+        start, self._taken = self._taken, self._taken + elements
+        return self._whole[start : self._taken]
 
     def int32(self, elements: int) -> Tensor:
         """Return memory of a CPU for so many int32 numbers, apart from the copies.

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.running.buckets.random_bits import random_bits, seed_from
-from hub.running.buckets.rounding import CHUNK, fp32_copy, merge, round_at_random, split, write
+from hub.running.buckets.arithmetic import CHUNK, merge, round_at_random, split
+from hub.running.buckets.random_bits import numbered, random_bits, seed_from
+from hub.running.buckets.rounding import fp32_copy, write
 
 BF16_NORMAL, FP16_LEAST = 2.0**-126, 2.0**-14
 GOLDEN = [22331, 55062, 38432, 41041]
@@ -22,10 +23,10 @@ def numbers_above(start):
 def there_and_back(numbers, dtype):
     weight = torch.empty_like(numbers, dtype=dtype)
     bits = torch.empty_like(weight, dtype=torch.int16)
-    split(numbers.clone(), weight, bits)
-    copy = torch.empty_like(numbers)
-    merge(copy, weight, bits)
-    return weight, copy
+    split(numbers.flatten().clone(), [weight], [bits])
+    copy = torch.empty(numbers.numel())
+    merge(copy, [weight], [bits])
+    return weight, copy.view(numbers.shape)
 
 
 @pytest.mark.parametrize("start", [1.0, -1.0, 0.0, -0.0, 0.02, -3e-39, 3e38, BF16_NORMAL])
@@ -86,7 +87,7 @@ def test_a_copy_in_new_memory():
 def test_random_rounding_is_right_on_average(value, dtype):
     numbers = torch.full((1 << 18,), value)
     weight = torch.empty_like(numbers, dtype=dtype)
-    round_at_random(numbers.clone(), weight, seed_from("a weight 3"), 0)
+    round_at_random(numbers.clone(), [weight], [seed_from("a weight 3")], [0])
     found = weight.double()
     neighbors = found.unique()
     assert len(neighbors) == 2
@@ -99,28 +100,55 @@ def test_random_rounding_is_right_on_average(value, dtype):
 def test_numbers_that_need_no_rounding_stay(dtype):
     numbers = torch.tensor([0.0, 1.0, -0.5, float("inf"), float("-inf"), float("nan")])
     weight = torch.empty_like(numbers, dtype=dtype)
-    round_at_random(numbers.clone(), weight, 1, 0)
+    round_at_random(numbers.clone(), [weight], [1], [0])
     assert torch.equal(weight.float().nan_to_num(7.0), numbers.nan_to_num(7.0))
 
 
+def bits_of(elements, seed, first):
+    """The random bits of so many elements of a parameter, from its first one on."""
+    return random_bits(numbered([elements], [first], torch.device("cpu")), [elements], [seed])
+
+
 def test_random_bits_are_the_same_in_every_version():
-    bits = random_bits((4,), seed_from("layers.0.weight 17"), 0, torch.device("cpu"))
+    bits = bits_of(4, seed_from("layers.0.weight 17"), 0)
     assert bits.tolist() == GOLDEN
 
 
 @given(first=st.integers(0, 1 << 40), seed=st.integers(0, (1 << 63) - 1))
 def test_a_part_has_the_bits_of_the_whole(first, seed):
-    device = torch.device("cpu")
-    whole = random_bits((6, 4), seed, first, device)
-    rows = random_bits((2, 4), seed, first + 3 * 4, device)
-    assert torch.equal(rows, whole[3:5])
+    whole = bits_of(24, seed, first).view(6, 4)
+    assert torch.equal(bits_of(8, seed, first + 3 * 4).view(2, 4), whole[3:5])
     numbers = torch.arange(24, dtype=torch.int64).view(6, 4)[:, 1:3] + first
-    assert torch.equal(random_bits((6, 2), seed, numbers, device), whole[:, 1:3])
+    assert torch.equal(bits_of(12, seed, numbers.flatten()), whole[:, 1:3].flatten())
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 9),
+            st.integers(0, 1 << 40),
+            st.integers(0, (1 << 63) - 1),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_parameters_have_the_same_bits_together_as_alone(parameters):
+    sizes, firsts, seeds, counted = zip(*parameters, strict=True)
+    given = [
+        torch.arange(first, first + size) if is_tensor else first
+        for size, first, is_tensor in zip(sizes, firsts, counted, strict=True)
+    ]
+    together = random_bits(numbered(sizes, given, torch.device("cpu")), sizes, seeds)
+    alone = [bits_of(*each) for each in zip(sizes, seeds, firsts, strict=True)]
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_random_bits_are_spread_evenly_and_independent_of_their_neighbors():
-    bits = random_bits((1 << 20,), seed_from("w 0"), 0, torch.device("cpu")).double() / (1 << 16)
-    following = random_bits((1 << 20,), seed_from("w 1"), 0, torch.device("cpu")).double()
+    bits = bits_of(1 << 20, seed_from("w 0"), 0).double() / (1 << 16)
+    following = bits_of(1 << 20, seed_from("w 1"), 0).double()
     expected = (1 << 20) / 256
     counts = torch.histc(bits.float(), 256, 0, 1)
     assert ((counts - expected) ** 2 / expected).sum() < 340  # chi-squared, p > 0.0003

@@ -66,6 +66,43 @@ def test_the_size_of_buckets_changes_nothing(elements, monkeypatch):
         assert torch.equal(fp32_copy(parameter, optimizer.state[parameter].get(BITS)), other)
 
 
+class Reassigning(torch.optim.SGD):
+    """Puts its results into new memory, as some classes do."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Update every other parameter in place."""
+        assert closure is None
+        for number, parameter in enumerate(self.param_groups[0]["params"]):
+            rate = self.param_groups[0]["lr"]
+            if number % 2:
+                parameter.data = parameter.data.add(parameter.grad, alpha=-rate)
+            else:
+                parameter.add_(parameter.grad, alpha=-rate)
+
+
+@pytest.mark.parametrize("rounding", ["split", "stochastic"])
+def test_weights_of_all_dtypes_step_together_wherever_the_class_puts_its_results(rounding):
+    dtypes = [torch.bfloat16, torch.float16, torch.float32] * 3
+    starts = [torch.linspace(-1, 1, 24).view(4, 6) * (number + 1) for number in range(len(dtypes))]
+    starts[1] = starts[1].T.contiguous().T  # in another order in memory
+    results = []
+    for cls in (Reassigning, torch.optim.SGD):
+        weights = [
+            nn.Parameter(start.to(dtype, copy=True))
+            for start, dtype in zip(starts, dtypes, strict=True)
+        ]
+        optimizer = hub.build((cls, {"lr": 1e-3}), nn.ParameterList(weights), rounding=rounding)
+        for step in range(3):
+            for number, weight in enumerate(weights):
+                weight.grad = torch.full_like(weight, 0.5 + number + step)
+            optimizer.step()
+        results.append(weights)
+    for start, own, plain in zip(starts, *results, strict=True):
+        assert torch.equal(own, plain)
+        assert not torch.equal(own.float(), start)
+
+
 @pytest.mark.parametrize("name", ["adamw_torch", "sgd", "schedule_free_adamw", "adamw_8bit"])
 @pytest.mark.parametrize("rounding", ["split", "stochastic"])
 def test_the_estimate_is_what_a_step_takes(name, rounding):
