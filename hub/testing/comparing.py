@@ -34,6 +34,21 @@ def assert_same(model: nn.Module, other: nn.Module) -> None:
             raise AssertionError(f"{name} differs by up to {(p - q).abs().max().item():.3g}")
 
 
+def assert_close(model: nn.Module, other: nn.Module, tolerance: float) -> None:
+    """Hold two models to the same parameters but for rounding.
+
+    Args:
+        model: One.
+        other: The other.
+        tolerance: Of each element, absolute and relative.
+
+    Raises:
+        AssertionError: With the name of the first parameter that differs more.
+    """
+    for (name, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=tolerance, rtol=tolerance, msg=name)
+
+
 def leaves(value: Any, path: str = "state_dict") -> Iterator[tuple[str, Any]]:
     """Yield what is in nested dicts, lists and tuples, no subclasses, each with where it is."""
     if type(value) in (dict, list, tuple):

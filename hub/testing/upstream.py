@@ -24,10 +24,12 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -42,6 +44,7 @@ from hub.names import describe
 from hub.testing.comparing import assert_same, through_a_file
 from hub.testing.expect import expect
 from hub.testing.import_checks import builds_quietly, imports_nothing
+from hub.updates import kernel
 
 __all__ = [
     "Wrapped",
@@ -50,6 +53,7 @@ __all__ = [
     "by_distributed",
     "by_file",
     "by_pickle",
+    "compilations",
     "continues",
     "equals_class",
     "gradients",
@@ -300,3 +304,22 @@ def arguments_match(
     expect(found == expected, f"{name} takes {found}, and {cls.__name__}({first}) {expected}")
     bare = sorted(key for key, info in fields.items() if not info.description)
     expect(not bare, f"arguments of {name} have no description: {bare}")
+
+
+@contextmanager
+def compilations(update: Callable[..., None]) -> Iterator[Any]:
+    """Compile an update of `hub.updates.kernel` by a backend that runs its operations one by one.
+
+    Args:
+        update: What the kernel was made of.
+
+    Yields:
+        A counter, whose `frame_count` is the number of compilations.
+    """
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    compiled = torch.compile(update, backend=counter, fullgraph=True, dynamic=False)
+    torch._dynamo.reset()  # noqa: SLF001 - has no other name
+    with patch.object(kernel, "_compiled", lambda *_: compiled):
+        yield counter

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.updates.stacking import add, scale, stacked, stacks
+from hub.updates.stepping import Stepping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -60,27 +61,12 @@ class Bucket:
         return [state[key] for state in self.states]
 
 
-class InBuckets:
+class InBuckets(Stepping):
     """Mixin whose step goes through the buckets of each group.
 
-    List it before the upstream class, and define `_update(bucket)`.
+    List it before the upstream class, and define `_update(bucket)`. galore_torch 1.0 and
+    apollo_torch 1.0.3 call the closure with gradients disabled.
     """
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
-
-        galore_torch 1.0 and apollo_torch 1.0.3 call it with gradients disabled.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self._update_all()
-        else:  # inside the backward pass, where entering `no_grad` takes as long as a small update
-            self._update_all()
-        return loss
 
     def _update_all(self: Any) -> None:
         for group in self.param_groups:

@@ -4,13 +4,19 @@ from functools import partial
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 
 import hub
 from hub.builtin import compiled
-from hub.testing.comparing import assert_same
-from hub.testing.upstream import continues, gradients, groups_of, small_model, train
-from hub.updates import compiling, kernel
+from hub.testing.comparing import assert_close, assert_same
+from hub.testing.upstream import (
+    compilations,
+    continues,
+    gradients,
+    groups_of,
+    small_model,
+    train,
+)
+from hub.updates import compiling
 
 OWN = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
 build = partial(hub.build, "adamw_torch", **OWN, compile=True)
@@ -20,22 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
 
 @pytest.fixture
-def counter(monkeypatch):
-    """Compile by a backend that counts, and runs the operations one by one."""
-    counts = CompileCounter()
-    again = torch.compile(compiled._step, backend=counts, fullgraph=True, dynamic=False)
-    monkeypatch.setattr(kernel, "_compiled", lambda *_: again)
-    torch._dynamo.reset()
-    return counts
+def counter():
+    with compilations(compiled._step) as counts:
+        yield counts
 
 
 def by_hand(model, **arguments):
     return torch.optim.AdamW(groups_of(model), **{**OWN, "foreach": False, **arguments})
-
-
-def assert_close(ours, theirs, tolerance):
-    for (name, p), (_, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
-        torch.testing.assert_close(p, q, atol=tolerance, rtol=tolerance, msg=name)
 
 
 @pytest.mark.usefixtures("counter")

@@ -1,4 +1,4 @@
-"""Wheels of all distributions, and one empty environment that the tests install them into.
+"""Wheels of all distributions, and in each process an empty environment to install them into.
 
 torch is in that environment only: nothing on this side imports it.
 """

@@ -140,36 +140,25 @@ def _step_ms(outcome: Outcome) -> float | None:
     return None if outcome.step_seconds is None else 1000 * outcome.step_seconds
 
 
+def _median(
+    heading: str,
+    short: str,
+    text: Callable[[float | None], str],
+    figure: Callable[[Outcome], float | None],
+) -> Column:
+    return Column(heading, short, lambda row: text(row.middle(figure)))
+
+
 COLUMNS = (
     Column("held-out loss", "loss", lambda row: formatting.interval(row.loss)),
     Column("steps to target", "to target", _steps_to_target),
     Column("time to target", "time to", lambda row: formatting.duration(row.seconds_to_target)),
     Column("tokens to target", "tokens to", lambda row: formatting.number(row.tokens_to_target)),
-    Column("step (ms)", "step ms", lambda row: formatting.short(row.middle(_step_ms))),
-    Column(
-        "optimizer, host (ms)",
-        "host ms",
-        lambda row: formatting.short(row.middle(lambda one: one.host_ms)),
-    ),
-    Column(
-        "optimizer, device (ms)",
-        "device ms",
-        lambda row: formatting.short(row.middle(lambda one: one.device_ms)),
-    ),
-    Column(
-        "bandwidth reached",
-        "bandw.",
-        lambda row: formatting.percent(row.middle(lambda one: one.bandwidth_fraction)),
-    ),
-    Column("state", "state", lambda row: formatting.size(row.middle(lambda one: one.state_bytes))),
-    Column(
-        "gradients",
-        "grads",
-        lambda row: formatting.size(row.middle(lambda one: one.gradient_bytes)),
-    ),
-    Column(
-        "peak memory",
-        "peak",
-        lambda row: formatting.size(row.middle(lambda one: one.peak_memory_bytes)),
-    ),
+    _median("step (ms)", "step ms", formatting.short, _step_ms),
+    _median("optimizer, host (ms)", "host ms", formatting.short, lambda one: one.host_ms),
+    _median("optimizer, device (ms)", "device ms", formatting.short, lambda one: one.device_ms),
+    _median("bandwidth reached", "bandw.", formatting.percent, lambda one: one.bandwidth_fraction),
+    _median("state", "state", formatting.size, lambda one: one.state_bytes),
+    _median("gradients", "grads", formatting.size, lambda one: one.gradient_bytes),
+    _median("peak memory", "peak", formatting.size, lambda one: one.peak_memory_bytes),
 )

@@ -6,11 +6,17 @@ import pytest
 import schedulefree
 import torch
 from hub_schedulefree import compiled
-from torch._dynamo.testing import CompileCounter
 
 import hub
-from hub.testing.upstream import continues, gradients, groups_of, small_model, train
-from hub.updates import kernel
+from hub.testing.comparing import assert_close
+from hub.testing.upstream import (
+    compilations,
+    continues,
+    gradients,
+    groups_of,
+    small_model,
+    train,
+)
 
 OWN = {
     "lr": 0.01,
@@ -26,24 +32,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
 
 @pytest.fixture
-def counter(monkeypatch):
-    """Compile by a backend that counts, and runs the operations one by one."""
-    counts = CompileCounter()
-    again = torch.compile(compiled._step, backend=counts, fullgraph=True, dynamic=False)
-    monkeypatch.setattr(kernel, "_compiled", lambda *_: again)
-    torch._dynamo.reset()
-    return counts
+def counter():
+    with compilations(compiled._step) as counts:
+        yield counts
 
 
 def by_hand(model, **arguments):
     optimizer = schedulefree.AdamWScheduleFree(groups_of(model), **{**OWN, **arguments})
     optimizer.train()
     return optimizer
-
-
-def assert_close(ours, theirs, tolerance):
-    for (name, p), (_, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
-        torch.testing.assert_close(p, q, atol=tolerance, rtol=tolerance, msg=name)
 
 
 @pytest.mark.usefixtures("counter")

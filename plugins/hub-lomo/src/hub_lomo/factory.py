@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 
 from hub.errors import HubError, UnsupportedError
 from hub.repairs import keep_state_dtypes
+from hub.updates.stepping import Stepping
 from hub_lomo.arguments import LomoArguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
@@ -28,7 +29,7 @@ _EXACT = (torch.float32, torch.float64)
 _SCALING = ("loss_scale", "loss_scale_window")
 
 
-class _Stepping(Optimizer):
+class _InBackward(Stepping, Optimizer):
     """What both have: torch's constructor, a `step()`, and upstream's API over hub's engine.
 
     Upstream's constructor (lomo_optim 0.1.1) is not called: it takes a module, places hooks that
@@ -48,26 +49,12 @@ class _Stepping(Optimizer):
             arguments = {key: arguments[key] for key in arguments if key not in _SCALING}
         Optimizer.__init__(self, params, arguments)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update what has a gradient; `closure`, if any, reevaluates the model.
+    def _update_all(self) -> None:
+        """Update what has a gradient.
 
         Raises:
             UnsupportedError: fp16 gradients are not scaled, and scaling is not turned off.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self._update_all()
-        else:  # inside the backward pass, where entering `no_grad` takes as long as a small update
-            self._update_all()
-        # torch's schedulers warn if no step was taken, and Accelerate never calls this one.
-        self._opt_called = True
-        return loss
-
-    def _update_all(self) -> None:
         scale = self.hub_engine.loss_scale if self.hub_engine is not None else None
         for group in self.param_groups:
             may_lack_scale = scale is None and group.get("loss_scale") is not None
@@ -79,6 +66,8 @@ class _Stepping(Optimizer):
                     if scale is not None or grad.dtype not in _EXACT:
                         grad = _exact(grad, scale)
                     self._update(parameter, grad, group)
+        # torch's schedulers warn if no step was taken, and Accelerate never calls `step`.
+        self._opt_called = True
 
     def fused_backward(self, loss: Tensor, lr: float | None = None) -> None:
         """Compute a loss's gradients, and update each parameter as soon as it has its own.
@@ -200,7 +189,7 @@ class _Stepping(Optimizer):
             group.update(loss_scale=scale, loss_scale_steps=steps)
 
 
-class Lomo(_Stepping, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
+class Lomo(_InBackward, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
     """LOMO (https://arxiv.org/abs/2306.09782): SGD, computed in fp32 for narrower weights.
 
     Rounds as `fuse_update` of lomo_optim 0.1.1 (`lomo.py`) does.
@@ -215,7 +204,7 @@ class Lomo(_Stepping, lomo_optim.Lomo):  # type: ignore[misc]  # untyped
             parameter.copy_(weight)
 
 
-class AdaLomo(_Stepping, lomo_optim.AdaLomo):  # type: ignore[misc]  # untyped
+class AdaLomo(_InBackward, lomo_optim.AdaLomo):  # type: ignore[misc]  # untyped
     """AdaLomo (https://arxiv.org/abs/2310.10195), with its second moments in `self.state`.
 
     They are fp32, or fp64 for fp64 weights: `exp_avg_sq_row` of shape (..., n) and `exp_avg_sq_col`
