@@ -248,11 +248,10 @@ def sketched_directions(
         Shape (rows, rank), contiguous by columns.
     """
     rank = min(rank, *matrix.shape)
-    columns = matrix.shape[1]
-    signed = matrix * _normal(seed, (columns,)).sign().to(matrix.device)
-    whole = columns - columns % rank
-    sums = signed[:, :whole].reshape(len(matrix), -1, rank).sum(1)
-    sums[:, : columns - whole] += signed[:, whole:]
+    signs = _normal(seed, (matrix.shape[1],)).sign().to(matrix.device)
+    sums = matrix.new_zeros(len(matrix), rank)
+    for part, own in zip(torch.split(matrix, rank, 1), torch.split(signs, rank), strict=True):
+        sums[:, : part.shape[1]].addcmul_(part, own)  # without a copy of the whole matrix
     return _finite_or_last(torch.linalg.qr(sums).Q, last)
 
 
