@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.updates.stacking import add, scale, stacked, stacks
-from hub.updates.stepping import Stepping
+from hub.updates.stepping import StepWithClosure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class Bucket:
         return [state[key] for state in self.states]
 
 
-class InBuckets(Stepping):
+class InBuckets(StepWithClosure):
     """Mixin whose step goes through the buckets of each group.
 
     List it before the upstream class, and define `_update(bucket)`. galore_torch 1.0 and

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Stepping:
+class StepWithClosure:
     """Mixin whose step calls the closure, and then updates everything without gradients.
 
     List it before the upstream class, and define `_update_all()`.

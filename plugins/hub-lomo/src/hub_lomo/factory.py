@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from hub.errors import HubError, UnsupportedError
 from hub.repairs import keep_state_dtypes
-from hub.updates.stepping import Stepping
+from hub.updates.stepping import StepWithClosure
 from hub_lomo.arguments import LomoArguments
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _EXACT = (torch.float32, torch.float64)
 _SCALING = ("loss_scale", "loss_scale_window")
 
 
-class _InBackward(Stepping, Optimizer):
+class _InBackward(StepWithClosure, Optimizer):
     """What both have: torch's constructor, a `step()`, and upstream's API over hub's engine.
 
     Upstream's constructor (lomo_optim 0.1.1) is not called: it takes a module, places hooks that
