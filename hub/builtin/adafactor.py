@@ -35,9 +35,10 @@ from hub.arguments.resolve import validate_arguments
 from hub.builtin.arguments import AdafactorArguments
 from hub.errors import UnsupportedError
 from hub.repairs import keep_state_dtypes
+from hub.updates.stepping import StepWithClosure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
     from torch.optim.optimizer import ParamsT
@@ -84,7 +85,7 @@ def _rate(group: Group, state: State) -> float:
     return min(1e-6 * step if group["warmup_init"] else 1e-2, 1.0 / math.sqrt(step))
 
 
-class Adafactor(Optimizer):
+class Adafactor(StepWithClosure, Optimizer):
     """Adafactor with the arguments and defaults of `transformers.Adafactor` (5.23).
 
     It updates one tensor at a time or, with `foreach`, many. `hub.build("adafactor", model)` uses
@@ -93,6 +94,8 @@ class Adafactor(Optimizer):
     The state of a parameter of shape (..., n, m) has `exp_avg_sq_row` of shape (..., n) and
     `exp_avg_sq_col` of shape (..., m). A parameter with fewer than two dimensions has `exp_avg_sq`
     of the parameter's shape. With `beta1` the state also has `exp_avg` of the parameter's shape.
+
+    `step` raises `UnsupportedError` for a sparse gradient, and updates nothing then.
     """
 
     _get_lr = staticmethod(step_size)  # as `transformers.optimization.AdafactorSchedule` calls it
@@ -155,23 +158,12 @@ class Adafactor(Optimizer):
         for group in self.param_groups:
             group.setdefault("foreach", None)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _update_all(self) -> None:
         """Update all parameters that have a gradient.
-
-        Args:
-            closure: Recomputes the gradients and returns the loss.
-
-        Returns:
-            What the closure returns, or None.
 
         Raises:
             UnsupportedError: A gradient is sparse; then nothing is updated.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         trained = [
             (group, [p for p in group["params"] if p.grad is not None])
             for group in self.param_groups
@@ -187,7 +179,6 @@ class Adafactor(Optimizer):
             else:
                 for parameter in parameters:
                     _update(group, self._work(group, parameter))
-        return loss
 
     def _same_kind(self, parameters: list[Tensor]) -> Iterator[list[Tensor]]:
         """Return lists of parameters with the same dtype, device, state layout and step count."""

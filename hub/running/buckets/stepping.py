@@ -62,7 +62,7 @@ class Stepping:
             stand_ins,
             self._rounded(stand_ins),
             self.host,
-            Order() if one_by_one else None,
+            Order() if one_by_one and self.host is not None else None,
             together=self.together,
         )
 

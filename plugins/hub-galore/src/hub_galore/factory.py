@@ -13,13 +13,12 @@ from galore_torch import GaLoreAdamW8bit as UpstreamAdamW8bit
 from hub.repairs import HookedLoading, keep_state_dtypes, translate_state
 from hub.updates.low_rank import NumbersLowRank
 from hub.updates.same_shapes import single
+from hub.updates.stepping import StepWithClosure
 from hub_galore.projected import Projected
 from hub_galore.saved import live_state, plain_state
 from hub_galore.stepping import GaLoreAdafactor, GaLoreAdamW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
     from torch.optim import Optimizer
 
@@ -45,7 +44,7 @@ def adafactor(groups: list[Group], **arguments: Any) -> Optimizer:
     return optimizer
 
 
-class GaLoreAdamW8bit(NumbersLowRank, HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped
+class GaLoreAdamW8bit(StepWithClosure, NumbersLowRank, HookedLoading, UpstreamAdamW8bit):  # type: ignore[misc]  # both untyped
     """The algorithm of galore_torch 1.0 (adamw8bit.py), in which all weights train.
 
     Upstream's constructor passes arguments by position that bitsandbytes 0.50 takes for others
@@ -62,13 +61,7 @@ class GaLoreAdamW8bit(NumbersLowRank, HookedLoading, UpstreamAdamW8bit):  # type
         )
         translate_state(self, plain_state, live_state)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _update_all(self) -> None:
         if not self.initialized:  # as in bitsandbytes' own `step`
             self.check_overrides()
             self.to_gpu()
@@ -81,7 +74,6 @@ class GaLoreAdamW8bit(NumbersLowRank, HookedLoading, UpstreamAdamW8bit):  # type
                     self._update_low_rank(parameter, group, (gindex, pindex))
                 else:
                     self._update_plain(parameter, parameter.grad, group, (gindex, pindex))
-        return loss
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs; torch keeps three attributes, and drops bitsandbytes'.

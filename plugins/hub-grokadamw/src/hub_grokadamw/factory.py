@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import grokadamw
-import torch
 
 from hub.errors import CheckpointError, HubError
+from hub.updates.stepping import StepWithClosure
 from hub_grokadamw.update import update
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Group = dict[str, Any]
 
 
-class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
+class GrokAdamW(StepWithClosure, grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
     """The algorithm of grokadamw 0.1.2, with state where torch looks for it.
 
     Upstream's step (`grokadamw/grokadamw.py`) keeps state in the groups, keyed by the parameters,
@@ -29,24 +29,18 @@ class GrokAdamW(grokadamw.GrokAdamW):  # type: ignore[misc]  # untyped
     _places: Mapping[str, int] = {}
     """The place of each parameter in its group, by name, at the time of the build."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss.
+    def _update_all(self) -> None:
+        """Update each parameter that has a gradient.
 
         Raises:
             HubError: A grokking signal is not a number. Nothing has moved then, nor has it when a
                 signal function raises.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         rates = self._slow_rates()
         for group, rate in zip(self.param_groups, rates, strict=True):
             self._place(group)
             chosen = [parameter for parameter in group["params"] if parameter.grad is not None]
             update(group, chosen, [self.state[parameter] for parameter in chosen], rate)
-        return loss
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, whose parameters have their places in it from now on."""

@@ -10,10 +10,11 @@ from optimi.stableadamw import stableadamw
 from optimi.utils import _default_to_triton
 
 from hub.quiet import no_warnings
+from hub.updates.stepping import StepWithClosure
 from hub_optimi.update import LOW_PRECISION, update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -43,7 +44,7 @@ _SETTINGS = (
 )
 
 
-class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
+class StableAdamW(StepWithClosure, optimi.StableAdamW):  # type: ignore[misc]  # untyped
     """Upstream's class, on any device, with the betas and decay of its groups.
 
     - `group["triton"]` is decided from all parameters of the group, at its first step. Upstream
@@ -75,13 +76,7 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
         super().add_param_group(group)
         _add_betas(self.param_groups[-1])
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if any, reevaluates the model and returns the loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _update_all(self) -> None:
         for group in self.param_groups:
             lists: dict[str, list[Any]] = {name: [] for name in _LISTS}
             self._init_group(group, **lists)
@@ -90,7 +85,6 @@ class StableAdamW(optimi.StableAdamW):  # type: ignore[misc]  # untyped
                 stableadamw(**lists, **settings, triton=True)
             else:
                 update(group, lists)
-        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the implementation that was asked for, not the one chosen."""

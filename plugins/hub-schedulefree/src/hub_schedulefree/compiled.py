@@ -8,6 +8,7 @@ import schedulefree
 import torch
 
 from hub.updates.kernel import Kernel
+from hub.updates.stepping import StepWithClosure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,28 +16,25 @@ if TYPE_CHECKING:
     Group = dict[str, Any]
 
 
-class CompiledAdamW(schedulefree.AdamWScheduleFree):  # type: ignore[misc]
+class CompiledAdamW(StepWithClosure, schedulefree.AdamWScheduleFree):  # type: ignore[misc]
     """schedulefree's class, with one compiled kernel instead of ten operations.
 
     Computes as `adamw_schedulefree.py` (schedulefree 1.4.1), whose numbers change in every step and
     would be constants of a kernel. The gradients stay as they are.
     """
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update the weights; see the upstream class, whose errors it raises."""
         if not self.param_groups[0]["train_mode"]:
-            return super().step()  # raises
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+            return schedulefree.AdamWScheduleFree.step(self)  # raises
+        return super().step(closure)
+
+    def _update_all(self) -> None:
         for group in self.param_groups:
             numbers = _advanced(group)
             lists = self._lists(group)
             if lists[0]:
                 UPDATE(lists, numbers)
-        return loss
 
     def _lists(self, group: Group) -> list[list[Tensor]]:
         """Return the parameters to update, what is averaged, second moments, and gradients."""
