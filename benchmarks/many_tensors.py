@@ -73,10 +73,16 @@ def medians(steps: Sequence[Callable[[], object]], turns: int) -> list[float]:
         step()
     for turn in range(turns):
         for which in sorted(range(len(steps)), reverse=bool(turn % 2)):
-            start = time.perf_counter()
-            steps[which]()
-            times[which].append(time.perf_counter() - start)
+            times[which].append(seconds(steps[which]))
     return [statistics.median(each) for each in times]
+
+
+def seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def by_hand(case: Case, model: nn.Module) -> torch.optim.Optimizer:

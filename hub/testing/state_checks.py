@@ -165,7 +165,12 @@ def _comes_back_by_hand(subject: Subject) -> None:
 
 
 def _bytes(state_dict: Any) -> int:
-    return sum(
-        value.untyped_storage().nbytes() if isinstance(value, torch.Tensor) else len(repr(value))
-        for _, value in leaves(state_dict)
-    )
+    """Return the bytes of storages, which tensors may share, and the length of the rest."""
+    storages, rest = {}, 0
+    for _, value in leaves(state_dict):
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()  # noqa: SLF001 - two objects may be one
+        else:
+            rest += len(repr(value))
+    return sum(storages.values()) + rest

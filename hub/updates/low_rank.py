@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hub.repairs import seed_from
-from hub.updates.same_shapes import Bucket, products, stacked_matrices
+from hub.updates.same_shapes import Bucket, in_stack, products
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Group = dict[str, Any]
+    State = dict[str, Any]
 
 Side = Literal["left", "right", "full"]
 Basis = Any
 """A matrix; of the side "full" a list of two."""
+Bases = Any
+"""A stack of matrices; of the side "full" two."""
 
 OVERSAMPLED = 8
 """Directions that are followed and then dropped (Halko, Martinsson, Tropp 2011, section 4.2)."""
@@ -66,33 +69,35 @@ def side_of(shape: Sequence[int], proj_type: str) -> Side:
     return named
 
 
-def project(gradients: Tensor, bases: Sequence[Basis], side: Side) -> Tensor:
+def project(gradients: Tensor, bases: Bases, side: Side) -> Tensor:
     """Return the gradients in the coordinates of their bases.
 
     Args:
         gradients: Of shape (parameters, rows, columns).
-        bases: One for each.
+        bases: Theirs, of `stacked_bases`.
         side: The side that they project.
     """
     if side == "full":
-        left, right = _pair(bases)
+        left, right = bases
         return products(products(left.mT, gradients), right.mT)
-    basis = stacked_matrices(bases).to(gradients)
+    basis = bases.to(gradients)
     return products(gradients, basis.mT) if side == "right" else products(basis.mT, gradients)
 
 
-def project_back(updates: Tensor, bases: Sequence[Basis], side: Side) -> Tensor:
+def project_back(updates: Tensor, bases: Bases, side: Side) -> Tensor:
     """Return updates in the coordinates of their bases as updates of the weights."""
     if side == "full":
-        left, right = _pair(bases)
+        left, right = bases
         return products(products(left, updates), right)
-    basis = stacked_matrices(bases)
-    return products(updates, basis) if side == "right" else products(basis, updates)
+    return products(updates, bases) if side == "right" else products(bases, updates)
 
 
-def _pair(bases: Sequence[Basis]) -> tuple[Tensor, Tensor]:
-    left, right = zip(*bases, strict=True)
-    return stacked_matrices(left), stacked_matrices(right)
+def stacked_bases(bucket: Bucket, side: Side) -> Bases:
+    """Return the bases of all parameters, of shape (parameters, rows, columns)."""
+    if side != "full":
+        return bucket.stack("projector")
+    left, right = zip(*bucket.column("projector"), strict=True)
+    return in_stack(left), in_stack(right)
 
 
 def refresh_bases(bucket: Bucket, side: Side, numbers: Mapping[str, int]) -> None:
@@ -113,22 +118,36 @@ def refresh_bases(bucket: Bucket, side: Side, numbers: Mapping[str, int]) -> Non
             is_cheap = bucket.group["refresh"] == "staggered" and "projector" not in state
             (first if is_cheap else due).append(index)
     for index in first:
-        _replace(bucket, index, _found(bucket, index, side, sketched_directions))
+        replace_basis(bucket.states[index], _found(bucket, index, side, sketched_directions))
     if due and bucket.group["projection"] == "randomized":
         for index in due:
-            _replace(bucket, index, _found(bucket, index, side, leading_directions))
+            replace_basis(bucket.states[index], _found(bucket, index, side, leading_directions))
     elif due:
         gradients = bucket.gradient if len(due) == len(bucket.states) else bucket.gradient[due]
         bases = singular_bases(gradients, bucket.group["rank"], side)
         for index, basis in zip(due, bases, strict=True):
-            _replace(bucket, index, basis)
+            replace_basis(bucket.states[index], basis)
 
 
-def _replace(bucket: Bucket, index: int, basis: Basis) -> None:
-    bucket.states[index]["projector"] = basis
+def replace_basis(state: State, basis: Basis) -> None:
+    """Put a basis into a state, in the memory of the last one if it fits there."""
+    last = state.get("projector")
+    if isinstance(last, torch.Tensor) and _is_like(last, basis):
+        last.copy_(basis)
+    else:
+        state["projector"] = basis
 
 
-def is_due(state: dict[str, Any], group: Group, number: int) -> bool:
+def _is_like(tensor: Tensor, other: Tensor) -> bool:
+    return (tensor.shape, tensor.stride(), tensor.dtype, tensor.device) == (
+        other.shape,
+        other.stride(),
+        other.dtype,
+        other.device,
+    )
+
+
+def is_due(state: State, group: Group, number: int) -> bool:
     """Return whether a parameter gets a new projection in this step.
 
     Staggered parameters get theirs when their number says so, and remember that number. Multiples

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hub.updates.stacking import add, scale, stacked, stacks
+from hub.updates.stacking import add, add_to_stack, stacked, stacked_state, stacks, write_back
 from hub.updates.stepping import StepWithClosure
 
 if TYPE_CHECKING:
@@ -24,10 +25,15 @@ if TYPE_CHECKING:
 
     Group = dict[str, Any]
     State = dict[str, Any]
+    _Layout = tuple[torch.Size, tuple[int, ...]]  # a shape and strides
+    _Item = tuple[Tensor, Any, str, State]  # a parameter, its gradient, name and state
 
 _SMALL = 2**15
 """Matrices of more elements are multiplied one by one."""
-_SINGLE, _LANES, _TINY = 1, 4, 400
+_SINGLE = 1
+_TOLD_APART = (torch.float32, torch.float64)
+_TRIED = 20_000
+"""The least elements of products that show how they are rounded."""
 
 
 @dataclass(slots=True)  # frozen ones take as long to make as an operation on a small tensor
@@ -60,6 +66,18 @@ class Bucket:
         """Return what each state has under a key."""
         return [state[key] for state in self.states]
 
+    def stack(self, key: str) -> Tensor:
+        """Return the tensors under a key of the states, of shape (parameters, *shape).
+
+        Call `write` once it has changed.
+        """
+        tensors = self.column(key)
+        return stacked_state(tensors) if len(tensors) > _SINGLE else tensors[0].unsqueeze(0)
+
+    def write(self, key: str, stack: Tensor) -> None:
+        """Keep a stack that has changed in place."""
+        write_back(stack, self.column(key))
+
 
 class InBuckets(StepWithClosure):
     """Mixin whose step goes through the buckets of each group.
@@ -81,29 +99,28 @@ def buckets(optimizer: Optimizer, group: Group) -> Iterator[Bucket]:
         RuntimeError: A gradient is sparse.
     """
     if len(group["params"]) == _SINGLE:  # as layerwise forms step
-        if _has_gradient(optimizer, group["params"][0]):
+        if _gradient(optimizer, group["params"][0]) is not None:
             yield single(optimizer, group, 0)
         return
     names = group.get("param_names") or [""] * len(group["params"])
-    alike: dict[Any, list[tuple[Tensor, str, State]]] = {}
+    items: list[_Item] = []
+    kinds = []
     for parameter, name in zip(group["params"], names, strict=True):
-        if not _has_gradient(optimizer, parameter):
-            continue
-        state = optimizer.state[parameter]
-        key = parameter.grad.dtype, state.setdefault("step", 0), len(state)
-        alike.setdefault(key, []).append((parameter, name, state))
-    for items in alike.values():
-        parameters = [parameter for parameter, _, _ in items]
-        gradients = [parameter.grad for parameter in parameters]
-        for places in stacks(parameters, gradients):  # type: ignore[arg-type]
-            yield _bucket(group, [items[place] for place in places])
+        gradient = _gradient(optimizer, parameter)
+        if gradient is not None:
+            state = optimizer.state[parameter]
+            items.append((parameter, gradient, name, state))
+            kinds.append((gradient.dtype, state.setdefault("step", 0), len(state)))
+    parameters, gradients = [item[0] for item in items], [item[1] for item in items]
+    for places in stacks(parameters, gradients, kinds=kinds):
+        yield _bucket(group, [items[place] for place in places])
 
 
-def _has_gradient(optimizer: Optimizer, parameter: Tensor) -> bool:
+def _gradient(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
     gradient = parameter.grad
     if gradient is not None and gradient.layout is not torch.strided:
         raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
-    return gradient is not None
+    return gradient
 
 
 def single(optimizer: Optimizer, group: Group, index: int) -> Bucket:
@@ -112,18 +129,12 @@ def single(optimizer: Optimizer, group: Group, index: int) -> Bucket:
     state = optimizer.state[parameter]
     state.setdefault("step", 0)
     names = group.get("param_names")
-    return _bucket(group, [(parameter, names[index] if names else "", state)])
+    return _bucket(group, [(parameter, parameter.grad, names[index] if names else "", state)])
 
 
-def _bucket(group: Group, items: Sequence[tuple[Tensor, str, State]]) -> Bucket:
-    parameters = [parameter for parameter, _, _ in items]
-    return Bucket(
-        group,
-        parameters,
-        [name for _, name, _ in items],
-        [state for _, _, state in items],
-        in_stack([parameter.grad for parameter in parameters]),
-    )
+def _bucket(group: Group, items: Sequence[_Item]) -> Bucket:
+    parameters, gradients, names, states = map(list, zip(*items, strict=True))
+    return Bucket(group, parameters, names, states, in_stack(gradients))
 
 
 def in_stack(tensors: Sequence[Any]) -> Tensor:
@@ -135,15 +146,6 @@ def in_stack(tensors: Sequence[Any]) -> Tensor:
     return stack if len(tensors) > _SINGLE else stack.unsqueeze(0)
 
 
-def stacked_matrices(matrices: Sequence[Any]) -> Tensor:
-    """Return matrices as one tensor, in the order of strides that they have.
-
-    Products round by that order.
-    """
-    by_columns = len(matrices) > _SINGLE and matrices[0].stride(0) < matrices[0].stride(1)
-    return in_stack([matrix.mT for matrix in matrices]).mT if by_columns else in_stack(matrices)
-
-
 def of_stack(stack: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors of a stack."""
     return stack.unbind() if len(stack) > _SINGLE else (stack.squeeze(0),)
@@ -152,9 +154,8 @@ def of_stack(stack: Tensor) -> tuple[Tensor, ...]:
 def products(left: Tensor, right: Tensor) -> Tensor:
     """Return the product of each matrix of a stack with its partner, as `torch.mm` rounds it.
 
-    On CPUs the batched product of torch 2.13 with MKL equals single ones to the last bit in fp32 if
-    all sides are multiples of four and the matrices are not tiny;
-    others are multiplied one by one. On other devices the two may round differently.
+    On a CPU the batched product is only taken where it rounds as single ones, so that an update
+    does not depend on what else is stepped. On other devices the two may round differently.
 
     Args:
         left: Of shape (number, rows, inner).
@@ -162,21 +163,47 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     """
     if len(left) == _SINGLE:
         return torch.mm(left.squeeze(0), right.squeeze(0)).unsqueeze(0)
-    if _rounds_alike(left, right):
+    if max(left[0].numel(), right[0].numel()) <= _SMALL and _batched_is_single(left, right):
         return torch.bmm(left, right)
     return in_stack([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
 
 
-def _rounds_alike(left: Tensor, right: Tensor) -> bool:
-    sides = (*left.shape[1:], right.shape[-1])
-    size = sides[0] * sides[1] * sides[2]
-    if max(left[0].numel(), right[0].numel()) > _SMALL:
-        return False
-    if left.device.type != "cpu":
+def _batched_is_single(left: Tensor, right: Tensor) -> bool:
+    """Whether to take the batched product for the single ones."""
+    if not left.is_cpu:
         return True
-    return (
-        left.dtype is torch.float32 and size >= _TINY and all(side % _LANES == 0 for side in sides)
-    )
+    if torch.compiler.is_compiling():
+        return False
+    if type(left) is not torch.Tensor:  # a fake one
+        return True
+    layouts = ((each.shape, each.stride()) for each in (left, right))
+    return _round_alike(*layouts, left.dtype, torch.get_num_threads())
+
+
+@cache
+def _round_alike(left: _Layout, right: _Layout, dtype: torch.dtype, _threads: int) -> bool:
+    """Return whether a batched product rounds as single ones, found by multiplying random numbers.
+
+    BLAS libraries choose their code by shapes, strides and threads, and each by other rules: MKL
+    2024.2 differs on processors with AVX2, but hardly with AVX-512. Products in bf16 and fp16 are
+    taken for different: they are summed in fp32, and most differences then rounded away.
+    """
+    if dtype not in _TOLD_APART:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    elements = left[0][0] * left[0][1] * right[0][2]
+    for _ in range(math.ceil(_TRIED / max(1, elements))):
+        stacks = [
+            torch.empty_strided(shape, strides, dtype=dtype).copy_(
+                torch.randn(shape, dtype=dtype, generator=generator)
+            )
+            for shape, strides in (left, right)
+        ]
+        # Copies: code may depend on where a matrix begins.
+        pairs = zip(*([matrix.clone() for matrix in stack] for stack in stacks), strict=True)
+        if not torch.equal(torch.bmm(*stacks), torch.stack([torch.mm(*pair) for pair in pairs])):
+            return False
+    return True
 
 
 def start(bucket: Bucket, key: str, like: Tensor) -> None:
@@ -193,17 +220,14 @@ def adam_quotient(bucket: Bucket, gradient: Tensor) -> Tensor:
     1.0 and apollo_torch 1.0.3 (adamw.py) have.
     """
     beta1, beta2 = bucket.group["betas"]
-    first, second = bucket.column("exp_avg"), bucket.column("exp_avg_sq")
-    each = of_stack(gradient)
-    scale(first, [beta1] * len(first))
-    add(first, each, 1.0 - beta1)
-    scale(second, [beta2] * len(second))
-    # Also of a lone one: compiled, `addcmul_` (torch 2.13) rounds otherwise.
-    torch._foreach_addcmul_(second, each, each, value=1.0 - beta2)
-    if len(first) == _SINGLE:
-        lone: Tensor = first[0] / second[0].sqrt().add_(bucket.group["eps"])
-        return lone.unsqueeze(0)
-    return in_stack(first) / in_stack(second).sqrt().add_(bucket.group["eps"])
+    first, second = bucket.stack("exp_avg"), bucket.stack("exp_avg_sq")
+    add_to_stack(first.mul_(beta1), gradient, 1.0 - beta1)
+    # Not `addcmul_`: compiled, that of torch 2.13 rounds otherwise.
+    torch._foreach_addcmul_([second.mul_(beta2)], [gradient], [gradient], value=1.0 - beta2)
+    bucket.write("exp_avg", first)
+    bucket.write("exp_avg_sq", second)
+    denominator = second.sqrt().add_(bucket.group["eps"])
+    return torch.div(first, denominator, out=denominator)
 
 
 def adam_move(bucket: Bucket, update: Tensor) -> None:

@@ -6,15 +6,17 @@ call, and on a CPU all threads share its work.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
+_HALF = (torch.bfloat16, torch.float16)
 _SMALL = {"cpu": 2**15 - 1}
 """The most elements of a tensor in a stack. From 2**15 on, torch (2.13, `internal::GRAIN_SIZE`)
 splits one tensor among threads: it adds its elements in another order than a row of a stack, and
@@ -25,36 +27,45 @@ _MOST = {"cpu": 2**18}
 _MOST_ELSEWHERE = 2**24
 
 
-def stacks(first: Sequence[Tensor], *others: Sequence[Tensor]) -> list[list[int]]:
+def stacks(
+    first: Sequence[Tensor], *others: Sequence[Tensor], kinds: Iterable[object] = repeat(None)
+) -> list[list[int]]:
     """Return the places of tensors, those to be stacked together, in the order of the first ones.
 
-    Small tensors of the same shape, dtype and device are in one list, up to a size that suits the
-    device. Each other tensor is in a list by itself, as is one that is not contiguous.
+    Small tensors of the same shape, dtype, device and kind are in one list, up to a size that suits
+    the device. Each other tensor is in a list by itself, as is one that is not contiguous.
 
     Args:
         first: The tensors.
         others: Tensors of the same shapes, dtypes and devices, such as gradients. Their places too
             have one only if they are contiguous.
+        kinds: Of each.
     """
-    chosen: list[list[int]] = []
-    latest: dict[object, list[int]] = {}
-    for place, tensor in enumerate(first):
-        if not is_stackable(tensor, *(other[place] for other in others)):
-            chosen.append([place])
-            continue
-        size, device = tensor.numel(), tensor.device
-        key = (tensor.shape, tensor.dtype, device)
-        places = latest.get(key)
-        if places is None or (len(places) + 1) * size > _MOST.get(device.type, _MOST_ELSEWHERE):
-            places = latest[key] = []
-            chosen.append(places)
-        places.append(place)
-    return chosen
+    lists = (first, *others)
+    loose = {i for each in lists for i, tensor in enumerate(each) if not tensor.is_contiguous()}
+    chosen = [[place] for place in loose]
+    alike: dict[tuple[torch.Size, torch.dtype, torch.device, object], list[int]] = {}
+    for place, (tensor, kind) in enumerate(zip(first, kinds, strict=False)):
+        if place not in loose:
+            key = tensor.shape, tensor.dtype, tensor.device, kind
+            alike.setdefault(key, []).append(place)
+    for (shape, _, device, _), places in alike.items():
+        count = _together(shape.numel(), device)
+        chosen.extend(places[start : start + count] for start in range(0, len(places), count))
+    return sorted(chosen)
+
+
+def _together(size: int, device: torch.device) -> int:
+    """Return how many tensors of a size a stack has at most."""
+    if size > _SMALL.get(device.type, _SMALL_ELSEWHERE):
+        return 1
+    most = _MOST.get(device.type, _MOST_ELSEWHERE)
+    return max(1, most // size) if size else most
 
 
 def is_stackable(tensor: Tensor, *others: Tensor) -> bool:
     """Return whether a tensor is small enough for a stack, and it and others are contiguous."""
-    if tensor.numel() > _SMALL.get(tensor.device.type, _SMALL_ELSEWHERE):
+    if _together(tensor.numel(), tensor.device) == 1:
         return False
     return tensor.is_contiguous() and all(other.is_contiguous() for other in others)
 
@@ -62,9 +73,67 @@ def is_stackable(tensor: Tensor, *others: Tensor) -> bool:
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """Return tensors of one shape as one tensor with one more dimension, the first.
 
-    It is a copy of several tensors. A lone one is returned as it is.
+    It is a copy of several tensors, unless they lie side by side in memory. A lone one is returned
+    as it is. Matrices keep their order of strides, by which products round.
     """
-    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0]
+    if len(tensors) == 1:
+        return tensors[0]
+    side_by_side = _as_one(tensors)
+    if side_by_side is not None:
+        return side_by_side
+    if tensors[0].is_contiguous() or not _is_dense(tensors[0]):
+        return torch.stack(list(tensors))
+    return torch.stack([matrix.mT for matrix in tensors]).mT
+
+
+def stacked_state(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of state as `stacked` does, on a CPU after moving them side by side.
+
+    They stay the same objects, with their elements in one memory, so that the next stack of them
+    need not be copied. Those that lie beside others already are left there: only what is new or
+    loaded moves, and memory that some tensors have left is not kept by those that stay.
+    """
+    if len(tensors) == 1 or not all(map(_can_move, tensors)):
+        return stacked(tensors)
+    first = tensors[0]
+    memory = first.new_empty(len(tensors), first.numel())
+    for tensor, part in zip(tensors, memory, strict=True):
+        tensor.data = part.as_strided(first.shape, first.stride()).copy_(tensor)
+    return stacked(tensors)
+
+
+def _as_one(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return a view of tensors that lie side by side in one storage, and None of others."""
+    first = tensors[0]
+    if not _has_address(first) or not _is_dense(first):
+        return None
+    begin, size = first.data_ptr(), first.nbytes
+    # Whatever begins in the memory of a storage is on it.
+    room = first.untyped_storage().nbytes() - first.storage_offset() * first.itemsize
+    if not size or room < len(tensors) * size or tensors[1].data_ptr() != begin + size:
+        return None
+    places = range(begin, begin + len(tensors) * size, size)
+    strides = first.stride()
+    if [tensor.data_ptr() for tensor in tensors] != [*places]:
+        return None
+    if [tensor.stride() for tensor in tensors].count(strides) < len(tensors):
+        return None
+    return first.as_strided((len(tensors), *first.shape), (first.numel(), *strides))
+
+
+def _has_address(tensor: Tensor) -> bool:
+    """Whether a tensor is on a CPU, and neither fake, as those of compilers, nor made of others."""
+    return tensor.is_cpu and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or (tensor.ndim > 1 and tensor.mT.is_contiguous())
+
+
+def _can_move(tensor: Tensor) -> bool:
+    """Return whether a tensor on a CPU has a storage of its own, without gaps."""
+    alone = _has_address(tensor) and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return alone and _is_dense(tensor)
 
 
 def rows(stack: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -73,8 +142,9 @@ def rows(stack: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def write_back(stack: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Copy a changed stack to the tensors that `stacked` made it of."""
-    if len(tensors) > 1:
+    """Copy a changed stack to the tensors that it was made of, unless it is their memory."""
+    is_theirs = _has_address(stack) and stack.data_ptr() == tensors[0].data_ptr()
+    if len(tensors) > 1 and not is_theirs:
         torch._foreach_copy_(list(tensors), stack.unbind())
 
 
@@ -84,7 +154,7 @@ def scale(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
     On a CPU `torch._foreach_mul_` (2.13) first rounds the factors to the dtype of the tensors: to a
     bf16 number near 1, which a weight decay of less than 0.2 % does not survive.
     """
-    if len(tensors) == 1 or tensors[0].dtype in (torch.bfloat16, torch.float16):
+    if len(tensors) == 1 or tensors[0].dtype in _HALF:
         for tensor, factor in zip(tensors, factors, strict=True):
             tensor.mul_(factor)
     elif tensors[0].device.type == "cpu" and len(set(factors)) == 1:
@@ -100,6 +170,17 @@ def add(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float) -> No
         tensors[0].add_(others[0], alpha=alpha)
     else:
         torch._foreach_add_(list(tensors), list(others), alpha=alpha)
+
+
+def add_to_stack(stack: Tensor, others: Tensor, alpha: float) -> None:
+    """Add to each tensor of a stack so many times its partner, rounding as for each alone.
+
+    On a CPU torch (2.13) rounds bf16 and fp16 elements at the end of a tensor otherwise.
+    """
+    if stack.dtype in _HALF and stack.ndim and len(stack) > 1:
+        torch._foreach_add_(list(stack.unbind()), list(others.unbind()), alpha=alpha)
+    else:
+        stack.add_(others, alpha=alpha)
 
 
 def each(numbers: Tensor, stack: Tensor) -> Tensor:

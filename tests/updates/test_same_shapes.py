@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hub.updates import stacking
-from hub.updates.same_shapes import buckets, in_stack, products, single, stacked_matrices
+from hub.updates import same_shapes, stacking
+from hub.updates.same_shapes import buckets, in_stack, products, single
 
 SIDES = [(4, 8), (8, 512), (12, 100), (32, 20), (5, 33), (8, 17), (2, 3), (64, 1024)]
 RANKS = [1, 2, 3, 4, 8, 12, 32]
@@ -21,12 +21,40 @@ def test_products_round_as_single_ones(sides, dtype):
         gradients = torch.randn(5, rows, columns).to(dtype)
         bases = [torch.randn(rank, rows).to(dtype).mT for _ in gradients]
         bases = bases if by_columns else [basis.contiguous() for basis in bases]
-        basis = stacked_matrices(bases)
+        basis = in_stack(bases)
         found = products(basis.mT, gradients)
         expected = [basis.mT @ one for basis, one in zip(bases, gradients, strict=True)]
         assert torch.equal(found, torch.stack(expected))
         back = products(basis, found)
         assert torch.equal(back, torch.stack([b @ e for b, e in zip(bases, expected, strict=True)]))
+
+
+@pytest.fixture
+def untried():
+    """Shapes are tried in the test, and not taken for tried after it."""
+    same_shapes._round_alike.cache_clear()
+    yield
+    same_shapes._round_alike.cache_clear()
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize("is_off", [False, True])
+def test_a_batched_product_that_rounds_otherwise_is_not_taken(is_off, monkeypatch):
+    calls = []
+
+    def bmm(left, right):
+        calls.append(len(left))
+        found = torch.stack([torch.mm(*pair) for pair in zip(left, right, strict=True)])
+        found[-1, -1, -1] *= 1 + is_off * 2.0**-20
+        return found
+
+    monkeypatch.setattr(torch, "bmm", bmm)
+    left, right = torch.randn(3, 4, 8), torch.randn(3, 8, 16)
+    expected = torch.stack([torch.mm(*pair) for pair in zip(left, right, strict=True)])
+    assert torch.equal(products(left, right), expected)
+    tried = len(calls)
+    assert torch.equal(products(left, right), expected)
+    assert len(calls) == tried + (not is_off), "it is found out once"
 
 
 def test_one_tensor_is_not_copied():

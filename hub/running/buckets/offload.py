@@ -9,7 +9,7 @@ that share one still do, and strides stay, by which matrix products round.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ class _Held:
     device: torch.device
     """Of the parameters."""
     tensors: list[Tensor] = field(default_factory=list)
+    owners: set[int] = field(default_factory=set)
+    """The identities of these parameters."""
 
 
 class Host:
@@ -90,8 +92,7 @@ class Host:
         for held in _held(optimizer, parameters):
             memory = self._memory(held.device)
             if not memory.is_away(held.storage):
-                leaving = _without_the_rest(held)
-                gone = memory.put(leaving, self._home(leaving, held.tensors))
+                gone = memory.put(held.storage, self._home(held))
                 going.add(held.device)
                 for tensor in held.tensors:
                     _put_on(tensor, gone)
@@ -123,10 +124,10 @@ class Host:
             for device, departure in departures.items():
                 self._memory(device).await_departure(departure)
 
-    def _home(self, storage: UntypedStorage, tensors: Sequence[Tensor]) -> UntypedStorage | None:
-        homes = (self._homes.pop(tensor, None) for tensor in tensors)  # type: ignore[no-untyped-call]
+    def _home(self, held: _Held) -> UntypedStorage | None:
+        homes = (self._homes.pop(tensor, None) for tensor in held.tensors)  # type: ignore[no-untyped-call]
         known: list[UntypedStorage] = [home for home in homes if home is not None]
-        return next((home for home in known if home.nbytes() == storage.nbytes()), None)
+        return next((home for home in known if home.nbytes() == held.storage.nbytes()), None)
 
     def _memory(self, device: torch.device) -> Memory:
         if device not in self.memories:
@@ -179,9 +180,10 @@ def _held(optimizer: Optimizer, parameters: Sequence[Tensor]) -> list[_Held]:
             if not tensor.ndim or not tensor.numel() or key in staying or _is_weight(tensor):
                 continue
             held = found.setdefault(key, _Held(tensor.untyped_storage(), parameter.device))
+            held.owners.add(id(parameter))
             if not any(known is tensor for known in held.tensors):
                 held.tensors.append(tensor)
-    return [*found.values()]
+    return [part for held in found.values() for part in _parts(held)]
 
 
 def _is_weight(tensor: Tensor) -> bool:
@@ -198,16 +200,18 @@ def _put_on(tensor: Tensor, storage: UntypedStorage) -> None:
     tensor.data = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
-def _without_the_rest(held: _Held) -> UntypedStorage:
-    """Return the storage, or a smaller one if a tensor is alone on it and needs just a part.
+def _parts(held: _Held) -> list[_Held]:
+    """Return what moves: the storage, or one for each tensor if they are only beside each other.
 
-    Some keep a slice of the singular vectors of their gradient.
+    Tensors may be parts of one storage for several parameters, which come and go alone, or need
+    just a part of it: some keep a slice of the singular vectors of their gradient.
     """
-    (tensor, *others) = held.tensors
-    if others or held.storage.nbytes() <= tensor.nbytes:
-        return held.storage
-    tensor.data = tensor.clone()  # keeps the strides, unless elements overlap or have gaps
-    return tensor.untyped_storage()
+    used, size = sum(tensor.nbytes for tensor in held.tensors), held.storage.nbytes()
+    if used > size or (used == size and (len(held.owners) == 1 or len(held.tensors) == 1)):
+        return [held]
+    for tensor in held.tensors:
+        tensor.data = tensor.clone()  # keeps the strides, unless elements overlap or have gaps
+    return [replace(held, storage=t.untyped_storage(), tensors=[t]) for t in held.tensors]
 
 
 def _place_wrappers(state: Any, device: torch.device) -> None:

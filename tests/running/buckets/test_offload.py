@@ -239,3 +239,24 @@ def test_what_two_parameters_share_moves_once():
         host.end()
         assert torch.equal(shared, torch.arange(8.0))
     assert memory.allocated == 1
+
+
+def test_parameters_whose_state_shares_memory_come_and_go_alone():
+    optimizer, first, host, _ = keeper({})
+    others = [nn.Parameter(torch.zeros(3)) for _ in range(3)]
+    optimizer.add_param_group({"params": others})
+    every = [first, *others]
+    for parameter, moment in zip(every, torch.arange(8.0).split(2), strict=True):
+        optimizer.state[parameter] = {"moment": moment}
+    for step in range(3):
+        buckets = [every[:2], every[2:]] if step else [every]
+        for bucket in buckets:  # the second one comes before the first one leaves
+            host.fetch(optimizer, bucket)
+            host.await_arrival(optimizer, bucket)
+        for bucket in buckets:
+            for parameter in bucket:
+                optimizer.state[parameter]["moment"].add_(1)
+            host.store(optimizer, bucket)
+        host.end()
+    found = [optimizer.state[parameter]["moment"] for parameter in every]
+    assert torch.equal(torch.cat(found), torch.arange(8.0) + 3)

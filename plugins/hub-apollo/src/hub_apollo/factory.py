@@ -9,7 +9,13 @@ import torch
 from apollo_torch import APOLLOAdamW as UpstreamAPOLLOAdamW
 
 from hub.repairs import translate_state
-from hub.updates.low_rank import NumbersLowRank, project, refresh_bases, side_of
+from hub.updates.low_rank import (
+    NumbersLowRank,
+    project,
+    refresh_bases,
+    side_of,
+    stacked_bases,
+)
 from hub.updates.same_shapes import InBuckets, adam_move, adam_quotient, norms, start
 from hub.updates.stacking import each
 from hub_apollo.arguments import LowRankArguments
@@ -96,7 +102,7 @@ class APOLLOAdamW(InBuckets, NumbersLowRank, UpstreamAPOLLOAdamW):  # type: igno
             refresh_random_bases(bucket, side, self.low_rank_numbers)
         else:
             refresh_bases(bucket, side, self.low_rank_numbers)
-        return project(bucket.gradient, bucket.column("projector"), side)
+        return project(bucket.gradient, stacked_bases(bucket, side), side)
 
     def _scaled(self, bucket: Bucket, factors: Tensor) -> Tensor:
         """Return the gradients times their factors, with a norm that grows by 1 % at most."""

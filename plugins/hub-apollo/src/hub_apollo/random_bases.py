@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apollo_torch.random_projector import GradientProjector, next_seed
 
 from hub.repairs import seed_from
-from hub.updates.low_rank import is_due
+from hub.updates.low_rank import is_due, replace_basis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,13 +34,13 @@ def refresh_random_bases(bucket: Bucket, side: Side, numbers: Mapping[str, int])
     for index, (name, state) in enumerate(zip(bucket.names, bucket.states, strict=True)):
         is_restored = "seed" in state and "projector" not in state
         if is_restored and "exp_avg" in state:
-            state["projector"] = _drawn(bucket, index, side)
+            replace_basis(state, _drawn(bucket, index, side))
         if is_due(state, bucket.group, numbers.get(name, 0)):
             if "seed" not in state:
                 state["seed"] = seed_from(name)
             elif "exp_avg" in state:
                 state["seed"] = next_seed(state["seed"])
-            state["projector"] = _drawn(bucket, index, side)
+            replace_basis(state, _drawn(bucket, index, side))
 
 
 def _drawn(bucket: Bucket, index: int, side: Side) -> Tensor:

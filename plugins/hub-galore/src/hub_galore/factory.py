@@ -91,8 +91,9 @@ class GaLoreAdamW8bit(StepWithClosure, NumbersLowRank, HookedLoading, UpstreamAd
 
     def _update_low_rank(self, parameter: Tensor, group: Group, at: Index) -> None:
         """Project, take AdamW's step from zero, project it back and add it; then decay."""
-        projected = Projected(single(self, group, at[1]), self.low_rank_numbers)
-        low_rank_grad = projected.gradient[0]
+        bucket = single(self, group, at[1])
+        projected = Projected(bucket, self.low_rank_numbers)
+        low_rank_grad = bucket.gradient[0]
         update = torch.zeros_like(low_rank_grad)
         no_decay = {**group, "weight_decay": 0.0}
         self._update_stand_in(parameter, update, low_rank_grad, no_decay, at)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub.updates.low_rank import project, project_back, refresh_bases, side_of
+from hub.updates.low_rank import (
+    project,
+    project_back,
+    refresh_bases,
+    side_of,
+    stacked_bases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +26,8 @@ class Projected:
     The state has the basis itself, as `projector`, in place of an object.
 
     Args:
-        bucket: Low-rank parameters.
+        bucket: Low-rank parameters. Its `gradient` becomes the projected one, of shape (parameters,
+            rows, columns), one of the two not above the rank.
         numbers: Theirs, see `hub.updates.low_rank.NumbersLowRank`.
     """
 
@@ -28,9 +35,8 @@ class Projected:
         self._side = side_of(bucket.shape, bucket.group["proj_type"])
         self._scale = bucket.group["scale"]
         refresh_bases(bucket, self._side, numbers)
-        self._bases = bucket.column("projector")
-        self.gradient = project(bucket.gradient, self._bases, self._side)
-        """Of shape (parameters, rows, columns), one of the two not above the rank."""
+        self._bases = stacked_bases(bucket, self._side)
+        bucket.gradient = project(bucket.gradient, self._bases, self._side)
 
     def back(self, update: Tensor) -> Tensor:
         """Return an update of the weights, scaled."""

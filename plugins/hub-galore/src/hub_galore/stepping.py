@@ -17,7 +17,7 @@ from galore_torch import GaLoreAdamW as UpstreamAdamW
 
 from hub.updates.low_rank import NumbersLowRank
 from hub.updates.same_shapes import InBuckets, adam_move, adam_quotient, in_stack, norms, start
-from hub.updates.stacking import each, scale
+from hub.updates.stacking import add_to_stack, each
 from hub_galore.projected import Projected
 
 if TYPE_CHECKING:
@@ -46,10 +46,9 @@ class GaLoreAdamW(_Projecting, UpstreamAdamW):  # type: ignore[misc]  # untyped
 
     def _update(self, bucket: Bucket) -> None:
         projected = self._projected(bucket)
-        gradient = bucket.gradient if projected is None else projected.gradient
-        start(bucket, "exp_avg", gradient)
-        start(bucket, "exp_avg_sq", gradient)
-        update = adam_quotient(bucket, gradient)
+        start(bucket, "exp_avg", bucket.gradient)
+        start(bucket, "exp_avg_sq", bucket.gradient)
+        update = adam_quotient(bucket, bucket.gradient)
         if projected is not None:
             update = projected.back(update)
         adam_move(bucket, update)
@@ -65,14 +64,13 @@ class GaLoreAdafactor(_Projecting, UpstreamAdafactor):  # type: ignore[misc]  # 
         if bucket.gradient.dtype in _HALF:
             bucket = replace(bucket, gradient=bucket.gradient.float())
         projected = self._projected(bucket)
-        gradient = bucket.gradient if projected is None else projected.gradient
         weights = bucket.parameters
         if weights[0].dtype in _HALF:
             weights = [weight.float() for weight in weights]
         lengths = torch._foreach_norm(weights)  # noqa: SLF001
         sizes = torch._foreach_div(lengths, bucket.shape.numel() ** 0.5)  # noqa: SLF001
         rate = _count(bucket, sizes)
-        update = _adafactor_update(bucket, gradient)
+        update = _adafactor_update(bucket)
         update.mul_(each(rate, update) if isinstance(rate, torch.Tensor) else rate)
         if bucket.group["beta1"] is not None:
             update = _averaged(bucket, update)
@@ -100,9 +98,9 @@ def _count(bucket: Bucket, sizes: Sequence[Tensor]) -> float | Tensor:
     return torch.where(size > least, size * rate, torch.full_like(size, least * rate))
 
 
-def _adafactor_update(bucket: Bucket, gradient: Tensor) -> Tensor:
+def _adafactor_update(bucket: Bucket) -> Tensor:
     """Update the moments, and return the gradient over the root of the second, clipped."""
-    group = bucket.group
+    group, gradient = bucket.group, bucket.gradient
     decay = 1.0 - math.pow(bucket.states[0]["step"], group["decay_rate"])
     square = gradient**2 + group["eps"][0]
     if gradient.ndim >= _MATRIX:
@@ -119,10 +117,10 @@ def _adafactor_update(bucket: Bucket, gradient: Tensor) -> Tensor:
 def _mixed_in(bucket: Bucket, key: str, new: Tensor, decay: float) -> Tensor:
     """Update one of the moments by a running average, and return it for all parameters."""
     start(bucket, key, new)
-    moments = bucket.column(key)
-    scale(moments, [decay] * len(moments))
-    torch._foreach_add_(moments, new.unbind(), alpha=1.0 - decay)
-    return in_stack(moments)
+    moments = bucket.stack(key)
+    add_to_stack(moments.mul_(decay), new, 1.0 - decay)
+    bucket.write(key, moments)
+    return moments
 
 
 def _averaged(bucket: Bucket, update: Tensor) -> Tensor:

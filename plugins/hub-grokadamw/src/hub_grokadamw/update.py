@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hub.measuring import local_part
-from hub.updates.stacking import each, rows, scale, stacked, stacks, write_back
+from hub.updates.stacking import each, rows, scale, stacked, stacked_state, stacks, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def _update_alike(
     scale(means, own)
     for mean, row, kept in zip(means, rows(grad, means), own, strict=True):
         mean.add_(row, alpha=1 - kept)
-    square = stacked(squares)
+    square = stacked_state(squares)
     square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     write_back(square, squares)
     weights = [local_part(parameter) for parameter in parameters]
@@ -99,7 +99,7 @@ def _amplified(
     scale(slows, [rate] * len(slows))
     # Not in a stack: with `alpha`, bf16 elements at the end of a tensor round otherwise on a CPU.
     torch._foreach_add_(slows, list(rows(grad, slows)), alpha=1 - rate)
-    amplified: Tensor = (group["lamb"] * stacked(slows)).add_(grad)
+    amplified: Tensor = (group["lamb"] * stacked_state(slows)).add_(grad)
     return amplified
 
 

@@ -13,7 +13,7 @@ import torch
 from optimi.stableadamw import _single_param_stableadamw
 from optimi.utils import debias_beta
 
-from hub.updates.stacking import each, scale, stacked, stacks, write_back
+from hub.updates.stacking import each, scale, stacked, stacked_state, stacks, write_back
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,15 +86,18 @@ def _update_stack(
     settings: dict[str, Any],
 ) -> None:
     """Update tensors of one shape."""
-    torch._foreach_lerp_(means, grads, weight=settings["beta1_comp"])
-    grad, square = stacked(grads), stacked(squares)
+    grad, mean, square = stacked(grads), stacked_state(means), stacked_state(squares)
+    mean.lerp_(grad, weight=settings["beta1_comp"])
     square.mul_(settings["beta2_hat"]).addcmul_(grad, grad, value=settings["beta2_comp"])
+    write_back(mean, means)
     write_back(square, squares)
-    rates = [settings["lr"] / max(1, size) for size in _sizes(grad, square, stacked(floors))]
+    sizes = _sizes(grad, square, stacked_state(floors))
+    rates = [settings["lr"] / max(1, size) for size in sizes]
     _decay(weights, rates, settings)
-    denominators = square.sqrt_().add_(settings["eps"]).unbind()
+    denominators = square.sqrt().add_(settings["eps"])
     moved = lost if kahan_sum and weights[0].dtype in LOW_PRECISION else weights
-    torch._foreach_addcdiv_(moved, means, denominators, scalars=[-rate for rate in rates])
+    scalars = [-rate for rate in rates]
+    torch._foreach_addcdiv_(moved, means, list(denominators.unbind()), scalars=scalars)
     if moved is lost:
         _add_compensated(weights, lost)
 
