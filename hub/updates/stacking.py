@@ -143,9 +143,9 @@ def rows(stack: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 def write_back(stack: Tensor, tensors: Sequence[Tensor]) -> None:
     """Copy a changed stack to the tensors that it was made of, unless it is their memory."""
-    is_theirs = _has_address(stack) and stack.data_ptr() == tensors[0].data_ptr()
-    if len(tensors) > 1 and not is_theirs:
-        torch._foreach_copy_(list(tensors), stack.unbind())
+    if len(tensors) == 1 or (_has_address(stack) and stack.data_ptr() == tensors[0].data_ptr()):
+        return
+    torch._foreach_copy_(list(tensors), stack.unbind())
 
 
 def scale(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:

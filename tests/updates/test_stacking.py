@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.updates.stacking import (
     add_to_stack,
@@ -147,6 +149,25 @@ def test_other_tensors_than_those_moved_together_are_copied(change):
     for tensor, one in zip(state, expected, strict=True):
         assert torch.equal(tensor, one)
     assert state[0].untyped_storage().data_ptr() == memory
+
+
+steps = st.tuples(st.lists(st.integers(0, 4), min_size=1, unique=True), st.booleans())
+
+
+@given(st.lists(steps, max_size=10))
+def test_whatever_steps_together_changes_alone(plan):
+    state = [torch.full((2, 3), float(i)) for i in range(5)]
+    expected = [float(i) for i in range(5)]
+    for places, is_loaded in plan:
+        if is_loaded:
+            state[places[0]] = state[places[0]].clone()
+        chosen = [state[place] for place in places]
+        stack = stacked_state(chosen)
+        stack.add_(1)
+        write_back(stack, chosen)
+        for place in places:
+            expected[place] += 1
+        assert [tensor.unique().tolist() for tensor in state] == [[value] for value in expected]
 
 
 def test_neighbours_of_other_storages_are_not_one():
