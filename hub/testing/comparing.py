@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hub.measuring import plain_tensors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -57,6 +59,12 @@ def leaves(value: Any, path: str = "state_dict") -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{path}[{key!r}]")
     else:
         yield path, value
+
+
+def storage_bytes(value: Any) -> int:
+    """Return the bytes of the storages of all tensors in a value, shared ones once."""
+    storages = [tensor.untyped_storage() for tensor in plain_tensors(value)]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())  # noqa: SLF001
 
 
 def through_a_file(value: Any) -> Any:

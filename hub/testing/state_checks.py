@@ -18,7 +18,7 @@ from hub.errors import CheckpointError
 from hub.running.attach import detach
 from hub.running.train_eval.attach import eval_mode
 from hub.spec import Trait
-from hub.testing.comparing import leaves, weights
+from hub.testing.comparing import leaves, storage_bytes, weights
 from hub.testing.expect import expect
 from hub.testing.fresh_process import continued, schedule
 from hub.testing.kit_model import batch, loss_of
@@ -165,12 +165,6 @@ def _comes_back_by_hand(subject: Subject) -> None:
 
 
 def _bytes(state_dict: Any) -> int:
-    """Return the bytes of storages, which tensors may share, and the length of the rest."""
-    storages, rest = {}, 0
-    for _, value in leaves(state_dict):
-        if isinstance(value, torch.Tensor):
-            storage = value.untyped_storage()
-            storages[storage._cdata] = storage.nbytes()  # noqa: SLF001 - two objects may be one
-        else:
-            rest += len(repr(value))
-    return sum(storages.values()) + rest
+    """Return the bytes of all tensors, and the length of the rest."""
+    rest = [value for _, value in leaves(state_dict) if not isinstance(value, torch.Tensor)]
+    return storage_bytes(state_dict) + sum(len(repr(value)) for value in rest)

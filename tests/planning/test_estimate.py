@@ -13,10 +13,10 @@ from helpers.split import as_split
 from torch import nn
 
 import hub
-from hub.measuring import plain_tensors
 from hub.names.layerwise_spec import LAYERWISE_SUFFIX, has_layerwise_form
 from hub.spec import Trait
 from hub.testing import Subject
+from hub.testing.comparing import storage_bytes
 from hub.testing.subject import LR, train
 
 
@@ -56,16 +56,10 @@ def test_the_estimate_is_what_a_step_takes(name, precision, is_tied, monkeypatch
     train(model, optimizer, 1)
     trainable = [p for p in model.parameters() if p.requires_grad]
     sizes = sorted(p.nbytes for p in trainable)
-    # Where storages are shared, as the quantization maps of bitsandbytes are, they count once.
-    storages = {
-        tensor.data_ptr(): tensor.untyped_storage().nbytes()
-        for values in optimizer.state.values()
-        for tensor in plain_tensors(values)
-    }
     assert estimated == hub.Estimate(
         parameters=sum(p.nbytes for p in model.parameters()),
         gradients=sum(sizes[-2:] if subject.in_backward else sizes),
-        state=sum(storages.values()),
+        state=storage_bytes(optimizer.state),
         evaluation=sum(sizes) if hub.Trait.TRAIN_EVAL_MODES in subject.spec.traits else 0,
     )
 
@@ -74,7 +68,7 @@ def held():
     """Return the bytes of all tensors that Python knows of."""
     gc.collect()
     tensors = [item for item in gc.get_objects() if type(item) in (torch.Tensor, nn.Parameter)]
-    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return storage_bytes(tensors)
 
 
 def test_what_is_kept_during_an_evaluation_is_a_copy_of_the_weights():
