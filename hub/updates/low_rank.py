@@ -33,6 +33,8 @@ OVERSAMPLED = 8
 """Directions that are followed and then dropped (Halko, Martinsson, Tropp 2011, section 4.2)."""
 ROUNDS = 2
 """Power iterations (section 4.5)."""
+_SUMMED = 8
+"""Columns in each sum of a sketch. More take longer, and bring in no more of the directions."""
 _GOLDEN = (5**0.5 - 1) / 2
 _FIRST_ROUND = 16
 """Steps that the first refresh of all bases takes, or an eighth of the gap, if that is more."""
@@ -252,9 +254,9 @@ def leading_directions(
 def sketched_directions(
     matrix: Tensor, rank: int, *, seed: int, last: Tensor | None = None
 ) -> Tensor:
-    """Return an orthonormal basis of sums of columns, each with a random sign.
+    """Return an orthonormal basis of sums of some columns, each with a random sign.
 
-    It costs little more than reading the matrix, and takes in most of its leading directions (a
+    It costs little more than reading these, and takes in most of the leading directions of all (a
     sparse embedding: Clarkson and Woodruff 2013, arXiv 1207.6365).
 
     Args:
@@ -269,7 +271,8 @@ def sketched_directions(
     rank = min(rank, *matrix.shape)
     signs = _normal(seed, (matrix.shape[1],)).sign().to(matrix.device)
     sums = matrix.new_zeros(len(matrix), rank)
-    for part, own in zip(torch.split(matrix, rank, 1), torch.split(signs, rank), strict=True):
+    parts = [*zip(torch.split(matrix, rank, 1), torch.split(signs, rank), strict=True)]
+    for part, own in parts[:: max(1, len(parts) // _SUMMED)]:
         sums[:, : part.shape[1]].addcmul_(part, own)  # without a copy of the whole matrix
     return _finite_or_last(torch.linalg.qr(sums).Q, last)
 
