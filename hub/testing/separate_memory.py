@@ -66,7 +66,7 @@ class SeparateMemory:
     def put(self, storage: UntypedStorage, home: UntypedStorage | None) -> UntypedStorage:
         """Hide it, and poison what was on the device."""
         if home is None or not self.is_away(home):
-            home = torch.empty(storage.nbytes(), dtype=torch.uint8).untyped_storage()
+            home = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu").untyped_storage()
             self._away[home._cdata] = home  # noqa: SLF001
             self.allocated += 1
         else:

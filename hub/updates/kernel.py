@@ -45,7 +45,7 @@ class Kernel:
             settings: A value that was not seen before compiles again.
         """
         update = _compiled(self._update, os.environ.get("TORCHDYNAMO_DISABLE"))
-        scalars = [torch.tensor(number, dtype=torch.float64) for number in numbers]
+        scalars = [torch.tensor(number, dtype=torch.float64, device="cpu") for number in numbers]
         local = [[local_part(tensor).detach() for tensor in each] for each in lists]
         for chosen in stacks(*local):
             alike = [[each[place] for place in chosen] for each in local]

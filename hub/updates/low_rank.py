@@ -278,7 +278,7 @@ def sketched_directions(
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def _scaled(matrix: Tensor) -> Tensor:

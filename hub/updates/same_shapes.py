@@ -194,8 +194,8 @@ def _round_alike(left: _Layout, right: _Layout, dtype: torch.dtype, _threads: in
     elements = left[0][0] * left[0][1] * right[0][2]
     for _ in range(math.ceil(_TRIED / max(1, elements))):
         stacks = [
-            torch.empty_strided(shape, strides, dtype=dtype).copy_(
-                torch.randn(shape, dtype=dtype, generator=generator)
+            torch.empty_strided(shape, strides, dtype=dtype, device="cpu").normal_(
+                generator=generator
             )
             for shape, strides in (left, right)
         ]

@@ -159,7 +159,8 @@ def scale(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
             tensor.mul_(factor)
     elif tensors[0].device.type == "cpu" and len(set(factors)) == 1:
         # torch (2.13) would make a tensor of the factor for each of them, in four times the time.
-        torch._foreach_mul_(list(tensors), torch.tensor(factors[0], dtype=torch.float64))
+        number = torch.tensor(factors[0], dtype=torch.float64, device="cpu")
+        torch._foreach_mul_(list(tensors), number)
     else:
         torch._foreach_mul_(list(tensors), list(factors))
 
@@ -177,7 +178,7 @@ def add_to_stack(stack: Tensor, others: Tensor, alpha: float) -> None:
 
     On a CPU torch (2.13) rounds bf16 and fp16 elements at the end of a tensor otherwise.
     """
-    if stack.dtype in _HALF and stack.ndim and len(stack) > 1:
+    if stack.dtype in _HALF and len(stack) > 1:
         torch._foreach_add_(list(stack.unbind()), list(others.unbind()), alpha=alpha)
     else:
         stack.add_(others, alpha=alpha)

@@ -108,7 +108,7 @@ def round_at_random(
         else:
             unit = _unit(part.numbers) + _UNITS
             scaled = torch.ldexp(part.numbers, -unit)
-            scaled.add_(torch.ldexp(noise.float(), torch.tensor(-16)))
+            scaled.add_(torch.ldexp(noise.float(), torch.tensor(-16, device="cpu")))
             part.write(part.of(weights), torch.ldexp(scaled.floor_(), unit))
 
 

@@ -108,7 +108,7 @@ class StreamMemory:
     def put(self, storage: UntypedStorage, home: UntypedStorage | None) -> UntypedStorage:
         """Copy it on the stream that goes, once what has been computed so far is done."""
         if home is None or not as_bytes(home).is_pinned():
-            empty = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=True)
+            empty = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu", pin_memory=True)
             home = empty.untyped_storage()
         self._going.wait_stream(self._module.current_stream(self._device))
         leaving = as_bytes(storage)

@@ -18,15 +18,15 @@ class Space:
     """
 
     def __init__(self) -> None:
-        self._whole = torch.empty(0)
+        self._whole = torch.empty(0, dtype=torch.float32, device="cpu")
         self._taken = 0
-        self._numbers = torch.empty(0, dtype=torch.int32)
+        self._numbers = torch.empty(0, dtype=torch.int32, device="cpu")
 
     def clear(self, elements: int) -> None:
         """Take everything back, and have memory of a CPU for so many elements."""
         self._taken = 0
         if elements > self._whole.numel():
-            self._whole = torch.empty(elements)
+            self._whole = self._whole.new_empty(elements)
 
     def take(self, elements: int, device: torch.device) -> Tensor:
         """Return a tensor in one dimension."""
@@ -42,5 +42,5 @@ class Space:
         that of the optimizer's step too.
         """
         if elements > self._numbers.numel():
-            self._numbers = torch.empty(elements, dtype=torch.int32)
+            self._numbers = self._numbers.new_empty(elements)
         return self._numbers[:elements]

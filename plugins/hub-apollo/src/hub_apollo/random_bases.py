@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from apollo_torch.random_projector import GradientProjector, next_seed
 
 from hub.repairs import seed_from
@@ -39,7 +40,7 @@ def refresh_random_bases(bucket: Bucket, side: Side, numbers: Mapping[str, int])
             if "seed" not in state:
                 state["seed"] = seed_from(name)
             elif "exp_avg" in state:
-                state["seed"] = next_seed(state["seed"])
+                state["seed"] = _following(state["seed"])
             replace_basis(state, _drawn(bucket, index, side))
 
 
@@ -52,6 +53,13 @@ def _drawn(bucket: Bucket, index: int, side: Side) -> Tensor:
     return matrix
 
 
+def _following(seed: int) -> int:
+    """Return upstream's next seed; apollo_torch 1.0.3 draws it on torch's default device."""
+    with torch.device("cpu"):
+        found: int = next_seed(seed)
+    return found
+
+
 def seed_behind(projector: GradientProjector, state: State) -> int | None:
     """Return the seed of the matrix of upstream's object, which knows only the next one's.
 
@@ -59,7 +67,7 @@ def seed_behind(projector: GradientProjector, state: State) -> int | None:
     """
     seed: int = state["seed"]
     for _ in range(state.get("step", 0) + 1):
-        following = next_seed(seed)
+        following = _following(seed)
         if following == projector.seed:
             return seed
         seed = following
