@@ -1,6 +1,7 @@
 """Cases under DDP, and without any wrapper."""
 
 import gc
+import time
 from copy import deepcopy
 
 import torch
@@ -235,7 +236,12 @@ def memory():
             share(wrapped, optimizer, half(0, RANK)[0])
         optimizer.step()
         assert meter.most <= 0.2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
-        assert sum(meter.left()) == 0
+        deadline = time.monotonic() + 60
+        while meter.left() and time.monotonic() < deadline:
+            # gloo's threads release a tensor a little after its all-reduce has returned (torch
+            # 2.13, ProcessGroupGloo.cpp, `runLoop`)
+            time.sleep(0.001)
+        assert not meter.left()
 
 
 def without_step():
