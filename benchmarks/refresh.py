@@ -8,6 +8,7 @@ rank 128, the SVD over the range finder. `steps`: the slowest step of a staggere
 median. `loss`: on held-out text after training, by each way to refresh and seed.
 """
 
+import gc
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ WAYS = (
 TASK = tasks.Options()
 STEPPED = ((12, 1024, 4096), (24, 512, 2048))
 """How many matrices of which size."""
+TOKENS = 256
+STEPPED_FOR = 60
+"""Steps: the first short round of refreshes, and one gap."""
 
 
 def trained(name: str, seed: int, **arguments: object) -> Iterator[tuple[int, Task, nn.Module]]:
@@ -125,32 +129,46 @@ def steps() -> None:
     """Print the slowest steps over the median; each step has the median time of several runs."""
     for name, more in (("galore_adamw", {}), ("apollo_adamw", {"proj": "svd"})):
         for number, rows, columns in STEPPED:
+            staggered(name, number, rows, columns, **more)  # the first to load code and map memory
             runs = [staggered(name, number, rows, columns, **more) for _ in range(RUNS)]
-            times = [statistics.median(each) for each in zip(*runs, strict=True)]
-            median = statistics.median(times)
-            ranked = sorted(times, reverse=True)
-            print(
-                f"{name:13} {number} of {rows}x{columns}: median {1e3 * median:.0f} ms, first "
-                f"{times[0] / median:.2f}, slowest {[round(t / median, 2) for t in ranked[:4]]}",
-                flush=True,
-            )
+            for what, several in zip(
+                ("step()", "both passes and it"), zip(*runs, strict=True), strict=True
+            ):
+                each = [statistics.median(times) for times in zip(*several, strict=True)]
+                median = statistics.median(each)
+                slowest = [round(t / median, 2) for t in sorted(each, reverse=True)[:4]]
+                print(
+                    f"{name:13} {number} of {rows}x{columns}, {what:18}: median "
+                    f"{1e3 * median:.0f} ms, first {each[0] / median:.2f}, slowest {slowest}",
+                    flush=True,
+                )
 
 
-def staggered(name: str, number: int, rows: int, columns: int, **more: object) -> list[float]:
-    """Return the seconds that pass in each step; every run refreshes in the same steps."""
+def staggered(
+    name: str, number: int, rows: int, columns: int, **more: object
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of each `step()`, and of each with the forward and backward passes before.
+
+    Without them the first step would be slower, because it would be the first to touch the memory
+    of gradients and results. Every run refreshes in the same steps.
+    """
+    gc.collect()  # the last run
     torch.manual_seed(0)
-    module = nn.Sequential(*(nn.Linear(columns, rows, bias=False) for _ in range(number)))
+    modules = nn.ModuleList(nn.Linear(columns, rows, bias=False) for _ in range(number))
     low_rank = {"target_modules": "all-linear", "rank": rows // 8, "update_proj_gap": 40}
     ways = {"projection": "randomized", "refresh": "staggered"}
-    optimizer = hub.build(name, module, **low_rank, **ways, **more)
-    for parameter in module.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    times = []
-    for _ in range(STEPS):
+    optimizer = hub.build(name, modules, **low_rank, **ways, **more)
+    times, whole = [], []
+    for _ in range(STEPPED_FOR):
+        inputs = torch.randn(TOKENS, columns)
         start = perf_counter()
+        torch.stack([module(inputs).sin().sum() for module in modules]).sum().backward()
+        begin = perf_counter()
         optimizer.step()
-        times.append(perf_counter() - start)
-    return times
+        times.append(perf_counter() - begin)
+        whole.append(perf_counter() - start)
+        optimizer.zero_grad()
+    return times, whole
 
 
 def loss() -> None:

@@ -8,6 +8,7 @@ small part of the time.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -153,8 +154,8 @@ def is_due(state: State, group: Group, number: int) -> bool:
     """Return whether a parameter gets a new projection in this step.
 
     Staggered parameters get theirs when their number says so, and remember that number. Multiples
-    of the golden ratio are spread evenly over the gap, however many there are; the first round is
-    shorter, because it replaces bases that were only sketched.
+    of the golden ratio are spread evenly over the gap, however many there are. A shorter round
+    comes before, because it replaces bases that were only sketched.
 
     Args:
         state: Has `step`, from 0.
@@ -166,11 +167,10 @@ def is_due(state: State, group: Group, number: int) -> bool:
         return "projector" not in state or step % gap == 0
     part = state.setdefault("refresh_number", number) * _GOLDEN % 1
     first_round = min(gap, max(_FIRST_ROUND, gap // 8))
-    return (
-        "projector" not in state
-        or step == 1 + int(part * first_round)
-        or (step > 0 and step % gap == int(part * gap))
-    )
+    if "projector" not in state or step == 1 + int(part * first_round):
+        return True
+    later = step - 1 - first_round
+    return later >= 0 and later % gap == int(part * gap)
 
 
 def singular_bases(gradients: Tensor, rank: int, side: Side) -> list[Basis]:
@@ -271,9 +271,11 @@ def sketched_directions(
     rank = min(rank, *matrix.shape)
     signs = _normal(seed, (matrix.shape[1],)).sign().to(matrix.device)
     sums = matrix.new_zeros(len(matrix), rank)
-    parts = [*zip(torch.split(matrix, rank, 1), torch.split(signs, rank), strict=True)]
-    for part, own in parts[:: max(1, len(parts) // _SUMMED)]:
-        sums[:, : part.shape[1]].addcmul_(part, own)  # without a copy of the whole matrix
+    parts = math.ceil(matrix.shape[1] / rank)
+    for begin in range(0, matrix.shape[1], rank * max(1, parts // _SUMMED)):
+        chosen = slice(begin, begin + rank)
+        part = matrix[:, chosen]
+        sums[:, : part.shape[1]].addcmul_(part, signs[chosen])  # without a copy of the whole matrix
     return _finite_or_last(torch.linalg.qr(sums).Q, last)
 
 
@@ -293,5 +295,6 @@ def _finite_or_last(basis: Tensor, last: Tensor | None) -> Tensor:
     """Return a basis, or the last one if it is not finite; without one, the first unit vectors."""
     if last is None:
         last = torch.eye(*basis.shape, dtype=basis.dtype, device=basis.device)
-    kept = torch.where(basis.isfinite().all(), basis, last.to(basis))
+    # Elements of a basis are at most 1, so that the sum of finite ones is finite.
+    kept = torch.where(basis.sum().isfinite(), basis, last.to(basis))
     return kept.mT.contiguous().mT

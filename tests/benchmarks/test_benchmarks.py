@@ -29,7 +29,8 @@ CASES = {
     ),
     "refresh": (
         {"STEPS": 2, "GAP": 1, "SEEDS": 2, "RUNS": 1, "MATRIX": (64, 96)}
-        | {"STEPPED": ((2, 16, 32),), "TASK": Options(batch_size=1, sequence_length=16)}
+        | {"STEPPED": ((2, 16, 32),), "STEPPED_FOR": 2, "TOKENS": 4}
+        | {"TASK": Options(batch_size=1, sequence_length=16)}
         | {"WAYS": ({"projection": "randomized"},)},
         ["energy", "time", "steps", "loss"],
         "galore_adamw {'projection': 'randomized'}:",

@@ -38,6 +38,8 @@ SPEC = OptimizerSpec(
         "projection": (
             Contrast(base={"proj": "svd"}, other={"proj": "svd", "projection": "randomized"}),
         ),
+        # With so short a gap, some projections are due in the same steps either way.
+        "refresh": (Contrast(other={"refresh": "staggered"}, some=True),),
         "proj_type": (Contrast(base=_MINI, other={**_MINI, "proj_type": "reverse_std"}),),
         # The limiter is relative: the order of the two makes a difference in rounding only.
         "scale_front": (Contrast(base={"scale": 3.0}, other={"scale": 3.0, "scale_front": True}),),
