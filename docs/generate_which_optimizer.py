@@ -71,8 +71,7 @@ FAMILIES = (
     Family(
         "AdamW in 8 or 4 bits by torchao",
         (("adamw_torch_8bit",), ("adamw_torch_4bit",)),
-        "you want 4 bits, or bf16 weights whose small updates survive "
-        "(`bf16_stochastic_round=True`).",
+        "you want 4 bits for each number of its state.",
         needs="a compiler: C++ on a CPU, triton on a GPU",
     ),
     Family(
@@ -104,12 +103,13 @@ FAMILIES = (
         "GaLore",
         (("galore_adamw",), ("galore_adamw_8bit",), ("galore_adafactor",)),
         "you train all weights, not adapters, and AdamW's state is what does not fit. Every "
-        "`update_proj_gap` steps it computes projections by SVD: that step is slow.",
+        "`update_proj_gap` steps it computes projections by SVD: that step is slow, unless you set "
+        '`projection="randomized"` and `refresh="staggered"`.',
     ),
     Family(
         "APOLLO",
         (("apollo_adamw",),),
-        "you would use GaLore but cannot wait for the SVD: its projections are random by default.",
+        "you would use GaLore with less work for its projections: they are random by default.",
     ),
     Family(
         "LOMO",
@@ -126,8 +126,8 @@ FAMILIES = (
     Family(
         "StableAdamW",
         (("stable_adamw",),),
-        "the loss has spikes, or your weights are bf16: it clips each tensor's update, and Kahan "
-        "summation keeps small updates.",
+        "the loss has spikes: it clips each tensor's update. With bf16 weights its Kahan summation "
+        "keeps small updates.",
     ),
     Family(
         "GrokAdamW",

@@ -162,7 +162,8 @@ def is_due(state: State, group: Group, number: int) -> bool:
         group: Has `update_proj_gap` and `refresh`.
         number: Of the parameter, used if the state has none.
     """
-    step, gap = state["step"], group["update_proj_gap"]
+    step: int = state["step"]
+    gap: int = group["update_proj_gap"]
     if group["refresh"] == "together":
         return "projector" not in state or step % gap == 0
     part = state.setdefault("refresh_number", number) * _GOLDEN % 1
