@@ -184,14 +184,14 @@ def singular_bases(gradients: Tensor, rank: int, side: Side) -> list[Basis]:
         torch.linalg.LinAlgError: A gradient is not finite.
     """
     matrices = gradients.float()
-    left, _, right = torch.linalg.svd(
-        matrices[0] if len(matrices) == 1 else matrices, full_matrices=False
-    )
-    lefts = [_dense(u[:, :rank], gradients) for u in left.reshape(-1, *left.shape[-2:])]
-    rights = [_dense(v[:rank], gradients) for v in right.reshape(-1, *right.shape[-2:])]
-    if side == "full":
-        return [list(pair) for pair in zip(lefts, rights, strict=True)]
-    return lefts if side == "left" else rights
+    is_lone = len(matrices) == 1
+    left, _, right = torch.linalg.svd(matrices[0] if is_lone else matrices, full_matrices=False)
+    found = []
+    if side != "right":
+        found.append([_dense(u[:, :rank], gradients) for u in ([left] if is_lone else left)])
+    if side != "left":
+        found.append([_dense(v[:rank], gradients) for v in ([right] if is_lone else right)])
+    return [list(pair) for pair in zip(*found, strict=True)] if side == "full" else found[0]
 
 
 def _dense(matrix: Tensor, like: Tensor) -> Tensor:
