@@ -131,26 +131,24 @@ def steps() -> None:
         for number, rows, columns in STEPPED:
             staggered(name, number, rows, columns, **more)  # the first to load code and map memory
             runs = [staggered(name, number, rows, columns, **more) for _ in range(RUNS)]
-            for what, several in zip(
-                ("step()", "both passes and it"), zip(*runs, strict=True), strict=True
-            ):
-                each = [statistics.median(times) for times in zip(*several, strict=True)]
-                median = statistics.median(each)
-                slowest = [round(t / median, 2) for t in sorted(each, reverse=True)[:4]]
+            for what in runs[0]:
+                times = [statistics.median(t) for t in zip(*(r[what] for r in runs), strict=True)]
+                median = statistics.median(times)
+                slowest = [round(t / median, 2) for t in sorted(times, reverse=True)[:4]]
                 print(
-                    f"{name:13} {number} of {rows}x{columns}, {what:18}: median "
-                    f"{1e3 * median:.0f} ms, first {each[0] / median:.2f}, slowest {slowest}",
+                    f"{name:13} {number} of {rows}x{columns}, {what:13}: median "
+                    f"{1e3 * median:.0f} ms, first {times[0] / median:.2f}, slowest {slowest}",
                     flush=True,
                 )
 
 
 def staggered(
     name: str, number: int, rows: int, columns: int, **more: object
-) -> tuple[list[float], list[float]]:
-    """Return the seconds of each `step()`, and of each with the forward and backward passes before.
+) -> dict[str, list[float]]:
+    """Return the seconds of each `step()` and of each training step, which has the passes too.
 
-    Without them the first step would be slower, because it would be the first to touch the memory
-    of gradients and results. Every run refreshes in the same steps.
+    Without them the first `step()` would be slower, because it would be the first to touch the
+    memory of gradients and results. Every run refreshes in the same steps.
     """
     gc.collect()  # the last run
     torch.manual_seed(0)
@@ -158,17 +156,17 @@ def staggered(
     low_rank = {"target_modules": "all-linear", "rank": rows // 8, "update_proj_gap": 40}
     ways = {"projection": "randomized", "refresh": "staggered"}
     optimizer = hub.build(name, modules, **low_rank, **ways, **more)
-    times, whole = [], []
+    times: dict[str, list[float]] = {"step()": [], "training step": []}
     for _ in range(STEPPED_FOR):
         inputs = torch.randn(TOKENS, columns)
         start = perf_counter()
         torch.stack([module(inputs).sin().sum() for module in modules]).sum().backward()
         begin = perf_counter()
         optimizer.step()
-        times.append(perf_counter() - begin)
-        whole.append(perf_counter() - start)
+        times["step()"].append(perf_counter() - begin)
+        times["training step"].append(perf_counter() - start)
         optimizer.zero_grad()
-    return times, whole
+    return times
 
 
 def loss() -> None:
