@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import hub
+from hub.testing.comparing import assert_same
 from hub.testing.upstream import continues, small_model, train
 
-from .wrapped import both_dtypes, build, by_hand, every_dtype, implementations, resumed
+from .wrapped import OWN, both_dtypes, build, by_hand, every_dtype, implementations, resumed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*bf16:hub.HubWarning")
 
@@ -25,6 +26,23 @@ def test_a_checkpoint_of_the_upstream_class_is_continued(dtype):
     other = partial(by_hand, betas=(0.7, 0.9))
     _, optimizer = continues(other, build, model=partial(small_model, dtype))
     assert optimizer.param_groups[0]["betas"] == (0.7, 0.9)
+
+
+def test_eps_survives_a_checkpoint_in_fp16():
+    """Ultralytics (8.4.190, engine/trainer.py) saves so whatever state it does not know."""
+    model, other = small_model(), small_model()
+    optimizer, again = build(model), build(other)
+    train(model, optimizer, [0])
+    saved = optimizer.state_dict()
+    for state in saved["state"].values():
+        state["eps_sq"] = state["eps_sq"].half()
+        assert state["eps_sq"] == 0
+    again.load_state_dict(saved)
+    other.load_state_dict(model.state_dict())
+    train(model, optimizer, [1])
+    assert_same(train(other, again, [1]), model)
+    found = {state["eps_sq"].item() for state in again.state.values()}
+    assert found == {torch.tensor(OWN["eps"] ** 2).item()}
 
 
 def test_a_late_group_has_the_betas_and_counts_for_itself():

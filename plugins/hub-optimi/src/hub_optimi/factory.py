@@ -105,6 +105,7 @@ class StableAdamW(StepWithClosure, optimi.StableAdamW):  # type: ignore[misc]  #
         for group in self.param_groups:
             if "step" in group:  # upstream reads it by `.item()`, which would wait for a GPU
                 group["step"] = group["step"].cpu()
+            self._restore_eps(group)
             if any(group[key] is not None for key in _IMPLEMENTATION):
                 self._fit_state(group)
 
@@ -131,6 +132,13 @@ class StableAdamW(StepWithClosure, optimi.StableAdamW):  # type: ignore[misc]  #
         base, largest = self.defaults["lr"], self.defaults["max_lr"]
         own = lr if largest in (base, None) else largest * lr / base if base else largest
         return own or largest or base
+
+    def _restore_eps(self, group: Group) -> None:
+        """Compute `eps_sq` again: 1e-12 is 0 in a checkpoint that has state in fp16."""
+        for parameter in group["params"]:
+            state = self.state.get(parameter, {})
+            if "eps_sq" in state:
+                state["eps_sq"] = torch.full_like(state["eps_sq"], group["eps"] ** 2)
 
     def _fit_state(self, group: Group) -> None:
         """Give loaded state the tensors that the implementation and the weights' dtype need."""
