@@ -41,6 +41,7 @@ from torch.utils.data import DataLoader
 from trl import SFTConfig
 
 import hub
+from hub.testing.thread_count import thread_count
 
 DECAY = {"weight_decay": WEIGHT_DECAY}
 RANKS = 2
@@ -211,7 +212,7 @@ CASES = {
 def main():
     warnings.simplefilter("ignore")  # the trainers say much
     warnings.simplefilter("error", hub.HubWarning)
-    torch.set_num_threads(1)
+    torch.set_num_threads(thread_count())
     dist.init_process_group("gloo")
     for check, names in CASES.items():
         for name in names:
