@@ -272,11 +272,10 @@ def sketched_directions(
     rank = min(rank, *matrix.shape)
     signs = _normal(seed, (matrix.shape[1],)).sign().to(matrix.device)
     sums = matrix.new_zeros(len(matrix), rank)
-    parts = math.ceil(matrix.shape[1] / rank)
-    for begin in range(0, matrix.shape[1], rank * max(1, parts // _SUMMED)):
-        chosen = slice(begin, begin + rank)
-        part = matrix[:, chosen]
-        sums[:, : part.shape[1]].addcmul_(part, signs[chosen])  # without a copy of the whole matrix
+    stride = rank * max(1, math.ceil(matrix.shape[1] / rank) // _SUMMED)
+    for begin in range(0, matrix.shape[1], stride):
+        part, own = matrix[:, begin : begin + rank], signs[begin : begin + rank]
+        sums[:, : part.shape[1]].addcmul_(part, own)  # without a copy of the whole matrix
     return _finite_or_last(torch.linalg.qr(sums).Q, last)
 
 

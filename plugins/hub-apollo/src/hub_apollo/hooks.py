@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LOW_RANK = frozenset(LowRankArguments.model_fields)
 _MINI = {"scale_type": "tensor"}
+_SVD = {"proj": "svd"}
 
 SPEC = OptimizerSpec(
     name="apollo_adamw",
@@ -35,11 +36,13 @@ SPEC = OptimizerSpec(
     example_arguments={"rank": 4, "update_proj_gap": 2},
     state_arguments=frozenset({"rank", "proj", "proj_type"}),
     contrasts={
-        "projection": (
-            Contrast(base={"proj": "svd"}, other={"proj": "svd", "projection": "randomized"}),
+        "projection": (Contrast(base=_SVD, other={**_SVD, "projection": "randomized"}),),
+        # With so short a gap, some random projections are due in the same steps either way. Of an
+        # SVD, each begins as a sketch.
+        "refresh": (
+            Contrast(other={"refresh": "staggered"}, some=True),
+            Contrast(base=_SVD, other={**_SVD, "refresh": "staggered"}),
         ),
-        # With so short a gap, some projections are due in the same steps either way.
-        "refresh": (Contrast(other={"refresh": "staggered"}, some=True),),
         "proj_type": (Contrast(base=_MINI, other={**_MINI, "proj_type": "reverse_std"}),),
         # The limiter is relative: the order of the two makes a difference in rounding only.
         "scale_front": (Contrast(base={"scale": 3.0}, other={"scale": 3.0, "scale_front": True}),),

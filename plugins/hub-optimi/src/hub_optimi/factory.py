@@ -51,7 +51,8 @@ class StableAdamW(StepWithClosure, optimi.StableAdamW):  # type: ignore[misc]  #
       (`optimi/stableadamw.py`, `_init_group`) decides from a list that it has not filled yet: for
       triton, wherever that can be imported.
     - Loading a state dict keeps the implementation that this object was built with, and fits the
-      state to it. Upstream takes the implementation that the saving process chose.
+      state to it. Upstream takes the implementation that the saving process chose. `eps_sq` follows
+      from the group's `eps`, also where a trainer has saved state in fp16.
     - `group["betas"]` is followed, as torch's schedulers write it.
     - With `decouple_lr`, the decay of a group with its own learning rate is relative to the maximum
       of that rate; upstream (`optimi/optimizer.py`) divides by the optimizer's.
