@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
+
 from hub.building.verify import verified
 from hub.errors import HubError, HubWarning, PluginError
 from hub.names.catalogue import EXTRA_OF, install_command
@@ -85,6 +87,7 @@ def build_prepared(
     plan = prepared.plan
     if plan.refusal is not None:
         raise plan.refusal
+    _choose_kernels_of_roots()
     optimizer = _assembled(prepared, [verified(_call_factory(p), p) for p in prepared.parts])
     for finding in plan.findings:
         if finding.level in (Level.WARN, Level.ADJUST):
@@ -108,6 +111,17 @@ def _assembled(prepared: Prepared, built: Sequence[Optimizer]) -> Optimizer:
     labels = [part.label for part in prepared.members]
     members = dict(zip(labels, built, strict=True))
     return mix(members, prepared.plan, model, prepared.router.labels)
+
+
+def _choose_kernels_of_roots() -> None:
+    """Let MKL choose its kernels for square roots on one thread.
+
+    If several threads of a CPU take the first roots of a process, one of them may use a kernel
+    with an error of up to 3e-4 (torch 2.13, https://github.com/pytorch/pytorch/issues/188792): the
+    first step after a resume would not be that of the uninterrupted run.
+    """
+    for dtype in (torch.float32, torch.float64):
+        torch.ones(1, dtype=dtype, device="cpu").sqrt()
 
 
 def _call_factory(prepared: Prepared) -> object:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers.models import train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hub
 from hub.testing import Subject
@@ -174,6 +175,27 @@ def test_infinity_survives_json():
     assert values["threshold"] == infinity
     assert values["bounds"] == (0.0, -infinity)
     assert again.max_grad_norm == infinity
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_thread_takes_the_first_square_root(dtype, model):
+    """Several threads of a step could make MKL use a kernel of low accuracy for its first roots."""
+    with Roots() as roots, torch.device("meta"):
+        hub.build("adamw_torch", model)
+    assert ("cpu", dtype, 1) in roots.taken
+
+
+class Roots(TorchDispatchMode):
+    """Records device, dtype and size of each tensor of which the square root is taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.sqrt.default:
+            self.taken.append((args[0].device.type, args[0].dtype, args[0].numel()))
+        return func(*args, **(kwargs or {}))
 
 
 def test_groups_for_a_constructor_have_their_weight_decay(model):
