@@ -163,7 +163,8 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     """
     if len(left) == _SINGLE:
         return torch.mm(left.squeeze(0), right.squeeze(0)).unsqueeze(0)
-    if max(left[0].numel(), right[0].numel()) <= _SMALL and _batched_is_single(left, right):
+    are_small = max(left.shape[1:].numel(), right.shape[1:].numel()) <= _SMALL
+    if are_small and _batched_is_single(left, right):
         return torch.bmm(left, right)
     return in_stack([torch.mm(*pair) for pair in zip(left.unbind(), right.unbind(), strict=True)])
 

@@ -25,11 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(bf16|fp16):hub.HubWarning")
 PRECISIONS = {spec.name: spec.precisions for spec in SPECS}
 
 
+@pytest.mark.parametrize("scale", [0.25, 0.3])
 @both_dtypes
 @every_projection
 @every_name
-def test_it_is_the_upstream_optimizer(name, proj_type, dtype):
-    equals_class(WRAPPED[name], dtype=dtype, proj_type=proj_type)
+def test_it_is_the_upstream_optimizer(name, proj_type, dtype, scale):
+    equals_class(WRAPPED[name], dtype=dtype, proj_type=proj_type, scale=scale)
 
 
 @pytest.mark.parametrize(

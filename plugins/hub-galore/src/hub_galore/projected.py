@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hub.updates.low_rank import (
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hub.updates.same_shapes import Bucket
+
+
+_OF_POWERS_OF_TWO = 0.5
+"""Their mantissa, as `math.frexp` returns it."""
 
 
 class Projected:
@@ -40,4 +45,10 @@ class Projected:
 
     def back(self, update: Tensor) -> Tensor:
         """Return an update of the weights, scaled."""
-        return project_back(update, self._bases, self._side).mul_(self._scale)
+        if math.frexp(self._scale)[0] != _OF_POWERS_OF_TWO:
+            return project_back(update, self._bases, self._side).mul_(self._scale)
+        # Nothing is rounded wherever it is multiplied, so that the smallest factor takes it.
+        if self._side == "full":
+            left, right = self._bases
+            return project_back(update, (left * self._scale, right), self._side)
+        return project_back(update, self._bases * self._scale, self._side)
