@@ -54,6 +54,13 @@ def test_the_8bit_optimizer_is_upstreams_above_and_below_4096_elements(rank):
     assert is_8bit == (rank == 40)
 
 
+@every_projection
+@pytest.mark.parametrize("name", [name for name in WRAPPED if "fp16" in PRECISIONS[name]])
+def test_it_is_the_upstream_optimizer_in_fp16(name, proj_type):
+    """Here updates are so small that a multiplication by `scale` rounds."""
+    equals_class(WRAPPED[name], dtype=torch.float16, proj_type=proj_type, lr=1e-4, scale=0.25)
+
+
 @every_name
 def test_a_rank_above_the_smaller_side_keeps_everything(name):
     model, other = make_model(), make_model()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from hub.updates.low_rank import (
     project,
     project_back,
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hub.updates.same_shapes import Bucket
-
-
-_OF_POWERS_OF_TWO = 0.5
-"""Their mantissa, as `math.frexp` returns it."""
 
 
 class Projected:
@@ -45,10 +43,19 @@ class Projected:
 
     def back(self, update: Tensor) -> Tensor:
         """Return an update of the weights, scaled."""
-        if math.frexp(self._scale)[0] != _OF_POWERS_OF_TWO:
+        if _rounds(self._scale, update.dtype):
             return project_back(update, self._bases, self._side).mul_(self._scale)
-        # Nothing is rounded wherever it is multiplied, so that the smallest factor takes it.
+        # It may be multiplied anywhere, so the smallest factor takes it.
         if self._side == "full":
             left, right = self._bases
             return project_back(update, (left * self._scale, right), self._side)
         return project_back(update, self._bases * self._scale, self._side)
+
+
+def _rounds(scale: float, dtype: torch.dtype) -> bool:
+    """Return whether a multiplication rounds: not by a power of two, unless numbers get too small.
+
+    Updates in fp16 do.
+    """
+    mantissa, _ = math.frexp(scale)
+    return mantissa != 0.5 or dtype == torch.float16  # noqa: PLR2004 - that of powers of two
