@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from hub.updates.same_shapes import Bucket
 
+_OF_POWERS_OF_TWO = 0.5
+"""Their mantissa, as `math.frexp` returns it."""
+
 
 class Projected:
     """What `GaLoreProjector` of galore_torch 1.0 (galore_projector.py) does, for a bucket at once.
@@ -58,4 +61,4 @@ def _rounds(scale: float, dtype: torch.dtype) -> bool:
     Updates in fp16 do.
     """
     mantissa, _ = math.frexp(scale)
-    return mantissa != 0.5 or dtype == torch.float16  # noqa: PLR2004 - that of powers of two
+    return mantissa != _OF_POWERS_OF_TWO or dtype == torch.float16
